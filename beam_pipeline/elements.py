@@ -1,0 +1,91 @@
+"""What flows through the graph. Every element carries the `ImageRef` it is about."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRef:
+    """One image of the list.
+
+    Attributes:
+      id: The line's ID, such as `n00004475_6590`; empty if it had none.
+      url: Where the image is: a URL, or a path when a folder of files is read.
+    """
+
+    id: str
+    url: str
+
+    @functools.cached_property
+    def name(self) -> str:
+        """`md5(url).jpeg`, in hex: the image's file name, and its key wherever one is needed."""
+        return hashlib.md5(self.url.encode(), usedforsecurity=False).hexdigest() + ".jpeg"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image file as it came: `data`, and how it was come by."""
+
+    ref: ImageRef
+    data: bytes
+    attempts: int
+    final_url: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RgbImage:
+    """A square sRGB image: `pixels` uint8 (S, S, 3)."""
+
+    ref: ImageRef
+    pixels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabImage(RgbImage):
+    """The same image in CIE L*a*b* as well: `lab` float32 (S, S, 3), L* in 0..100, a* and b* in about -87..99 and -108..95."""
+
+    lab: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EmbeddedImage:
+    """An image with its `embedding` float32 (1001,), or None where no network is used."""
+
+    image: RgbImage
+    embedding: np.ndarray | None
+
+    @property
+    def ref(self) -> ImageRef:
+        return self.image.ref
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why one image gave no example.
+
+    Attributes:
+      ref: The image.
+      stage: `read`, `fetch` or `decode`.
+      reason: One of the words in the README's table of failures, such as `http_404`.
+      detail: The same for a person, with what the server or the decoder said.
+      attempts: How many requests were made.
+      final_url: Where the last redirect led.
+    """
+
+    ref: ImageRef
+    stage: str
+    reason: str
+    detail: str
+    attempts: int = 0
+    final_url: str = ""
+
+    def as_json(self) -> dict[str, str | int]:
+        """The fields of a line of `failures-*.jsonl`."""
+        fields = dataclasses.asdict(self)
+        ref = fields.pop("ref")
+        return {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}

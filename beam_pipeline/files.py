@@ -1,0 +1,37 @@
+"""Small whole files on any filesystem that Beam knows."""
+
+from __future__ import annotations
+
+import uuid
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+
+def read_bytes(path: str, limit: int = -1) -> bytes:
+    """Reads a file as it lies there, at most `limit` bytes of it. Raises OSError, which names the path."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return file.read(limit)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, whatever happens meanwhile.
+
+    Object stores show a file only when it is closed; on a disk it is written beside its place and renamed.
+    """
+    on_disk = FileSystems.get_scheme(path) is None
+    target = f"{path}.{uuid.uuid4().hex}.tmp" if on_disk else path
+    with FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(data)
+    if on_disk:
+        FileSystems.rename([target], [path])
+
+
+def list_folder(folder: str, pattern: str = "*") -> dict[str, int]:
+    """Paths of the files in a folder that match a pattern, with their sizes in bytes."""
+    [match] = FileSystems.match([FileSystems.join(folder, pattern)])
+    return {file.path: file.size_in_bytes for file in match.metadata_list}
+
+
+def base_name(path: str) -> str:
+    return FileSystems.split(path)[1]

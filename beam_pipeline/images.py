@@ -1,0 +1,134 @@
+"""Encoded bytes -> square 8-bit sRGB pixels: decode, orient, flatten, convert, resize. Pure."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+
+# Images that are none of the six, told from what is no image at all: (offset, bytes there, name).
+_OTHER_FORMATS = (
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"II\xbc", "JPEG XR"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"<svg", "SVG"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+)
+
+
+class DecodeError(Exception):
+    """The bytes give no image. `reason`: `not_an_image`, `truncated`, `corrupt`, `too_many_pixels` or `unsupported_format`."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
+    """Decodes an image file and makes it a square.
+
+    EXIF orientation is applied; transparency lies on white; an animation gives its first frame; grey, palette, CMYK, YCCK
+    and 16-bit images become 8-bit RGB.
+
+    Args:
+      data: A JPEG, PNG, GIF, WebP, BMP or TIFF file.
+      size: Side of the square, pixels.
+      resize: `pad`, `crop` or `stretch`, as `make_square` has them.
+      max_pixels: An image whose header tells more is refused before it is decoded.
+
+    Returns:
+      uint8 (size, size, 3), sRGB.
+
+    Raises:
+      DecodeError: the bytes give no image.
+    """
+    # Pillow warns of odd metadata and of sizes that are checked here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
+                image.load()
+                return np.asarray(make_square(_to_srgb(_orient(image)), size, resize))
+        except DecodeError:
+            raise
+        except UnidentifiedImageError:
+            raise _explain_unidentified(data) from None
+        except Image.DecompressionBombError as error:
+            raise DecodeError("too_many_pixels", str(error)) from None
+        # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
+        except Exception as error:
+            reason = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "corrupt"
+            raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+
+
+def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
+    """Makes an RGB image a square, with Lanczos.
+
+    Args:
+      image: Any size.
+      size: Side of the square, pixels.
+      resize: `pad`: fitted inside, enlarged if smaller, white around; `crop`: filled, the centre cut out; `stretch`.
+    """
+    if resize == "stretch":
+        return image.resize((size, size), Image.Resampling.LANCZOS)
+    if resize == "crop":
+        return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    ratio = min(size / image.width, size / image.height)
+    width, height = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def _orient(image: Image.Image) -> Image.Image:
+    """Applies EXIF orientation; absurd EXIF data is no reason to lose the image."""
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB, on white."""
+    if image.mode == "F":
+        raise DecodeError("unsupported_format", "pixels are floating point numbers, whose range is not known")
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
+    if "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        image = image.convert("RGB")
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _to_8_bits(plane: np.ndarray) -> np.ndarray:
+    """A grey plane of 16 bits, uint16 or int32, to uint8."""
+    return np.round(np.clip(plane.astype(np.float32), 0, 65535) / 257).astype(np.uint8)
+
+
+def _explain_unidentified(data: bytes) -> DecodeError:
+    for offset, magic, name in _OTHER_FORMATS:
+        if data[offset:].lstrip(b" \t\r\n")[: len(magic)] == magic:
+            return DecodeError("unsupported_format", f"{name}; only {', '.join(FORMATS)} are read")
+    head = data[:512].lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        return DecodeError("not_an_image", "a web page")
+    return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:16]!r}")

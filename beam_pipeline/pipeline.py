@@ -1,0 +1,150 @@
+r"""The whole graph, on one page.
+
+    ReadRefs -> DropDuplicates -> FetchImages -> DecodeImages -> ConvertToLab -> EmbedImages -> EncodeExamples -> WriteExamples
+         |            |               \___ failures ___\_________________________________________________/-> WriteFailures
+         \___________\___ counts _____________________________________________________________________________-> CloseBooks
+
+No pixel is shuffled: DropDuplicates groups the list while it is names and URLs, which spreads the work and mixes the hosts,
+and everything after it is one fused stage.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import AsDict, AsList, TaggedOutput
+
+from beam_pipeline import books, color, files, images, records, sinks, sources
+from beam_pipeline.config import Config
+from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, LabImage, RgbImage
+from beam_pipeline.fetch import FetchImages
+from beam_pipeline.progress import Ticks
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def build(pipeline: beam.Pipeline, config: Config, checkpoint_sha256: str | None = None, ticks: Ticks | None = None) -> None:
+    """Puts the graph that makes a dataset on a pipeline.
+
+    Args:
+      pipeline: An empty one, on any runner.
+      config: The options.
+      checkpoint_sha256: Of the checkpoint's files, for `dataset.json`.
+      ticks: Told of every image that is done, on the machine of the run; None elsewhere.
+    """
+    lines = pipeline | "Start" >> beam.Create([config]) | "ReadRefs" >> beam.FlatMap(read_refs).with_outputs("counts", main="main")
+    unique = (
+        lines.main
+        | "GroupByName" >> beam.GroupByKey()
+        | "DropDuplicates" >> beam.FlatMap(drop_duplicates).with_outputs("counts", main="main")
+    )
+    checked = unique.main | "CheckUrls" >> beam.FlatMap(check_url, config).with_outputs("failures", main="main")
+    fetched = checked.main | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
+    decoded = fetched.main | "DecodeImages" >> beam.FlatMap(decode_image, config).with_outputs("failures", main="main")
+    pictures = decoded.main
+    if config.resized_dir:
+        pictures |= "KeepResized" >> beam.Map(keep_resized, config.resized_dir)
+    if config.encoding != "rgb_png":
+        pictures |= "ConvertToLab" >> beam.Map(convert_to_lab)
+    embedded = pictures | "EmbedImages" >> embed_images(config)
+
+    shards = {}
+    splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
+    for split, prefix, part in zip(("Train", "Validation"), (sinks.TRAIN_PREFIX, sinks.VALIDATION_PREFIX), splits, strict=True):
+        shards[split] = (
+            part
+            | f"Encode{split}Examples" >> beam.Map(encode_example, config, ticks)
+            | f"Write{split}Examples"
+            >> sinks.WriteExamples(FileSystems.join(config.output, prefix), config.compression, config.examples_per_shard)
+        )
+    failures = (checked.failures, fetched.failures, decoded.failures) | "Failures" >> beam.Flatten()
+    reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
+    written = failures | "WriteFailures" >> sinks.WriteFailures(FileSystems.join(config.output, sinks.FAILURES_PREFIX))
+
+    counts = (lines.counts, unique.counts, reasons) | "Counts" >> beam.Flatten() | "Sum" >> beam.CombinePerKey(sum)
+    _ = (
+        pipeline
+        | "End" >> beam.Create([config])
+        | "CloseBooks"
+        >> beam.Map(
+            books.close_books,
+            checkpoint_sha256,
+            AsDict(counts),
+            AsList(shards["Train"]),
+            AsList(shards["Validation"]),
+            AsList(written),
+        )
+    )
+
+
+def read_refs(config: Config) -> Iterator[tuple[str, tuple[int, ImageRef]] | TaggedOutput]:
+    """The images of the list by name, numbered so that the first of equal ones can be told; then the counts."""
+    counts: collections.Counter[str] = collections.Counter()
+    for number, ref in enumerate(sources.read_refs(config, counts)):
+        yield ref.name, (number, ref)
+    yield from (TaggedOutput("counts", count) for count in counts.items())
+
+
+def drop_duplicates(group: tuple[str, Iterable[tuple[int, ImageRef]]]) -> Iterator[ImageRef | TaggedOutput]:
+    first, *others = sorted(group[1], key=lambda numbered: numbered[0])
+    yield first[1]
+    if others:
+        yield TaggedOutput("counts", ("duplicates", len(others)))
+
+
+def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput]:
+    failure = None if config.images else sources.check_url(ref)
+    yield TaggedOutput("failures", failure) if failure else ref
+
+
+def decode_image(image: EncodedImage, config: Config) -> Iterator[RgbImage | TaggedOutput]:
+    try:
+        yield RgbImage(image.ref, images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
+    except images.DecodeError as error:
+        failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
+        yield TaggedOutput("failures", failure)
+
+
+def keep_resized(image: RgbImage, folder: str) -> RgbImage:
+    path = FileSystems.join(folder, image.ref.name)
+    if not FileSystems.exists(path):
+        files.write_bytes(path, records.encode_png(image.pixels))
+    return image
+
+
+def convert_to_lab(image: RgbImage) -> LabImage:
+    return LabImage(image.ref, image.pixels, color.rgb_to_lab(image.pixels))
+
+
+def embed_images(config: Config) -> beam.PTransform:
+    if not config.has_network:
+        return beam.Map(lambda image: EmbeddedImage(image, None))
+    # TensorFlow takes seconds and half a gigabyte, which a run without the network need not spend.
+    from apache_beam.ml.inference.base import RunInference
+
+    from beam_pipeline.inception import EmbeddingHandler
+
+    return RunInference(EmbeddingHandler(config.checkpoint, config.precision, config.batch_size))
+
+
+def validation_index(image: EmbeddedImage, partitions: int, fraction: float) -> int:
+    """1 for images of the validation split, by their name, which is a hash of the URL: the same on every run and runner."""
+    return int(int(image.ref.name[:8], 16) < fraction * 2**32)
+
+
+def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) -> bytes:
+    if config.verbose:
+        _LOGGER.info("%s %s", image.ref.name, image.ref.url)
+    if ticks:
+        ticks.example()
+    return records.encode_example(image, config.encoding)
+
+
+def count_reason(failure: Failure, ticks: Ticks | None) -> tuple[str, int]:
+    if ticks:
+        ticks.failure()
+    return f"failures/{failure.reason}", 1

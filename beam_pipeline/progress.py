@@ -1,0 +1,88 @@
+"""The progress line of a run on this machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TextIO
+
+
+class Ticks:
+    """Counts what is done in this process and those it started: each adds a byte to a file, which needs no lock."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._file: int | None = None
+
+    def example(self) -> None:
+        self._add(b"+")
+
+    def failure(self) -> None:
+        self._add(b"-")
+
+    def _add(self, tick: bytes) -> None:
+        if self._file is None:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(self._file, tick)
+
+    def __reduce__(self) -> tuple[type[Ticks], tuple[str]]:
+        return Ticks, (self._path,)
+
+
+class ProgressLine:
+    """Rewrites a line on a terminal each second, from the file of a `Ticks`. A context manager; silent on anything else.
+
+    Attributes:
+      total: How many images the run will take, once that is known.
+    """
+
+    def __init__(self, path: str, stream: TextIO):
+        self.total: int | None = None
+        self._path, self._stream = path, stream
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> ProgressLine:
+        if self._stream.isatty():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *unused_exception: object) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _run(self) -> None:
+        examples = failures = 0
+        started: float | None = None
+        with open(self._path, "rb") as file:
+            while not self._done.wait(1):
+                ticks = file.read()
+                if ticks and started is None:
+                    started = time.monotonic() - 1
+                examples += ticks.count(b"+")
+                failures += ticks.count(b"-")
+                seconds = time.monotonic() - started if started is not None else 0.0
+                self._stream.write("\r" + format_progress(examples, failures, seconds, self.total) + "\x1b[K")
+                self._stream.flush()
+
+
+def format_progress(examples: int, failures: int, seconds: float, total: int | None) -> str:
+    """`1,234 images written, 56 failed, 12.3 a second, 0:03:21 left`.
+
+    Args:
+      examples, failures: So far.
+      seconds: Since the first of them.
+      total: Of images in the list; None if unknown.
+    """
+    if not seconds:
+        return "starting"
+    text = f"{examples:,} images written, {failures:,} failed, {examples / seconds:.1f} a second"
+    done = examples + failures
+    if total and done:
+        left = max(0, round((total - done) * seconds / done))
+        text += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+    return text

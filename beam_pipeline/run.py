@@ -1,0 +1,241 @@
+"""The command: argv -> Config and Beam's options -> the graph -> run -> a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Beam and TensorFlow are imported where they are needed: --help and a mistyped command are answered at once.
+from beam_pipeline import config as options
+from beam_pipeline.config import Config, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. Gives its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        config, beam_argv = options.parse(sys.argv[1:] if argv is None else argv)
+        check_beam_flags(beam_argv)
+        _quieten(config.verbose)
+        return run(config, beam_argv)
+    except UsageError as error:
+        return _complain(str(error), 2)
+
+
+def run(config: Config, beam_argv: Sequence[str]) -> int:
+    """Checks what the options name, makes the dataset, and tells what came of it. Gives the exit status."""
+    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+
+    from beam_pipeline import books, checkpoints, sources
+
+    finished = check_output(config)
+    if finished:
+        print(f"{config.output} is complete; --overwrite makes it anew")
+        print(summarize(finished, config.output))
+        return 0
+    sources.check_readable(config)
+    sha256 = checkpoints.verify(config.checkpoint) if config.has_network else None
+    prepare_folders(config)
+
+    beam_options = PipelineOptions(list(beam_argv))
+    beam_options.view_as(SetupOptions).save_main_session = False
+    try:
+        _run_graph(config, beam_options, sha256)
+        description = books.read_description(config.output)
+    except Exception as error:
+        if config.verbose:
+            traceback.print_exc()
+        return _complain(f"the job failed: {_last_line(error)}", 1)
+    if description is None:
+        return _complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
+    print(summarize(description, config.output))
+    if not description["counts"]["examples"]:
+        return _complain("not one image survived; the failures tell why", 1)
+    return 0
+
+
+def _run_graph(config: Config, beam_options: Any, sha256: str | None) -> None:
+    import apache_beam as beam
+
+    from beam_pipeline import pipeline
+    from beam_pipeline.progress import ProgressLine, Ticks
+
+    runner = make_runner(beam_options)
+    graph = beam.Pipeline(runner=runner, options=beam_options)
+    if isinstance(runner, str):
+        pipeline.build(graph, config, sha256)
+        graph.run().wait_until_finish()
+        return
+    with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as ticks, ProgressLine(ticks.name, sys.stderr) as progress:
+        threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
+        pipeline.build(graph, config, sha256, Ticks(ticks.name))
+        graph.run().wait_until_finish()
+
+
+def make_runner(beam_options: Any) -> Any:
+    """The runner that the options name.
+
+    The DirectRunner is the one inside Beam's Python package. Beam would first try to download Prism, with no time limit;
+    only where --prism_location says that it is at hand is that tried.
+    """
+    from apache_beam.options.pipeline_options import PrismRunnerOptions, StandardOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    name = beam_options.view_as(StandardOptions).runner or "DirectRunner"
+    has_prism = beam_options.view_as(PrismRunnerOptions).prism_location
+    if name.lower() in ("directrunner", "direct", "fnapirunner") and not has_prism:
+        return FnApiRunner()
+    return name
+
+
+def check_beam_flags(beam_argv: Sequence[str]) -> None:
+    """Refuses flags that are neither the project's nor Beam's, which Beam itself would leave unread.
+
+    Raises:
+      UsageError: names the flag, and the one that was probably meant.
+    """
+    known = {f"--{name}" for name in options.option_names()} | _beam_flags()
+    previous = ""
+    for argument in beam_argv:
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and not re.fullmatch(r"-[\d.]+", flag):
+            if flag not in known:
+                [*likely] = difflib.get_close_matches(flag, sorted(known), 1)
+                raise UsageError(f"{flag} is no option" + (f"; did you mean {likely[0]}?" if likely else "; --help lists them"))
+        elif not previous.startswith("-") or "=" in previous:
+            raise UsageError(f"{argument!r} stands where an option was expected; --help lists them")
+        previous = argument
+
+
+def _beam_flags() -> set[str]:
+    """The flags of Beam, read from its source: importing it takes two seconds."""
+    spec = importlib.util.find_spec("apache_beam")
+    assert spec and spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0], "options", "pipeline_options.py").read_text()
+    return set(re.findall(r"""['"](--\w+)['"]""", source))
+
+
+def check_output(config: Config) -> dict[str, Any] | None:
+    """Makes sure of the output folder, without writing to it.
+
+    Returns:
+      What `dataset.json` holds, if the dataset that is asked for is there and whole.
+
+    Raises:
+      UsageError: the folder holds another dataset, or cannot be made.
+    """
+    from beam_pipeline import books
+
+    if set(config.output) & set("*?["):
+        raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
+    for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
+        if "://" not in folder:
+            _check_local_folder(Path(folder))
+    try:
+        finished = books.read_description(config.output)
+    except ValueError as error:
+        raise UsageError(f"{error}; remove it or choose another --output") from error
+    if finished is None or config.overwrite:
+        return None
+    made_with = finished.get("options", {})
+    for name, value in config.dataset_options().items():
+        if made_with.get(name) != value:
+            raise UsageError(
+                f"--output {config.output} holds a dataset made with --{name} {made_with.get(name)}, not {value}; "
+                "give --overwrite to replace it, or another folder"
+            )
+    return finished
+
+
+def _check_local_folder(folder: Path) -> None:
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UsageError(f"{folder} cannot be a folder: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be written: no permission for {nearest}")
+
+
+def prepare_folders(config: Config) -> None:
+    """Makes the folders, and clears the output folder of what an earlier run left there."""
+    from apache_beam.io.filesystem import BeamIOError
+    from apache_beam.io.filesystems import FileSystems
+
+    from beam_pipeline import books
+
+    try:
+        books.remove_dataset(config.output)
+        for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
+            if not FileSystems.exists(folder):
+                FileSystems.mkdirs(folder)
+    except (OSError, BeamIOError) as error:
+        raise UsageError(f"--output {config.output} cannot be used: {error}") from error
+
+
+def summarize(description: dict[str, Any], folder: str) -> str:
+    """What a run has made, in a few lines for a person."""
+    counts = description["counts"]
+    splits = [file["split"] for file in description["files"]]
+    lines = [
+        f"{counts['lines']:,} lines: {counts['ignored']:,} ignored, {counts['duplicates']:,} duplicates, "
+        f"{counts['examples']:,} examples, {counts['failures']:,} failures"
+    ]
+    lines += [f"  {number:>9,} {reason}" for reason, number in sorted(counts["failures_by_reason"].items(), key=lambda x: -x[1])]
+    lines.append(f"{folder}: {splits.count('train')} training and {splits.count('validation')} validation shards")
+    return "\n".join(lines)
+
+
+def _count_images(config: Config, progress: Any) -> None:
+    import collections
+
+    from beam_pipeline import sources
+
+    with contextlib.suppress(UsageError):
+        progress.total = sum(1 for _ in sources.read_refs(config, collections.Counter()))
+
+
+def _quieten(verbose: bool) -> None:
+    """Keeps to themselves what Beam and TensorFlow have to say about themselves."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("beam_pipeline").setLevel(logging.INFO)
+    if not verbose:
+        for name in ("apache_beam", "tensorflow", "absl", "root"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _interrupt(number: int, unused_frame: Any) -> None:
+    """Ends at once: the threads of a run could not be persuaded to, and what a run leaves is cleared by the next."""
+    _complain("stopped; the same command starts again", 1)
+    os._exit(128 + number)
+
+
+def _last_line(error: Exception) -> str:
+    """The gist of an error; Beam's hold the worker's whole traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].strip()
+
+
+def _complain(message: str, status: int) -> int:
+    sys.stderr.write(f"beam_pipeline: {' '.join(message.split())}\n")
+    sys.stderr.flush()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""URL lists and folders of image files -> ImageRef. Plain generators; nothing is held but a line."""
+
+from __future__ import annotations
+
+import bz2
+import collections
+import contextlib
+import gzip
+import io
+import json
+import tarfile
+import urllib.request
+from collections.abc import Iterator
+from typing import IO, cast
+
+import yarl
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+import beam_pipeline
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import Failure, ImageRef
+
+LIST_TIMEOUT = 60  # seconds without a byte from the server of a list
+
+# What a broken file raises while it is opened, unpacked and read.
+_READ_ERRORS = (OSError, EOFError, tarfile.TarError, BeamIOError)
+
+
+def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[ImageRef]:
+    """Reads the images of `--input` or `--images`, in order, after `--skip` and up to `--count`.
+
+    Args:
+      config: The options.
+      counts: Gets `lines` and `ignored` (blank, comment, skipped, past `--count`), complete at the end.
+
+    Raises:
+      UsageError: the list cannot be read to its end; names the file.
+    """
+    end = None if config.count is None else config.skip + config.count
+    number = -1
+    for line in _lines(config):
+        counts["lines"] += 1
+        if line.isspace() or not line or line.lstrip().startswith(b"#"):
+            counts["ignored"] += 1
+            continue
+        number += 1
+        if number < config.skip or (end is not None and number >= end):
+            counts["ignored"] += 1
+        elif config.images:
+            yield ImageRef("", line.decode())
+        else:
+            yield parse_line(line)
+
+
+def parse_line(line: bytes) -> ImageRef:
+    """Reads `URL`, `ID<whitespace>URL`, or a line of a `failures-*.jsonl`; what is not UTF-8 is Latin-1."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        text = line.decode("latin-1")
+    text = text.strip().removeprefix("\ufeff").lstrip()
+    if text.startswith("{"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            fields = json.loads(text)
+            return ImageRef(_encodable(fields.get("id", "")), _encodable(fields["url"]))
+    first, *others = text.split()
+    return ImageRef(first, others[-1]) if others else ImageRef("", first)
+
+
+def check_url(ref: ImageRef) -> Failure | None:
+    """Tells why a URL cannot be asked for, if so; nothing is resolved or fetched for that."""
+    try:
+        url = yarl.URL(ref.url)
+    except ValueError as error:
+        return Failure(ref, "read", "invalid_url", str(error))
+    if not url.scheme:
+        return Failure(ref, "read", "invalid_url", "it has no http:// or https://")
+    if url.scheme not in ("http", "https"):
+        return Failure(ref, "read", "unsupported_scheme", f"{url.scheme}: only http and https are fetched")
+    if not url.host:
+        return Failure(ref, "read", "invalid_url", "it names no host")
+    return None
+
+
+def check_readable(config: Config) -> None:
+    """Reads the list up to its first image, so that a list that cannot be used is told before anything is fetched.
+
+    Raises:
+      UsageError: it is not there, cannot be read, or holds no image.
+    """
+    start = Config(**{**vars(config), "skip": 0, "count": None})
+    if next(read_refs(start, collections.Counter()), None) is None:
+        raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
+
+
+def _lines(config: Config) -> Iterator[bytes]:
+    if config.images:
+        for path in _match("--images", config.images):
+            yield path.encode()
+        return
+    assert config.input is not None
+    for path in [config.input] if _is_url(config.input) else _match("--input", config.input):
+        try:
+            with contextlib.ExitStack() as stack:
+                yield from _unpack(stack.enter_context(_open(path)), path, stack)
+        except _READ_ERRORS as error:
+            raise UsageError(f"--input {path} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def _match(option: str, pattern: str) -> list[str]:
+    try:
+        [match] = FileSystems.match([pattern])
+    except (BeamIOError, ValueError) as error:
+        raise UsageError(f"{option} {pattern} cannot be read: {error}") from error
+    if not match.metadata_list:
+        raise UsageError(f"{option} {pattern} matches no file; check the path")
+    return sorted(file.path for file in match.metadata_list)
+
+
+def _is_url(path: str) -> bool:
+    return path.lower().startswith(("http://", "https://"))
+
+
+def _open(path: str) -> IO[bytes]:
+    if _is_url(path):
+        request = urllib.request.Request(path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"})
+        return cast(IO[bytes], urllib.request.urlopen(request, timeout=LIST_TIMEOUT))
+    return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[bytes]:
+    """Lines of a list in whatever it is packed; told by its bytes, as a URL often has no telling suffix."""
+    file = io.BufferedReader(cast(io.RawIOBase, raw), 1 << 20)
+    head = file.peek(3)
+    if head.startswith(b"\x1f\x8b"):
+        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(gzip.GzipFile(fileobj=file))), 1 << 20)
+    elif head.startswith(b"BZh"):
+        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(bz2.BZ2File(file))), 1 << 20)
+    if file.peek(262)[257:262] != b"ustar":
+        yield from file
+        return
+    archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|"))  # noqa: SIM115
+    lists = 0
+    for member in archive:
+        if not member.isfile():
+            continue
+        lists += 1
+        if lists > 1:
+            raise UsageError(f"--input {path} holds more than one file; unpack it and give the list itself")
+        content = archive.extractfile(member)
+        assert content is not None
+        yield from content
+
+
+def _encodable(text: object) -> str:
+    """JSON can spell half of a surrogate pair, which UTF-8 cannot."""
+    return str(text).encode("utf-8", "replace").decode()

@@ -1,0 +1,187 @@
+"""One image over HTTP: the deadline, the retries, and the manners. Knows asyncio, not Beam."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import email.utils
+import random
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import yarl
+from aiohttp.abc import AbstractResolver
+
+from beam_pipeline import addresses
+from beam_pipeline.config import BACKOFF, HOST_STRIKES, MAX_REDIRECTS, RETRY_DEADLINE, Config
+from beam_pipeline.elements import EncodedImage, Failure, ImageRef
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING_STATUSES = (429, 500, 502, 503, 504)
+
+
+class FetchError(Exception):
+    """A try that brought no image."""
+
+    def __init__(self, reason: str, detail: str, *, passes: bool = False, retry_after: float = 0):
+        """Args:
+        reason: As the README's table of failures has it.
+        detail: For a person.
+        passes: Another try may succeed.
+        retry_after: Seconds that the server asked to wait.
+        """
+        super().__init__(reason, detail)
+        self.reason, self.detail, self.passes, self.retry_after = reason, detail, passes, retry_after
+
+
+@dataclasses.dataclass
+class _Host:
+    """What is known of one host."""
+
+    slots: asyncio.Semaphore
+    users: int = 0
+    strikes: int = 0
+    given_up: tuple[str, str] | None = None  # the reason and the detail with which its images fail
+
+
+class WebClient:
+    """Fetches images over HTTP. To be made, used and closed within one event loop."""
+
+    def __init__(self, config: Config, slots: asyncio.Semaphore, room: asyncio.Semaphore, resolver: AbstractResolver | None = None):
+        """Args:
+        config: The options.
+        slots: Held while a request is in flight.
+        room: Held for each image that was fetched, until the caller, who deals with them, releases it.
+        resolver: Answers for host names; the system's name servers by default.
+        """
+        self._config, self._slots, self._room = config, slots, room
+        self._hosts: dict[str, _Host] = collections.defaultdict(lambda: _Host(asyncio.Semaphore(config.host_concurrency)))
+        self._session = aiohttp.ClientSession(
+            connector=addresses.make_connector(config.allow_private_addresses, config.fetch_concurrency, resolver),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
+            # The deadline is set around all of a try. A host that takes half of it to accept a connection is down.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.fetch_timeout / 2),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def fetch(self, ref: ImageRef) -> EncodedImage | Failure:
+        """Fetches one image, with as many tries as it may take. Raises nothing that the web could be the cause of."""
+        give_up_at = time.monotonic() + RETRY_DEADLINE
+        route = [addresses.canonical_url(yarl.URL(ref.url))]
+        attempts = 0
+        while True:
+            try:
+                async with self._host_of(route[0]) as host, self._slots:
+                    if host.given_up:
+                        raise FetchError(*host.given_up)
+                    attempts += 1
+                    data = await self._try(route)
+                    await self._room.acquire()
+                return EncodedImage(ref, data, attempts, str(route[-1]))
+            except FetchError as error:
+                wait = max(error.retry_after, BACKOFF * 2 ** (attempts - 1) * random.uniform(0.5, 1.5))
+                if not error.passes or attempts >= self._config.fetch_attempts or time.monotonic() + wait > give_up_at:
+                    return Failure(ref, "fetch", error.reason, error.detail, attempts, str(route[-1]))
+            await asyncio.sleep(wait)
+
+    @contextlib.asynccontextmanager
+    async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
+        """One of the places at a host. Forgets hosts of which there is nothing to remember: a list may have millions."""
+        name = url.authority
+        host = self._hosts[name]
+        host.users += 1
+        try:
+            async with host.slots:
+                yield host
+        finally:
+            host.users -= 1
+            if not (host.users or host.strikes):
+                del self._hosts[name]
+
+    async def _try(self, route: list[yarl.URL]) -> bytes:
+        """Follows a URL to its image, within the deadline. Leaves in `route` where it was led."""
+        del route[1:]
+        try:
+            async with asyncio.timeout(self._config.fetch_timeout):
+                while True:
+                    async with self._session.get(route[-1], allow_redirects=False) as response:
+                        if answering := self._hosts.get(route[-1].authority):
+                            answering.strikes = 0
+                        if response.status not in _REDIRECTS or "Location" not in response.headers:
+                            return await self._read(response)
+                        route.append(_redirect(route, response.headers["Location"]))
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            failure = self._explain(error)
+            if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
+                self._strike(route[-1], failure)
+            raise failure from error
+
+    def _strike(self, url: yarl.URL, failure: FetchError) -> None:
+        host = self._hosts[url.authority]
+        host.strikes += 1
+        if host.strikes >= HOST_STRIKES:
+            detail = f"{failure.detail}; the host was given up after {host.strikes} such tries in a row"
+            host.given_up = (failure.reason, detail)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if not 200 <= response.status < 300:
+            passes = response.status in _PASSING_STATUSES
+            detail = f"{response.status} {response.reason or ''}".strip()
+            retry_after = _seconds(response.headers.get("Retry-After", ""))
+            raise FetchError(f"http_{response.status}", detail, passes=passes, retry_after=retry_after)
+        limit = self._config.max_image_bytes
+        if (response.content_length or 0) > limit:
+            raise FetchError("too_large", f"{response.content_length} bytes, {limit} are allowed")
+        blocks, length = [], 0
+        async for block in response.content.iter_any():
+            blocks.append(block)
+            length += len(block)
+            if length > limit:
+                raise FetchError("too_large", f"more than the {limit} bytes that are allowed")
+        if not length:
+            raise FetchError("empty", "a body of 0 bytes")
+        return b"".join(blocks)
+
+    def _explain(self, error: Exception) -> FetchError:
+        """Says in the terms of the table of failures what the client raised."""
+        detail = str(error) or type(error).__name__
+        if isinstance(getattr(error, "os_error", error), addresses.BlockedAddressError):
+            return FetchError("blocked_address", str(getattr(error, "os_error", error)))
+        if isinstance(error, TimeoutError):
+            return FetchError("timeout", f"not done within {self._config.fetch_timeout:g} s", passes=True)
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return FetchError("dns", detail, passes=True)
+        if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
+            return FetchError("tls", detail)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return FetchError("connect", detail, passes=True)
+        if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+            return FetchError("invalid_url", detail)
+        return FetchError("connection_lost", detail, passes=True)
+
+
+def _redirect(route: list[yarl.URL], location: str) -> yarl.URL:
+    if len(route) > MAX_REDIRECTS:
+        raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
+    try:
+        target = route[-1].join(yarl.URL(location)).with_fragment(None)
+    except ValueError as error:
+        raise FetchError("invalid_url", f"redirected to {location!r}: {error}") from error
+    if target.scheme not in ("http", "https"):
+        raise FetchError("unsupported_scheme", f"redirected to {location}")
+    return addresses.canonical_url(target)
+
+
+def _seconds(retry_after: str) -> float:
+    """Reads a Retry-After header, seconds or a date (RFC 9110, 10.2.3); 0 if it is neither."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(retry_after))
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    return 0.0
