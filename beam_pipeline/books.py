@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 import beam_pipeline
 from beam_pipeline import files, records
 from beam_pipeline.config import Config
-from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX, Shard
+from beam_pipeline.sinks import Shard
 
 DESCRIPTION = "dataset.json"
 _PACKAGES = ("apache-beam", "tensorflow", "pillow", "numpy", "scikit-image")
@@ -84,14 +84,6 @@ def read_description(folder: str) -> dict[str, Any] | None:
         return json.loads(files.read_bytes(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-
-
-def remove_dataset(folder: str) -> None:
-    """Removes what a run writes, whole or not, and nothing else; `dataset.json` first, so that a half is not taken for a whole."""
-    if not FileSystems.exists(folder):
-        return
-    for pattern in (DESCRIPTION, "beam-temp-*", f"{TRAIN_PREFIX}-*", f"{VALIDATION_PREFIX}-*", f"{FAILURES_PREFIX}-*"):
-        FileSystems.delete(list(files.list_folder(folder, pattern)))
 
 
 def _sorted(shards: Iterable[Shard]) -> list[Shard]:

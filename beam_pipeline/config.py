@@ -5,11 +5,9 @@ A new option is one field here and one use elsewhere: the command line is made f
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import typing
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import beam_pipeline
@@ -34,7 +32,7 @@ class UsageError(Exception):
 
 def _option(
     help: str,
-    default: Any = dataclasses.MISSING,
+    default: Any,
     *,
     at_least: float = -math.inf,
     at_most: float = math.inf,
@@ -55,7 +53,7 @@ class Config:
         None,
     )
     images: str | None = _option("glob of image files to take instead of downloading", None)
-    output: str = _option("folder for the dataset", shapes_dataset=False)
+    output: str = _option("folder for the dataset; required", "", shapes_dataset=False)
     checkpoint: str = _option(
         "weights of Inception-ResNet-v2: a TF1 .ckpt (V1 file or V2 prefix), the .tar.gz it comes in, or the URL of that; "
         "`untrained`: fixed pseudo-random weights, for trying things out; `none`: no embedding",
@@ -98,18 +96,20 @@ class Config:
     verbose: bool = _option("log each image's name as it is written", False, shapes_dataset=False)
 
     def __post_init__(self) -> None:
+        if not self.output:
+            raise UsageError("give --output FOLDER, for the dataset")
         if (self.input is None) == (self.images is None):
             raise UsageError("give --input URL_LIST or --images GLOB, one of the two")
         for field in dataclasses.fields(self):
             value, (low, high) = getattr(self, field.name), field.metadata["range"]
+            choices = choices_of(field.name)
+            if choices and value not in choices:
+                raise UsageError(f"--{field.name} {value!r} is not known: choose one of {', '.join(choices)}")
             if value == "" or (isinstance(value, str) and not value.isprintable()):
                 raise UsageError(f"--{field.name} needs a value in printable characters, not {value!r}")
             if isinstance(value, (int, float)) and not low <= value <= high:
                 bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
                 raise UsageError(f"--{field.name} {value} is out of range: it must be {bound}")
-            choices = _choices(field)
-            if choices and value not in choices:
-                raise UsageError(f"--{field.name} {value} is not known: choose one of {', '.join(choices)}")
 
     @property
     def has_network(self) -> bool:
@@ -121,61 +121,15 @@ class Config:
         return {field.name: getattr(self, field.name) for field in fields if field.metadata["shapes_dataset"]}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> typing.NoReturn:
-        raise UsageError(f"{message}; --help lists the options")
-
-
-def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
-    """Takes the project's own options out of a command line.
-
-    Returns:
-      The Config, and what else the command line holds, in order: Beam's part.
-
-    Raises:
-      UsageError: an option is missing, has no value or one that makes no sense.
-    """
-    parser = _Parser(
-        prog="python -m beam_pipeline.run",
-        description="Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
-        epilog="Any other flag goes to Beam, such as --runner (DirectRunner by default) or --direct_num_workers.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    for field in dataclasses.fields(Config):
-        if field.type == "bool":
-            kind: dict[str, Any] = {"action": "store_true"}
-        else:
-            kind = {"type": _base_type(field), "choices": _choices(field), "metavar": _metavar(field)}
-        required = field.default is dataclasses.MISSING
-        default = None if required else field.default
-        # A default of None or False says nothing that the help text does not.
-        shown = argparse.SUPPRESS if default is None or default is False else default
-        parser.add_argument(f"--{field.name}", help=field.metadata["help"], required=required, default=shown, **kind)
-    options, rest = parser.parse_known_args(argv)
-    return Config(**vars(options)), rest
-
-
-def option_names() -> list[str]:
-    return [field.name for field in dataclasses.fields(Config)]
-
-
-def _hint(field: dataclasses.Field) -> Any:
-    return typing.get_type_hints(Config)[field.name]
-
-
-def _choices(field: dataclasses.Field) -> tuple[str, ...] | None:
-    hint = _hint(field)
-    return typing.get_args(hint) if typing.get_origin(hint) is Literal else None
-
-
-def _base_type(field: dataclasses.Field) -> type:
-    hint = _hint(field)
+def type_of(name: str) -> type:
+    """The type of an option's values: str, int, float or bool."""
+    hint = typing.get_type_hints(Config)[name]
     if typing.get_origin(hint) is Literal:
         return str
     return next(kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None))
 
 
-def _metavar(field: dataclasses.Field) -> str:
-    choices = _choices(field)
-    return "{" + ",".join(choices) + "}" if choices else {str: "TEXT", int: "N", float: "X"}[_base_type(field)]
+def choices_of(name: str) -> tuple[str, ...]:
+    """The values that an option may have; empty if there is no list of them."""
+    hint = typing.get_type_hints(Config)[name]
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()

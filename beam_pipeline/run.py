@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import difflib
-import importlib.util
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # Beam and TensorFlow are imported where they are needed: --help and a mistyped command are answered at once.
-from beam_pipeline import config as options
+from beam_pipeline import command_line
 from beam_pipeline.config import Config, UsageError
 
 
@@ -27,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        config, beam_argv = options.parse(sys.argv[1:] if argv is None else argv)
-        check_beam_flags(beam_argv)
+        config, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
         _quieten(config.verbose)
         return run(config, beam_argv)
     except UsageError as error:
@@ -39,21 +35,21 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     """Checks what the options name, makes the dataset, and tells what came of it. Gives the exit status."""
     from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
-    from beam_pipeline import books, checkpoints, sources
+    from beam_pipeline import books, checkpoints, outputs, sources
 
-    finished = check_output(config)
+    finished = outputs.check(config)
     if finished:
         print(f"{config.output} is complete; --overwrite makes it anew")
         print(summarize(finished, config.output))
         return 0
     sources.check_readable(config)
     sha256 = checkpoints.verify(config.checkpoint) if config.has_network else None
-    prepare_folders(config)
+    outputs.prepare(config)
 
     beam_options = PipelineOptions(list(beam_argv))
     beam_options.view_as(SetupOptions).save_main_session = False
     try:
-        _run_graph(config, beam_options, sha256)
+        _in_thread(lambda: _run_graph(config, beam_options, sha256))
         description = books.read_description(config.output)
     except Exception as error:
         if config.verbose:
@@ -85,6 +81,12 @@ def _run_graph(config: Config, beam_options: Any, sha256: str | None) -> None:
         graph.run().wait_until_finish()
 
 
+def _in_thread(work: Callable[[], None]) -> None:
+    """Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds."""
+    with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
+        executor.submit(work).result()
+
+
 def make_runner(beam_options: Any) -> Any:
     """The runner that the options name.
 
@@ -99,91 +101,6 @@ def make_runner(beam_options: Any) -> Any:
     if name.lower() in ("directrunner", "direct", "fnapirunner") and not has_prism:
         return FnApiRunner()
     return name
-
-
-def check_beam_flags(beam_argv: Sequence[str]) -> None:
-    """Refuses flags that are neither the project's nor Beam's, which Beam itself would leave unread.
-
-    Raises:
-      UsageError: names the flag, and the one that was probably meant.
-    """
-    known = {f"--{name}" for name in options.option_names()} | _beam_flags()
-    previous = ""
-    for argument in beam_argv:
-        flag = argument.partition("=")[0]
-        if flag.startswith("-") and not re.fullmatch(r"-[\d.]+", flag):
-            if flag not in known:
-                [*likely] = difflib.get_close_matches(flag, sorted(known), 1)
-                raise UsageError(f"{flag} is no option" + (f"; did you mean {likely[0]}?" if likely else "; --help lists them"))
-        elif not previous.startswith("-") or "=" in previous:
-            raise UsageError(f"{argument!r} stands where an option was expected; --help lists them")
-        previous = argument
-
-
-def _beam_flags() -> set[str]:
-    """The flags of Beam, read from its source: importing it takes two seconds."""
-    spec = importlib.util.find_spec("apache_beam")
-    assert spec and spec.submodule_search_locations
-    source = Path(spec.submodule_search_locations[0], "options", "pipeline_options.py").read_text()
-    return set(re.findall(r"""['"](--\w+)['"]""", source))
-
-
-def check_output(config: Config) -> dict[str, Any] | None:
-    """Makes sure of the output folder, without writing to it.
-
-    Returns:
-      What `dataset.json` holds, if the dataset that is asked for is there and whole.
-
-    Raises:
-      UsageError: the folder holds another dataset, or cannot be made.
-    """
-    from beam_pipeline import books
-
-    if set(config.output) & set("*?["):
-        raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
-    for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
-        if "://" not in folder:
-            _check_local_folder(Path(folder))
-    try:
-        finished = books.read_description(config.output)
-    except ValueError as error:
-        raise UsageError(f"{error}; remove it or choose another --output") from error
-    if finished is None or config.overwrite:
-        return None
-    made_with = finished.get("options", {})
-    for name, value in config.dataset_options().items():
-        if made_with.get(name) != value:
-            raise UsageError(
-                f"--output {config.output} holds a dataset made with --{name} {made_with.get(name)}, not {value}; "
-                "give --overwrite to replace it, or another folder"
-            )
-    return finished
-
-
-def _check_local_folder(folder: Path) -> None:
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise UsageError(f"{folder} cannot be a folder: {nearest} is a file")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder} cannot be written: no permission for {nearest}")
-
-
-def prepare_folders(config: Config) -> None:
-    """Makes the folders, and clears the output folder of what an earlier run left there."""
-    from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
-
-    from beam_pipeline import books
-
-    try:
-        books.remove_dataset(config.output)
-        for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
-            if not FileSystems.exists(folder):
-                FileSystems.mkdirs(folder)
-    except (OSError, BeamIOError) as error:
-        raise UsageError(f"--output {config.output} cannot be used: {error}") from error
 
 
 def summarize(description: dict[str, Any], folder: str) -> str:
@@ -221,6 +138,8 @@ def _quieten(verbose: bool) -> None:
 
 def _interrupt(number: int, unused_frame: Any) -> None:
     """Ends at once: the threads of a run could not be persuaded to, and what a run leaves is cleared by the next."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
     _complain("stopped; the same command starts again", 1)
     os._exit(128 + number)
 

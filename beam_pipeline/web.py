@@ -150,9 +150,11 @@ class WebClient:
 
     def _explain(self, error: Exception) -> FetchError:
         """Says in the terms of the table of failures what the client raised."""
-        detail = str(error) or type(error).__name__
-        if isinstance(getattr(error, "os_error", error), addresses.BlockedAddressError):
-            return FetchError("blocked_address", str(getattr(error, "os_error", error)))
+        # The connector's errors repeat the host and tell how its own settings were.
+        cause = getattr(error, "os_error", error)
+        detail = str(cause) or type(cause).__name__
+        if isinstance(cause, addresses.BlockedAddressError):
+            return FetchError("blocked_address", detail)
         if isinstance(error, TimeoutError):
             return FetchError("timeout", f"not done within {self._config.fetch_timeout:g} s", passes=True)
         if isinstance(error, aiohttp.ClientConnectorDNSError):

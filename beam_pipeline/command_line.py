@@ -1,0 +1,78 @@
+"""argv -> Config, made from Config's fields, and what is left for Beam. Loads neither Beam nor TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import importlib.util
+import re
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beam_pipeline.config import Config, UsageError, choices_of, type_of
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
+    """Takes the project's own options out of a command line.
+
+    Returns:
+      The Config, and what else the command line holds, in order: Beam's part.
+
+    Raises:
+      UsageError: a flag is neither the project's nor Beam's, or an option has no value or one that makes no sense.
+    """
+    parser = _Parser(
+        prog="python -m beam_pipeline.run",
+        description="Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
+        epilog="Any other flag goes to Beam, such as --runner (DirectRunner by default) or --direct_num_workers.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for field in dataclasses.fields(Config):
+        kind: dict[str, Any] = {"action": "store_true"}
+        if type_of(field.name) is not bool:
+            choices = choices_of(field.name)
+            metavar = "{" + ",".join(choices) + "}" if choices else {str: "TEXT", int: "N", float: "X"}[type_of(field.name)]
+            kind = {"type": type_of(field.name), "metavar": metavar}
+        # A default of None, False or nothing says no more than the help text does.
+        told = argparse.SUPPRESS if field.default in (None, "") or field.default is False else field.default
+        parser.add_argument(f"--{field.name}", help=field.metadata["help"], default=told, **kind)
+    values, rest = parser.parse_known_args(argv)
+    check_beam_flags(rest)
+    return Config(**vars(values)), rest
+
+
+def check_beam_flags(beam_argv: Sequence[str]) -> None:
+    """Refuses flags that are neither the project's nor Beam's, which Beam itself would leave unread.
+
+    Raises:
+      UsageError: names the flag, and the one that was probably meant.
+    """
+    own = {f"--{field.name}" for field in dataclasses.fields(Config)}
+    known = own | _beam_flags()
+    previous = ""
+    for argument in beam_argv:
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and not re.fullmatch(r"-[\d.]+", flag):
+            if flag not in known:
+                likely = difflib.get_close_matches(flag, own, 1) or difflib.get_close_matches(flag, sorted(known), 1)
+                raise UsageError(f"{flag} is no option; " + (f"did you mean {likely[0]}?" if likely else "--help lists them"))
+        elif not previous.startswith("-") or "=" in previous:
+            raise UsageError(f"{argument!r} stands where an option was expected; --help lists them")
+        previous = argument
+
+
+def _beam_flags() -> set[str]:
+    """The flags of Beam, read from its source: importing it takes two seconds."""
+    spec = importlib.util.find_spec("apache_beam")
+    assert spec and spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0], "options", "pipeline_options.py").read_text()
+    return set(re.findall(r"""['"](--\w+)['"]""", source))

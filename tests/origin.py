@@ -1,0 +1,310 @@
+"""An origin server on 127.0.0.1 that misbehaves on request: the path of a URL says how.
+
+A path is a word of the table `ANSWERS`, its arguments, and what comes after it: `/flaky/2/503/x.jpg` is the image `x.jpg`
+after two answers of 503; `/delay/0.2/redirect/3/x.png` waits, redirects three times and gives `x.png`. A path that begins
+with no such word is an image in the format of its suffix. An image depends on its name, so that each is another.
+
+As a process of its own it prints its URL, and serves until its standard input closes or SIGTERM comes:
+
+    python tests/origin.py --port 8080
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import functools
+import gzip
+import http.client
+import inspect
+import io
+import itertools
+import math
+import random
+import signal
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from email.utils import formatdate
+from typing import Never
+from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
+
+from PIL import Image
+
+FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": "webp", "bmp": "bmp", "tif": "tiff", "tiff": "tiff"}
+REMEMBERED = 100_000  # requests; a soak test makes more
+
+
+@functools.lru_cache(4096)
+def image(name: str, width: int = 96, height: int = 72) -> bytes:
+    """The image file of that name: soft patches of colour that its name chooses, in the format of its suffix."""
+    patches = Image.frombytes("RGB", (12, 9), random.Random(name).randbytes(12 * 9 * 3))
+    file = io.BytesIO()
+    patches.resize((width, height), Image.Resampling.BICUBIC).save(file, _format(name))
+    return file.getvalue()
+
+
+def _halved(name: str) -> bytes:
+    return image(name)[: len(image(name)) // 2]
+
+
+def _format(name: str) -> str:
+    return FORMATS.get(name.rpartition(".")[2], "")
+
+
+@functools.lru_cache(4)
+def _packed_zeros(size: int) -> bytes:
+    return gzip.compress(bytes(size))
+
+
+@dataclasses.dataclass(eq=False)
+class Request:
+    """One request as the origin saw it; times are of `time.monotonic`."""
+
+    path: str
+    headers: dict[str, str]  # names in lower case
+    connection: int
+    begun: float
+    ended: float = math.inf
+
+
+def peak(requests: Iterable[Request]) -> int:
+    """How many of the requests were in progress at once."""
+    steps = sorted(step for request in requests for step in ((request.begun, 1), (request.ended, -1)))
+    return max(itertools.accumulate(step for _, step in steps), default=0)
+
+
+class Exchange:
+    """A request, and the means to answer it."""
+
+    def __init__(self, request: Request, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.request = request
+        self.number = number  # of this request among those for the same path, from 1
+        self.query = parse_qs(urlsplit(request.path).query)
+        self.last = request.headers.get("connection", "").lower() == "close"  # the connection ends with it
+        self._reader, self._writer = reader, writer
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def head(self, status: int, headers: Mapping[str, str | list[str]], body: bytes = b"") -> None:
+        lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unheard Of')}"]
+        for name, values in headers.items():
+            lines += [f"{name}: {value}" for value in ([values] if isinstance(values, str) else values)]
+        await self.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+    async def send(self, body: bytes, name: str = "", status: int = 200, headers: Mapping[str, str | list[str]] = {}) -> None:
+        """A whole answer, called an image if the name of one is given."""
+        kind = {"Content-Type": f"image/{_format(name)}"} if name else {}
+        await self.head(status, {"Content-Length": str(len(body)), **kind, **headers}, body)
+
+    async def redirect(self, location: str, status: int = 302) -> None:
+        await self.send(b"", "", status, {"Location": location})
+
+    async def pause(self, seconds: float | None = None) -> None:
+        """Waits, for ever by default, or until the client has gone."""
+        with contextlib.suppress(TimeoutError):
+            if not await asyncio.wait_for(self._reader.read(1), seconds):
+                raise ConnectionResetError
+
+    async def reset(self) -> Never:
+        """Cuts the connection with a RST."""
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+        raise ConnectionResetError
+
+
+# An answer takes the exchange, and the arguments that its row in the table names. Where a name has no effect it may stand
+# behind all the same (`/hang/x.jpg`), so that many URLs can be made.
+
+
+async def status(exchange: Exchange, code: str, _name: str = "") -> None:
+    bodiless = code in ("204", "304")
+    await (exchange.head(int(code), {}) if bodiless else exchange.send(b"Nothing to see here.", "", int(code)))
+
+
+async def retry_after(exchange: Exchange, value: str, rest: str) -> None:
+    first = exchange.number == 1
+    await (exchange.send(b"Later.", "", 503, {"Retry-After": unquote(value)}) if first else answer(exchange, rest))
+
+
+async def cut(exchange: Exchange, name: str) -> None:
+    await exchange.head(200, {"Content-Length": str(len(image(name)))}, _halved(name))
+    exchange.last = True
+
+
+async def slow(exchange: Exchange, seconds: str, name: str) -> None:
+    await exchange.head(200, {"Content-Length": str(len(image(name)))})
+    for byte in image(name):
+        await exchange.write(bytes([byte]))
+        await exchange.pause(float(seconds))
+
+
+async def delay(exchange: Exchange, seconds: str, rest: str) -> None:
+    await exchange.pause(float(seconds))
+    await answer(exchange, rest)
+
+
+async def endless(exchange: Exchange, _name: str = "") -> None:
+    await exchange.head(200, {})
+    while True:
+        await exchange.write(bytes(1 << 16))
+
+
+async def endless_headers(exchange: Exchange, _name: str = "") -> None:
+    await exchange.write(b"HTTP/1.1 200 OK\r\n")
+    for number in itertools.count():
+        await exchange.write(b"X-Padding-%d: %s\r\n" % (number, b"x" * 1000))
+        await exchange.pause(0.001)
+
+
+async def reset_body(exchange: Exchange, name: str) -> None:
+    await cut(exchange, name)
+    await exchange.pause(0.05)  # else the client's system drops what came before the RST
+    await exchange.reset()
+
+
+async def raw(exchange: Exchange, data: str) -> None:
+    await exchange.write(unquote_to_bytes(data))
+    exchange.last = True
+
+
+async def chunked(exchange: Exchange, name: str) -> None:
+    await exchange.head(200, {"Transfer-Encoding": "chunked"})
+    for start in range(0, len(image(name)), 500):
+        block = image(name)[start : start + 500]
+        await exchange.write(b"%x\r\n%s\r\n" % (len(block), block))
+    await exchange.write(b"0\r\n\r\n")
+
+
+async def unannounced(exchange: Exchange, size: str, name: str) -> None:
+    await exchange.head(200, {}, image(name).ljust(int(size), b"\0"))
+    exchange.last = True
+
+
+ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
+    "good": lambda x, name: x.send(image(name), name),
+    "sized": lambda x, width, height, name: x.send(image(name, int(width), int(height)), name),
+    "status": status,  # CODE[/NAME]
+    # That status so many times, then the rest of the path.
+    "flaky": lambda x, times, code, rest: status(x, code) if x.number <= int(times) else answer(x, rest),
+    "retry-after": retry_after,  # VALUE/REST: once 503 with that header, then the rest of the path
+    "retry-after-date": lambda x, seconds, rest: retry_after(x, formatdate(time.time() + float(seconds), usegmt=True), rest),
+    "redirect": lambda x, hops, rest: x.redirect(f"/{rest}" if hops == "1" else f"/redirect/{int(hops) - 1}/{rest}"),
+    "redirect-to": lambda x, _="": x.redirect(x.query["url"][0], *map(int, x.query.get("status", ()))),  # ?url=URL[&status=CODE]
+    "redirect-loop": lambda x, _="": x.redirect(x.request.path),
+    "redirect-nowhere": lambda x, _="": x.send(b"", "", 302),
+    "type": lambda x, value, name: x.send(image(name), "", 200, {"Content-Type": unquote(value)}),
+    "html": lambda x, name: x.send(b"<!DOCTYPE html><p>This photo is no longer available.", name),  # called an image
+    "cut": cut,  # NAME: half the body that Content-Length tells of
+    "half": lambda x, name: x.send(_halved(name), name),  # a whole body that is half an image
+    "empty": lambda x, name: x.send(b"", name),
+    "slow": slow,  # SECONDS/NAME: a byte every so many seconds
+    "delay": delay,  # SECONDS/REST
+    "hang": lambda x, _="": x.pause(),
+    "endless": endless,  # NAME
+    "endless-headers": endless_headers,
+    "huge-header": lambda x, size, name: x.send(image(name), name, 200, {"X-Padding": "x" * int(size)}),
+    "reset": lambda x, _="": x.reset(),
+    "reset-body": reset_body,  # NAME
+    "garbage": lambda x, _="": x.write(b"\x16\x03\x01SSH-2.0 220 Welcome\r\n\r\n"),  # no HTTP
+    "raw": raw,  # BYTES: this very answer, percent-encoded
+    "gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, {"Content-Encoding": "gzip"}),
+    "bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, {"Content-Encoding": "gzip"}),
+    "chunked": chunked,  # NAME
+    "large": lambda x, size, name: x.send(image(name).ljust(int(size), b"\0"), name),  # zeros behind the image
+    "large-unannounced": unannounced,  # SIZE/NAME: the same without Content-Length
+    "robots": lambda x, name: x.send(image(name), name, 200, {"X-Robots-Tag": x.query["tag"]}),  # NAME?tag=noai[&tag=...]
+}
+
+
+async def answer(exchange: Exchange, path: str) -> None:
+    word, _, rest = path.partition("/")
+    if answering := ANSWERS.get(word):
+        most = len(inspect.signature(answering).parameters) - 1
+        await answering(exchange, *(rest.split("/", most - 1) if rest else ()))
+    elif _format(path):
+        await exchange.send(image(path), path)
+    else:
+        await status(exchange, "404")
+
+
+class Origin:
+    """The server, in a thread of its own. What it was asked stands in `requests`."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0):
+        self.requests: collections.deque[Request] = collections.deque(maxlen=REMEMBERED)
+        self._scheme = "https" if tls else "http"
+        self._numbers: collections.Counter[str] = collections.Counter()
+        self._connections = itertools.count(1)
+        self._writers: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="origin", daemon=True)
+        self._thread.start()
+        starting = asyncio.start_server(self._serve, "127.0.0.1", port, ssl=tls, backlog=1000)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def url(self, path: str = "", host: str = "127.0.0.1") -> str:
+        return f"{self._scheme}://{host}:{self.port}/{path}"
+
+    @property
+    def paths(self) -> list[str]:
+        return [request.path for request in self.requests]
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _stop(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        connection = next(self._connections)
+        # That a client goes away is no concern of the server.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError), contextlib.closing(writer):
+            last = False
+            while not last:
+                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                fields = [line.partition(":") for line in lines if line]
+                headers = {name.lower(): value.strip() for name, _, value in fields}
+                request = Request(first.split()[1], headers, connection, time.monotonic())
+                self.requests.append(request)
+                self._numbers[request.path] += 1
+                exchange = Exchange(request, self._numbers[request.path], reader, writer)
+                try:
+                    await answer(exchange, urlsplit(request.path).path.removeprefix("/"))
+                finally:
+                    request.ended = time.monotonic()
+                last = exchange.last
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.closing(Origin(port=parser.parse_args().port)) as origin:
+        print(origin.url(), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The books balance or the run fails, and what is not a dataset's is not touched."""
+
+import json
+
+import pytest
+
+from beam_pipeline import books
+from beam_pipeline.config import Config
+from beam_pipeline.sinks import Shard
+
+TRAIN = [Shard("lab_images-00001-of-00002.tfrecord", 2, 20), Shard("lab_images-00000-of-00002.tfrecord", 3, 30)]
+VALIDATION = [Shard("val_lab_images-00000-of-00001.tfrecord", 1, 10)]
+FAILURES = [Shard("failures-00000-of-00001.jsonl", 4, 400)]
+COUNTS = {"lines": 13, "ignored": 2, "duplicates": 1, "failures/dns": 3, "failures/http_404": 1}
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return Config(input="urls.txt", output=str(tmp_path), checkpoint="untrained")
+
+
+def test_description_tells_what_is_there(config):
+    books.close_books(config, "abc", COUNTS, TRAIN, VALIDATION, FAILURES)
+    description = books.read_description(config.output)
+    assert description is not None
+    assert description["encoding"] == "lab_float32"
+    assert description["image_size"] == 299
+    assert description["embedding_size"] == 1001
+    assert description["checkpoint"] == {"name": "untrained", "sha256": "abc"}
+    assert description["options"]["examples_per_shard"] == 500
+    assert description["counts"] == {
+        "lines": 13,
+        "ignored": 2,
+        "duplicates": 1,
+        "examples": 6,
+        "failures": 4,
+        "failures_by_reason": {"dns": 3, "http_404": 1},
+    }
+    assert [(file["name"], file["split"], file["examples"], file["bytes"]) for file in description["files"]] == [
+        ("lab_images-00000-of-00002.tfrecord", "train", 3, 30),
+        ("lab_images-00001-of-00002.tfrecord", "train", 2, 20),
+        ("val_lab_images-00000-of-00001.tfrecord", "validation", 1, 10),
+    ]
+    assert description["versions"]["apache-beam"].startswith("2.77")
+    assert description["features"]["image_ab"]["shape"] == [299, 299, 2]
+
+
+def test_no_embedding_is_told(tmp_path):
+    config = Config(input="urls.txt", output=str(tmp_path), checkpoint="none")
+    description = books.close_books(config, None, COUNTS, TRAIN, VALIDATION, FAILURES)
+    assert description["embedding_size"] == 0
+    assert "image_embedding" not in description["features"]
+
+
+@pytest.mark.parametrize("counts", [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/dns": 2}, {}])
+def test_books_that_do_not_balance_end_the_run(config, counts):
+    with pytest.raises(books.BooksError, match="do not balance"):
+        books.close_books(config, None, counts, TRAIN, VALIDATION, FAILURES)
+    assert books.read_description(config.output) is None
+
+
+def test_no_description(tmp_path):
+    assert books.read_description(str(tmp_path)) is None
+    assert books.read_description(str(tmp_path / "nowhere")) is None
+
+
+def test_a_broken_description_is_named(tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match=r"dataset\.json is not JSON"):
+        books.read_description(str(tmp_path))
+
+
+def test_description_is_plain_json(config):
+    written = books.close_books(config, None, COUNTS, TRAIN, VALIDATION, FAILURES)
+    assert json.loads(json.dumps(written)) == written == books.read_description(config.output)

@@ -1,0 +1,177 @@
+"""The checkpoint is found wherever it is, and one that is not the network's is refused by name."""
+
+import functools
+import http.server
+import json
+import shutil
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from beam_pipeline import checkpoints
+from beam_pipeline.config import UsageError
+
+ALL_VARIABLES = json.loads((Path(__file__).parent / "data" / "variables.json").read_text())
+
+
+def write_checkpoint(path: Path, version: int, variables: dict[str, list[int]] | None = None) -> Path:
+    """Writes a TF1 checkpoint of the published one's form, with the weights that `untrained` has."""
+    variables = ALL_VARIABLES if variables is None else variables
+    names, data = list(variables), [checkpoints.untrained_weights(name, shape) for name, shape in variables.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if version == 1:
+        tf.raw_ops.Save(filename=str(path), tensor_names=names, data=data)
+    else:
+        tf.raw_ops.SaveV2(prefix=str(path), tensor_names=names, shape_and_slices=[""] * len(names), tensors=data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def v1(tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("v1") / "inception_resnet_v2_2016_08_30.ckpt", 1)
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("v2") / "model.ckpt", 2)
+
+
+@pytest.fixture(scope="module")
+def archive(v1) -> Path:
+    path = v1.parent / "inception_resnet_v2_2016_08_30.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=0) as members:
+        members.add(v1, v1.name)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "beam_pipeline"
+
+
+@pytest.fixture
+def served(archive):
+    """The folder of the archive behind a URL; tells which paths were asked for."""
+
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *unused):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(archive.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def expected_weights():
+    return [checkpoints.untrained_weights(name, shape) for name, shape in checkpoints.expected_variables().items()]
+
+
+def assert_weights(checkpoint: str):
+    for got, wanted in zip(checkpoints.read_weights(checkpoint), expected_weights(), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_expected_variables_are_the_published_ones_without_the_training_head():
+    expected = checkpoints.expected_variables()
+    assert list(expected.items()) == [item for item in ALL_VARIABLES.items() if "AuxLogits" not in item[0]]
+
+
+def test_untrained_weights_are_the_same_each_time_and_differ_by_name():
+    first, again = (checkpoints.untrained_weights("a/weights", [3, 3, 2, 4]) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.dtype == np.float32 and first.shape == (3, 3, 2, 4)
+    assert not np.array_equal(first, checkpoints.untrained_weights("b/weights", [3, 3, 2, 4]))
+
+
+def test_reads_a_v1_file(v1):
+    assert_weights(str(v1))
+
+
+def test_reads_a_v2_prefix(v2):
+    assert_weights(str(v2))
+
+
+def test_reads_the_archive(archive, cache):
+    assert_weights(str(archive))
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_downloads_the_archive_once(served, cache):
+    url, asked = served
+    for _ in range(2):
+        assert checkpoints.verify(f"{url}/inception_resnet_v2_2016_08_30.tar.gz")
+    assert asked == ["/inception_resnet_v2_2016_08_30.tar.gz"]
+    assert_weights(f"{url}/inception_resnet_v2_2016_08_30.tar.gz")
+
+
+def test_sha256_is_the_files_wherever_they_come_from(v1, archive, served):
+    direct = checkpoints.verify(str(v1))
+    assert direct and len(direct) == 64
+    assert direct == checkpoints.verify(str(archive)) == checkpoints.verify(f"{served[0]}/{archive.name}")
+
+
+def test_untrained_has_no_sha256():
+    assert checkpoints.verify("untrained") is None
+
+
+def test_names_the_variable_that_is_missing(tmp_path):
+    variables = dict(ALL_VARIABLES)
+    del variables["InceptionResnetV2/Mixed_6a/Branch_1/Conv2d_0b_3x3/weights"]
+    path = write_checkpoint(tmp_path / "a.ckpt", 2, variables)
+    with pytest.raises(UsageError, match="lacks the variable InceptionResnetV2/Mixed_6a/Branch_1/Conv2d_0b_3x3/weights"):
+        checkpoints.verify(str(path))
+
+
+def test_names_the_variable_of_another_shape(tmp_path):
+    variables = {**ALL_VARIABLES, "InceptionResnetV2/Logits/Logits/biases": [1000]}
+    path = write_checkpoint(tmp_path / "a.ckpt", 1, variables)
+    with pytest.raises(UsageError, match=r"InceptionResnetV2/Logits/Logits/biases has shape \[1000\], not \[1001\]"):
+        checkpoints.verify(str(path))
+
+
+@pytest.mark.parametrize("name", ["nothing.ckpt", "nothing.tar.gz"])
+def test_refuses_what_is_not_there(tmp_path, name):
+    with pytest.raises(UsageError, match=name):
+        checkpoints.verify(str(tmp_path / name))
+
+
+def test_refuses_what_is_no_checkpoint(tmp_path):
+    path = tmp_path / "notes.ckpt"
+    path.write_text("not a checkpoint")
+    with pytest.raises(UsageError, match=r"notes\.ckpt is no TensorFlow checkpoint"):
+        checkpoints.verify(str(path))
+
+
+def test_refuses_an_index_without_data(v2, tmp_path):
+    shutil.copy(f"{v2}.index", tmp_path / "model.ckpt.index")
+    with pytest.raises(UsageError, match=r"model\.ckpt is not there"):
+        checkpoints.verify(str(tmp_path / "model.ckpt"))
+
+
+@pytest.mark.parametrize("url", ["missing.tar.gz", "half.tar.gz"])
+def test_an_archive_that_cannot_be_had_leaves_no_trace(served, archive, cache, url):
+    (archive.parent / "half.tar.gz").write_bytes(archive.read_bytes()[:100_000])
+    with pytest.raises(UsageError, match=url):
+        checkpoints.verify(f"{served[0]}/{url}")
+    assert list(cache.iterdir()) == []
+
+
+def test_refuses_an_archive_without_a_checkpoint(tmp_path):
+    (tmp_path / "readme").write_text("hello")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as members:
+        members.add(tmp_path / "readme", "readme")
+    with pytest.raises(UsageError, match="holds 0 checkpoints"):
+        checkpoints.verify(str(tmp_path / "a.tar.gz"))

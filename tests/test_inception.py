@@ -1,0 +1,102 @@
+"""The network computes what the published TF-Slim definition does, down to the records of a run."""
+
+import concurrent.futures
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from test_checkpoints import write_checkpoint
+
+from beam_pipeline import dataset, inception, run
+from beam_pipeline.elements import ImageRef, RgbImage
+
+REFERENCE = np.load(Path(__file__).parent / "data" / "logits.npz")
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def network() -> inception.Network:
+    # Layers of another model take names from the counter that the network's layers get theirs from.
+    keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization(), keras.layers.Conv2D(2, 3)])
+    return inception.load_network("untrained", "float32")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number, pixels in enumerate(REFERENCE["pixels"]):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def test_logits_are_the_references(network):
+    np.testing.assert_allclose(network.embed(REFERENCE["pixels"]), REFERENCE["logits"], atol=TOLERANCE, rtol=0)
+
+
+def test_logits_do_not_depend_on_the_batch(network):
+    alone = network.embed(REFERENCE["pixels"][2:3])
+    np.testing.assert_allclose(alone, REFERENCE["logits"][2:3], atol=TOLERANCE, rtol=0)
+
+
+def test_front_end_sees_the_references_grey(network):
+    grey = np.repeat(REFERENCE["grey"][..., np.newaxis], 3, axis=-1)
+    np.testing.assert_allclose(network.embed(grey), REFERENCE["logits"], atol=TOLERANCE, rtol=0)
+
+
+def test_other_sizes_are_resized_for_the_network(network):
+    pixels = np.stack(
+        [np.asarray(Image.fromarray(image).resize((598, 598), Image.Resampling.BICUBIC)) for image in REFERENCE["pixels"]]
+    )
+    logits = network.embed(pixels)
+    # Close to the logits of the image that was enlarged, and nearer to them than to those of any other image.
+    distances = np.abs(logits[:, np.newaxis] - REFERENCE["logits"][np.newaxis]).max(axis=-1)
+    assert (distances.argmin(axis=1) == np.arange(len(pixels))).all()
+    assert distances.diagonal().max() < 0.2 * REFERENCE["logits"].std()
+
+
+def test_threads_share_one_network(network):
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        networks = list(threads.map(lambda _: inception.load_network("untrained", "float32"), range(16)))
+    assert all(one is network for one in networks)
+
+
+def test_building_leaves_the_dtype_policy_of_the_process_alone(network):
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_handler_keeps_each_embedding_with_its_image(network):
+    handler = inception.EmbeddingHandler("untrained", "float32", 2)
+    batch = [RgbImage(ImageRef("", str(number)), pixels) for number, pixels in enumerate(REFERENCE["pixels"])]
+    embedded = list(handler.run_inference(batch, network))
+    assert [image.ref.url for image in embedded] == ["0", "1", "2", "3"]
+    for image, logits in zip(embedded, REFERENCE["logits"], strict=True):
+        assert image.embedding is not None and image.embedding.dtype == np.float32
+        np.testing.assert_allclose(image.embedding, logits, atol=TOLERANCE, rtol=0)
+    assert handler.get_num_bytes(batch) == REFERENCE["pixels"].nbytes
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_records_of_a_run_hold_the_references_logits(version, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(inception, "_networks", {})
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt", version)
+    output = tmp_path / "dataset"
+    status = run.main(
+        ["--images", f"{images}/*.png", "--output", str(output), "--checkpoint", str(checkpoint), "--batch_size", "3"]
+    )
+    assert status == 0
+    examples = {Path(example["image_url"].numpy().decode()).stem: example for example in dataset.load(str(output))}
+    assert sorted(examples) == ["0", "1", "2", "3"]
+    for number, logits in enumerate(REFERENCE["logits"]):
+        embedding = examples[str(number)]["image_embedding"]
+        assert embedding.dtype == tf.float32
+        np.testing.assert_allclose(embedding.numpy(), logits, atol=TOLERANCE, rtol=0)
+
+
+def test_bfloat16_is_near(monkeypatch):
+    monkeypatch.setattr(inception, "_networks", {})
+    logits = inception.load_network("untrained", "bfloat16").embed(REFERENCE["pixels"])
+    assert logits.dtype == np.float32
+    assert 0 < np.abs(logits - REFERENCE["logits"]).max() < 0.1 * REFERENCE["logits"].std()

@@ -1,0 +1,205 @@
+"""The graph: what it makes of a list with everything in it, and what it never does with pixels."""
+
+import collections
+import io
+import json
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from origin import image
+from PIL import Image
+
+from beam_pipeline import books, color, images, outputs, pipeline
+from beam_pipeline.config import Config
+from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+
+SIZE = 32
+SHUFFLES = ("beam:transform:group_by_key:v1", "beam:transform:reshuffle:v1", "beam:transform:combine_per_key:v1")
+
+
+def make_config(folder: Path, lines: list[str], **options) -> Config:
+    (folder / "urls.txt").write_text("\n".join(lines) + "\n")
+    options = {"image_size": SIZE, "checkpoint": "none", "fetch_timeout": 2, "allow_private_addresses": True, **options}
+    return Config(input=str(folder / "urls.txt"), output=str(folder / "dataset"), **options)
+
+
+def build_and_run(config: Config) -> dict:
+    with beam.Pipeline(runner=FnApiRunner()) as graph:
+        pipeline.build(graph, config)
+    description = books.read_description(config.output)
+    assert description is not None
+    return description
+
+
+def read_examples(config: Config, description: dict, split: str = "train") -> dict[str, dict]:
+    """The examples of a split by URL, read with TensorFlow's own reader and parser."""
+    examples = {}
+    for file in description["files"]:
+        if file["split"] == split:
+            kind = "GZIP" if file["name"].endswith(".gz") else ""
+            for record in tf.data.TFRecordDataset(f"{config.output}/{file['name']}", compression_type=kind):
+                feature = tf.train.Example.FromString(record.numpy()).features.feature
+                examples[feature["image_url"].bytes_list.value[0].decode()] = feature
+    return examples
+
+
+def read_failures(config: Config) -> dict[str, dict]:
+    lines = [line for path in Path(config.output).glob("failures-*.jsonl") for line in path.read_text().splitlines()]
+    return {failure["url"]: failure for failure in map(json.loads, lines)}
+
+
+def expected_pixels(name: str) -> np.ndarray:
+    return images.decode(image(name), SIZE, "pad", 10**6)
+
+
+def test_every_line_is_accounted_for(origin, tmp_path):
+    good = [f"n{number}\t{origin.url(f'good/{number}.jpg')}" for number in range(12)]
+    failing = {
+        origin.url("status/404"): ("fetch", "http_404"),
+        origin.url("html/page.jpg"): ("decode", "not_an_image"),
+        origin.url("half/half.jpg"): ("decode", "truncated"),
+        origin.url("empty/nothing.jpg"): ("fetch", "empty"),
+        origin.url("redirect-loop"): ("fetch", "too_many_redirects"),
+        "gopher://127.0.0.1/old": ("read", "unsupported_scheme"),
+        "nonsense": ("read", "invalid_url"),
+    }
+    lines = ["# a list", "", *good, *failing, good[3], origin.url("good/3.jpg"), "nonsense"]
+    config = make_config(tmp_path, lines, examples_per_shard=5)
+    description = build_and_run(config)
+
+    assert {key: description["counts"][key] for key in ("lines", "ignored", "duplicates", "examples", "failures")} == {
+        "lines": len(lines),
+        "ignored": 2,
+        "duplicates": 3,
+        "examples": 12,
+        "failures": 7,
+    }
+    examples = read_examples(config, description)
+    assert sorted(examples) == sorted(line.split("\t")[1] for line in good)
+    for url, feature in examples.items():
+        number = url.rpartition("/")[2].removesuffix(".jpg")
+        assert feature["image_id"].bytes_list.value == [f"n{number}".encode()]
+        l, ab = color.scale_lab(color.rgb_to_lab(expected_pixels(f"{number}.jpg")))
+        np.testing.assert_array_equal(np.float32(feature["image_l"].float_list.value), l.ravel())
+        np.testing.assert_array_equal(np.float32(feature["image_ab"].float_list.value), ab.ravel())
+    failures = read_failures(config)
+    assert {url: (failure["stage"], failure["reason"]) for url, failure in failures.items()} == failing
+    assert failures[origin.url("half/half.jpg")]["attempts"] == 1
+    assert description["counts"]["failures_by_reason"] == collections.Counter(reason for _, reason in failing.values())
+    listed = [file["name"] for file in description["files"] + description["failure_files"]]
+    assert sorted(path.name for path in Path(config.output).iterdir()) == sorted([*listed, "dataset.json"])
+    assert sorted(file["examples"] for file in description["files"]) == [2, 5, 5]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
+def test_encodings(origin, tmp_path, encoding, compression):
+    config = make_config(tmp_path, [origin.url("good/a.png")], encoding=encoding, compression=compression)
+    description = build_and_run(config)
+    [feature] = read_examples(config, description).values()
+    assert set(feature) == set(description["features"])
+    if encoding == "rgb_png":
+        stored = np.asarray(Image.open(io.BytesIO(feature["image_png"].bytes_list.value[0])))
+        np.testing.assert_array_equal(stored, expected_pixels("a.png"))
+    else:
+        wanted = (color.scale_lab if encoding == "lab_float32" else color.quantize_lab)(color.rgb_to_lab(expected_pixels("a.png")))
+        for name, plane in zip(("image_l", "image_ab"), wanted, strict=True):
+            if encoding == "lab_uint8":
+                assert feature[name].bytes_list.value == [plane.tobytes()]
+            else:
+                np.testing.assert_array_equal(np.float32(feature[name].float_list.value), plane.ravel())
+
+
+def test_validation_is_chosen_by_the_url(origin, tmp_path):
+    urls = [origin.url(f"good/{number}.jpg") for number in range(40)]
+    config = make_config(tmp_path, urls, validation_fraction=0.3)
+    description = build_and_run(config)
+    train, validation = (set(read_examples(config, description, split)) for split in ("train", "validation"))
+    assert train | validation == set(urls) and not train & validation
+    assert validation == {url for url in urls if int(ImageRef("", url).name[:8], 16) / 2**32 < 0.3}
+    assert 0 < len(validation) < 20
+
+
+@pytest.mark.parametrize(("fraction", "share"), [(0, 0), (0.25, 0.25), (1, 1)])
+def test_validation_share(fraction, share):
+    chosen = [
+        pipeline.validation_index(EmbeddedImage(RgbImage(ImageRef("", str(number)), np.empty(0)), None), 2, fraction)
+        for number in range(4000)
+    ]
+    assert abs(np.mean(chosen) - share) < 0.03
+
+
+def test_a_folder_of_images(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    (tmp_path / "3.jpg").write_text("no image")
+    config = Config(images=str(tmp_path / "*.jpg"), output=str(tmp_path / "dataset"), image_size=SIZE, checkpoint="none")
+    description = build_and_run(config)
+    assert sorted(read_examples(config, description)) == [str(tmp_path / f"{number}.jpg") for number in range(3)]
+    assert read_failures(config)[str(tmp_path / "3.jpg")]["reason"] == "not_an_image"
+
+
+def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
+    urls = [origin.url(f"good/{number}.jpg") for number in range(6)]
+    folders = {"original_dir": str(tmp_path / "originals"), "resized_dir": str(tmp_path / "resized")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    config = make_config(tmp_path, urls, **folders)
+    first = read_examples(config, build_and_run(config))
+    names = sorted(ImageRef("", url).name for url in urls)
+    assert sorted(path.name for path in Path(folders["original_dir"]).iterdir()) == names
+    assert sorted(path.name for path in Path(folders["resized_dir"]).iterdir()) == names
+    assert (Path(folders["original_dir"]) / ImageRef("", urls[2]).name).read_bytes() == image("2.jpg")
+    resized = Image.open(Path(folders["resized_dir"]) / ImageRef("", urls[2]).name)
+    np.testing.assert_array_equal(np.asarray(resized), expected_pixels("2.jpg"))
+
+    asked = len(origin.requests)
+    for taken in ({"resized_dir": folders["resized_dir"]}, {"original_dir": folders["original_dir"]}):
+        again = make_config(tmp_path, urls, **taken)
+        outputs.remove_dataset(again.output)
+        assert read_examples(again, build_and_run(again)) == first
+    assert len(origin.requests) == asked
+
+
+def find_shuffled_pixels(graph: beam.Pipeline) -> tuple[list[str], list[str]]:
+    """Follows what FetchImages gives, down to the writing of shards.
+
+    Returns:
+      The steps that hold pixels, and those among them that shuffle.
+    """
+    components = graph.to_runner_api().components
+    leaves = [step for step in components.transforms.values() if not step.subtransforms]
+    shuffling = {name for step in components.transforms.values() if step.spec.urn in SHUFFLES for name in step.inputs.values()}
+    [fetch] = [step for step in leaves if step.unique_name == "FetchImages" or step.unique_name.startswith("FetchImages/ParDo")]
+    holding = [name for tag, name in fetch.outputs.items() if tag != "failures"]
+    steps, shuffled = [fetch.unique_name], []
+    for name in holding:
+        if name in shuffling:
+            shuffled.append(name)
+        for step in leaves:
+            if name in step.inputs.values():
+                steps.append(step.unique_name)
+                if not step.unique_name.endswith("WriteBundles"):
+                    holding += [output for tag, output in step.outputs.items() if tag != "failures" and output not in holding]
+    return steps, shuffled
+
+
+@pytest.mark.parametrize("options", [{}, {"checkpoint": "untrained"}, {"encoding": "rgb_png", "validation_fraction": 0.5}])
+def test_no_pixels_are_shuffled(tmp_path, options):
+    graph = beam.Pipeline(runner=FnApiRunner())
+    pipeline.build(graph, make_config(tmp_path, ["http://a/b.jpg"], **options))
+    steps, shuffled = find_shuffled_pixels(graph)
+    assert shuffled == []
+    for passed in ("DecodeImages", "EmbedImages", "EncodeTrainExamples", "WriteTrainExamples", "WriteValidationExamples"):
+        assert any(passed in step for step in steps), f"{passed} was not reached, so nothing was looked at"
+
+
+def test_a_shuffle_of_pixels_would_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "embed_images", lambda config: beam.Reshuffle())
+    graph = beam.Pipeline(runner=FnApiRunner())
+    pipeline.build(graph, make_config(tmp_path, ["http://a/b.jpg"]))
+    assert find_shuffled_pixels(graph)[1]

@@ -1,0 +1,202 @@
+"""The command: what it answers, what it refuses before anything is fetched, and how it ends."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_pipeline import run
+from beam_pipeline.config import Config
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def urls(origin, tmp_path) -> str:
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{origin.url(f'good/{number}.jpg')}\n" for number in range(5)) + origin.url("status/404") + "\n")
+    return str(path)
+
+
+def options(urls: str, output: Path, *others: str) -> list[str]:
+    return [
+        "--input",
+        urls,
+        "--output",
+        str(output),
+        "--checkpoint",
+        "none",
+        "--image_size",
+        "16",
+        "--allow_private_addresses",
+        *others,
+    ]
+
+
+def command(*arguments: str, **keywords) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "beam_pipeline.run", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, **keywords
+    )
+
+
+def test_makes_a_dataset(urls, tmp_path):
+    done = command(*options(urls, tmp_path / "out"))
+    assert done.returncode == 0
+    assert "5 examples, 1 failures" in done.stdout
+    assert "1 http_404" in done.stdout
+    # Nothing of Beam, TensorFlow or the progress line where no terminal is.
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--inptu", "urls.txt"], ["--input", "a", "--output", "b", "--direct_num_worker", "2"]]
+)
+def test_answers_without_loading_beam(arguments):
+    script = f"""
+import sys
+from beam_pipeline import run
+try:
+    status = run.main({arguments})
+except SystemExit as end:
+    status = end.code
+assert "apache_beam" not in sys.modules and "tensorflow" not in sys.modules, "loaded"
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
+    assert len(done.stderr.splitlines()) == (0 if arguments == ["--help"] else 1)
+
+
+def test_help_tells_every_option():
+    shown = command("--help").stdout
+    for field in dataclasses.fields(Config):
+        assert f"--{field.name}" in shown
+
+
+REFUSED = {
+    "no list": (["--output", "OUT"], "--input"),
+    "no output": (["--input", "URLS"], "--output"),
+    "list that is not there": (["--input", "nowhere.txt", "--output", "OUT"], "nowhere.txt"),
+    "empty list": (["--input", "EMPTY", "--output", "OUT"], "holds no URL"),
+    "broken list": (["--input", "BROKEN.gz", "--output", "OUT"], "BROKEN.gz"),
+    "glob that matches nothing": (["--images", "nowhere/*.jpg", "--output", "OUT"], "nowhere/*.jpg"),
+    "both": (["--input", "URLS", "--images", "*.jpg", "--output", "OUT"], "one of the two"),
+    "checkpoint that is not there": (["--input", "URLS", "--output", "OUT", "--checkpoint", "no.ckpt"], "no.ckpt"),
+    "checkpoint that is none": (["--input", "URLS", "--output", "OUT", "--checkpoint", "URLS"], "no TensorFlow checkpoint"),
+    "size": (["--input", "URLS", "--output", "OUT", "--image_size", "0"], "--image_size"),
+    "number": (["--input", "URLS", "--output", "OUT", "--batch_size", "many"], "--batch_size"),
+    "choice": (["--input", "URLS", "--output", "OUT", "--encoding", "hsv"], "--encoding"),
+    "typing error": (["--input", "URLS", "--output", "OUT", "--image-size", "3"], "did you mean --image_size?"),
+    "abbreviation": (["--inp", "URLS", "--output", "OUT"], "did you mean --input?"),
+    "stray word": (["--input", "URLS", "--output", "OUT", "more"], "'more'"),
+    "output below a file": (["--input", "URLS", "--output", "URLS/out"], "is a file"),
+    "output with a wildcard": (["--input", "URLS", "--output", "OUT*"], "OUT*"),
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED.keys())
+def test_refuses_before_anything_is_fetched_or_written(arguments, origin, urls, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "URLS").write_text(Path(urls).read_text())
+    (tmp_path / "EMPTY").write_text("# nothing\n\n")
+    (tmp_path / "BROKEN.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    given, told = arguments
+    assert run.main(given) == 2
+    printed = capsys.readouterr()
+    [line] = printed.err.splitlines()
+    assert told in line
+    assert printed.out == ""
+    assert len(origin.requests) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_no_survivor_is_told(origin, tmp_path, capsys):
+    (tmp_path / "urls.txt").write_text(origin.url("status/404") + "\n")
+    assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out")) == 1
+    assert "not one image survived" in capsys.readouterr().err
+
+
+def test_a_complete_dataset_is_left_alone(origin, urls, tmp_path, capsys):
+    assert run.main(options(urls, tmp_path / "out")) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    asked = len(origin.requests)
+    assert run.main(options(urls, tmp_path / "out", "--fetch_timeout", "7")) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert len(origin.requests) == asked
+
+
+def test_another_dataset_is_not_overwritten_unasked(urls, tmp_path, capsys):
+    assert run.main(options(urls, tmp_path / "out")) == 0
+    assert run.main(options(urls, tmp_path / "out", "--encoding", "lab_uint8")) == 2
+    assert "--encoding lab_float32, not lab_uint8" in capsys.readouterr().err
+    assert run.main(options(urls, tmp_path / "out", "--encoding", "lab_uint8", "--overwrite")) == 0
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["encoding"] == "lab_uint8"
+
+
+def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
+    output = tmp_path / "out"
+    (output / "beam-temp-lab_images-1").mkdir(parents=True)
+    (output / "beam-temp-lab_images-1" / "half").write_text("half")
+    (output / "lab_images-00000-of-00009.tfrecord").write_text("old")
+    (output / "notes.txt").write_text("mine")
+    assert run.main(options(urls, output)) == 0
+    assert {path.name for path in output.iterdir()} == {
+        "dataset.json",
+        "failures-00000-of-00001.jsonl",
+        "lab_images-00000-of-00001.tfrecord",
+        "notes.txt",
+    }
+
+
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+def test_several_workers(urls, tmp_path, mode):
+    done = command(*options(urls, tmp_path / "out", "--direct_num_workers", "2", "--direct_running_mode", mode))
+    assert done.returncode == 0, done.stderr
+    assert "5 examples, 1 failures" in done.stdout
+
+
+def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
+    (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50)))
+    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beam_pipeline.run", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not origin.requests and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert origin.requests
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert output == ""
+    assert len(errors.splitlines()) == 1 and "stopped" in errors
+
+
+@pytest.mark.parametrize("arguments", [[], ["--runner", "DirectRunner"], ["--runner=direct"], ["--runner", "FnApiRunner"]])
+def test_direct_runner_does_not_look_for_prism(arguments):
+    assert isinstance(run.make_runner(PipelineOptions(arguments)), FnApiRunner)
+
+
+def test_direct_runner_takes_the_prism_that_is_given():
+    assert run.make_runner(PipelineOptions(["--runner", "DirectRunner", "--prism_location", "/opt/prism"])) == "DirectRunner"
+
+
+def test_other_runners_are_beams():
+    assert run.make_runner(PipelineOptions(["--runner", "FlinkRunner"])) == "FlinkRunner"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(urls, tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert run.main(options(urls, tmp_path / "locked" / "out")) == 2
+    assert "permission" in capsys.readouterr().err

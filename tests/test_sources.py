@@ -1,0 +1,582 @@
+"""URL lists in every form that is read, and what is said of those that cannot be."""
+
+import bz2
+import collections
+import contextlib
+import gzip
+import http.server
+import io
+import json
+import os
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import Failure, ImageRef
+from beam_pipeline.sources import check_readable, check_url, parse_line, read_refs
+
+LINES = b"http://a.example/1.jpg\nn02084071_7\thttp://b.example/2.jpg\n"
+REFS = [ImageRef("", "http://a.example/1.jpg"), ImageRef("n02084071_7", "http://b.example/2.jpg")]
+BOM = b"\xef\xbb\xbf"
+
+
+def read(input: Path | str, **options) -> tuple[list[ImageRef], dict[str, int]]:
+    """The images of a list, and the counts."""
+    counts: collections.Counter[str] = collections.Counter()
+    refs = list(read_refs(Config(input=str(input), output="out", **options), counts))
+    return refs, {"lines": counts["lines"], "ignored": counts["ignored"]}
+
+
+def read_bytes(folder: Path, data: bytes, **options) -> tuple[list[ImageRef], dict[str, int]]:
+    path = folder / "list"
+    path.write_bytes(data)
+    return read(path, **options)
+
+
+def refusal(input: Path | str) -> str:
+    """What is said of a list that cannot be read; always names it."""
+    with pytest.raises(UsageError) as caught:
+        read(input)
+    assert str(input) in str(caught.value)
+    return str(caught.value)
+
+
+def make_tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    """An archive of files; a name that ends in a slash is a folder."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            archive.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    """An HTTP answer as it goes over the wire."""
+    return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode() + body
+
+
+@contextlib.contextmanager
+def serving(answers: dict[str, bytes]) -> Iterator[tuple[str, list[http.client.HTTPMessage]]]:
+    """A web server on this machine. Yields its address, and the headers of the requests that it gets."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            requests.append(self.headers)
+            self.wfile.write(answers[self.path])
+
+        def log_message(self, *unused):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def long_list() -> bytes:
+    """A list that no compression makes small."""
+    return b"".join(b"http://a.example/%s.jpg\n" % os.urandom(20).hex().encode() for _ in range(5000))
+
+
+# Lines.
+
+
+@pytest.mark.parametrize(
+    ("line", "ref"),
+    [
+        (b"http://a.example/1.jpg", ImageRef("", "http://a.example/1.jpg")),
+        (b"n00004475_6590\thttp://a.example/1.jpg\n", ImageRef("n00004475_6590", "http://a.example/1.jpg")),
+        (b"n1_2 http://a.example/1.jpg\n", ImageRef("n1_2", "http://a.example/1.jpg")),
+        (b"n1_2 \t  http://a.example/1.jpg \r\n", ImageRef("n1_2", "http://a.example/1.jpg")),
+        (b"  http://a.example/1.jpg\r\n", ImageRef("", "http://a.example/1.jpg")),
+        (b"n1_2 a dog http://a.example/1.jpg\n", ImageRef("n1_2", "http://a.example/1.jpg")),
+        (b"http://a.example/1,2,3.jpg?x=a,b\n", ImageRef("", "http://a.example/1,2,3.jpg?x=a,b")),
+        (b"n1_2,http://a.example/1.jpg\n", ImageRef("", "n1_2,http://a.example/1.jpg")),
+        (b'http://a.example/"1".jpg\n', ImageRef("", 'http://a.example/"1".jpg')),
+        (b"http://a.example/#2\n", ImageRef("", "http://a.example/#2")),
+        ("http://a.example/é.jpg\n".encode(), ImageRef("", "http://a.example/é.jpg")),
+        ("ñ\thttp://a.example/é.jpg\n".encode("latin-1"), ImageRef("ñ", "http://a.example/é.jpg")),
+        ("http://a.example/犬.jpg\n".encode(), ImageRef("", "http://a.example/犬.jpg")),
+        # In Latin-1 these bytes are control and space characters, which the URLs of old lists are full of.
+        (b"n1_2\thttp://a.example/\xe9\x85\xa0.jpg\n", ImageRef("n1_2", "http://a.example/\xe9\x85\xa0.jpg")),
+    ],
+)
+def test_parse_line(line, ref):
+    assert parse_line(line) == ref
+
+
+@pytest.mark.parametrize(
+    ("line", "ref"),
+    [
+        ('{"id": "n1_2", "url": "http://a.example/é.jpg"}', ImageRef("n1_2", "http://a.example/é.jpg")),
+        ('{"url": "http://a.example/1.jpg", "reason": "http_404"}', ImageRef("", "http://a.example/1.jpg")),
+        ('{"url": "http://a.example/two words.jpg"}', ImageRef("", "http://a.example/two words.jpg")),
+        ('{"id": "", "url": "\\ud83d.jpg"}', ImageRef("", "?.jpg")),
+        ('{"id": "n1_2"}', ImageRef('{"id":', '"n1_2"}')),
+        ('{"url": ', ImageRef("", '{"url":')),
+        ("{curly}/http://a.example/1.jpg", ImageRef("", "{curly}/http://a.example/1.jpg")),
+    ],
+)
+def test_parse_line_of_json(line, ref):
+    assert parse_line(line.encode()) == ref
+    assert parse_line(line.encode() + b"\r\n") == ref
+
+
+def test_json_that_is_nested_without_end_is_a_line_like_any_other():
+    line = '{"url":' * 100_000
+    assert parse_line(line.encode()) == ImageRef("", line)
+
+
+# Lists.
+
+
+def test_plain_list(tmp_path):
+    assert read_bytes(tmp_path, LINES) == (REFS, {"lines": 2, "ignored": 0})
+
+
+def test_fall11_list(tmp_path):
+    data = b"n00004475_6590\thttp://farm4.static.example/3175/2737866473_7958dc8760.jpg\nn00004475_15899\thttp://b.example/a,b.jpg\n"
+    refs, _ = read_bytes(tmp_path, data)
+    assert refs == [
+        ImageRef("n00004475_6590", "http://farm4.static.example/3175/2737866473_7958dc8760.jpg"),
+        ImageRef("n00004475_15899", "http://b.example/a,b.jpg"),
+    ]
+
+
+def test_blank_lines_and_comments_are_counted_and_left_out(tmp_path):
+    data = b"# a list\n\n" + LINES + b"  \t\r\n  # http://c.example/3.jpg\n#\n"
+    assert read_bytes(tmp_path, data) == (REFS, {"lines": 7, "ignored": 5})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LINES.replace(b"\n", b"\r\n"),
+        LINES.removesuffix(b"\n"),
+        LINES.replace(b"\n", b"\r\n").removesuffix(b"\r\n"),
+        BOM + LINES,
+        BOM + LINES.replace(b"\n", b"\r\n"),
+    ],
+    ids=["crlf", "no-last-newline", "crlf-no-last-newline", "bom", "bom-crlf"],
+)
+def test_line_ends_and_byte_order_marks_are_no_part_of_a_url(tmp_path, data):
+    assert read_bytes(tmp_path, data) == (REFS, {"lines": 2, "ignored": 0})
+
+
+@pytest.mark.parametrize("first", [b"# a list", b"", b"  ", b"\t# a list"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_byte_order_mark_hides_no_comment_or_blank_line(tmp_path, first, end):
+    assert read_bytes(tmp_path, BOM + first + end + LINES) == (REFS, {"lines": 3, "ignored": 1})
+
+
+@pytest.mark.parametrize("blank", ["\x1c", "\x85", "\u00a0", "\u2003", "\u3000", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_line_of_odd_spaces_ends_nothing(tmp_path, blank, encoding):
+    odd = blank.encode(encoding, "replace")
+    refs, counts = read_bytes(tmp_path, odd + b"\n" + LINES)
+    assert refs[-2:] == REFS
+    assert counts["lines"] == 3 == counts["ignored"] + len(refs)
+
+
+def test_an_empty_list_holds_nothing(tmp_path):
+    assert read_bytes(tmp_path, b"") == ([], {"lines": 0, "ignored": 0})
+
+
+def test_urls_that_stand_twice_are_left_to_the_graph(tmp_path):
+    assert read_bytes(tmp_path, LINES + LINES) == (REFS + REFS, {"lines": 4, "ignored": 0})
+
+
+def test_failures_of_an_earlier_run_are_a_list(tmp_path):
+    failures = [Failure(ref, "fetch", "http_503", "503 Service Unavailable", 3, "http://elsewhere.example/") for ref in REFS]
+    path = tmp_path / "failures-00000-of-00001.jsonl"
+    path.write_text("".join(json.dumps(failure.as_json()) + "\n" for failure in failures))
+    assert read(path) == (REFS, {"lines": 2, "ignored": 0})
+
+
+# --skip and --count.
+
+
+@pytest.mark.parametrize(
+    ("skip", "count", "kept"),
+    [
+        *((0, None, range(0, 10)), (3, None, range(3, 10)), (0, 4, range(0, 4)), (3, 4, range(3, 7)), (9, 5, range(9, 10))),
+        *((10, None, range(0)), (50, 5, range(0)), (0, 10, range(10)), (0, 99, range(10))),
+    ],
+)
+def test_skip_and_count_are_of_images_and_not_of_lines(tmp_path, skip, count, kept):
+    data = b"".join(b"# comment\n\nhttp://a.example/%d\n" % number for number in range(10))
+    refs, counts = read_bytes(tmp_path, data, skip=skip, count=count)
+    assert [ref.url for ref in refs] == [f"http://a.example/{number}" for number in kept]
+    assert counts == {"lines": 30, "ignored": 30 - len(kept)}
+
+
+LINE = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([b"", b"#", b" ", b"\r", b"\x85", b"\xa0", "\u3000".encode(), BOM, BOM + b"#", b"{", b"{}", b'{"url": 1}']),
+    st.builds(lambda text: text.encode(), st.text(max_size=8)),
+    st.builds(lambda text: json.dumps({"id": text, "url": text}).encode(), st.text(st.characters(), max_size=8)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LINE, max_size=8), st.integers(0, 9), st.one_of(st.none(), st.integers(1, 9)))
+@example([b"\x1c"], 0, None)
+@example([b"\x1f\x8b\x08"], 0, None)
+@example([b"BZh9"], 0, None)
+def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
+    data = b"\n".join(lines)
+    with tempfile.TemporaryDirectory() as folder:
+        if data.startswith((b"\x1f\x8b", b"BZh")):
+            with pytest.raises(UsageError, match="list"):
+                read_bytes(Path(folder), data)
+            return
+        everything, all_counts = read_bytes(Path(folder), data)
+        refs, counts = read_bytes(Path(folder), data, skip=skip, count=count)
+    number = len(list(io.BytesIO(data)))
+    assert counts["lines"] == all_counts["lines"] == number
+    assert all_counts["ignored"] + len(everything) == number
+    assert counts["ignored"] + len(refs) == number
+    assert refs == everything[skip:][:count]
+    for ref in everything:
+        assert ref.name
+        assert ref.id.encode() is not None
+        check_url(ref)
+
+
+# Packed lists.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(LINES),
+        gzip.compress(LINES[:20]) + gzip.compress(LINES[20:]),
+        bz2.compress(LINES),
+        bz2.compress(LINES[:20]) + bz2.compress(LINES[20:]),
+        make_tar({"urls.txt": LINES}),
+        make_tar({"urls/": b"", "urls/urls.txt": LINES}),
+        make_tar({"urls.txt": LINES}, "w"),
+        make_tar({"urls.txt": LINES}, "w:bz2"),
+        gzip.compress(BOM + LINES),
+    ],
+    ids=["gz", "gz-two-members", "bz2", "bz2-two-streams", "tgz", "tgz-folder", "tar", "tar.bz2", "gz-bom"],
+)
+@pytest.mark.parametrize("name", ["urls", "urls.txt"])
+def test_packed_lists_are_told_by_their_bytes(tmp_path, data, name):
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert read(path) == (REFS, {"lines": 2, "ignored": 0})
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".tgz", ".tar.gz"])
+def test_packed_lists_may_have_their_usual_names(tmp_path, suffix):
+    path = tmp_path / f"urls{suffix}"
+    path.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress}.get(suffix, lambda data: make_tar({"urls": data}))(LINES))
+    assert read(path) == (REFS, {"lines": 2, "ignored": 0})
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lambda data: make_tar({"urls": data})])
+def test_long_lists_are_read_to_their_end(tmp_path, pack):
+    data = long_list() * 10
+    refs, counts = read_bytes(tmp_path, pack(data))
+    assert [ref.url for ref in refs] == data.decode().split()
+    assert counts == {"lines": 50_000, "ignored": 0}
+
+
+def test_an_archive_of_two_lists_is_refused(tmp_path):
+    path = tmp_path / "urls.tgz"
+    path.write_bytes(make_tar({"train.txt": LINES, "test.txt": LINES}))
+    assert "more than one file" in refusal(path)
+
+
+@pytest.mark.parametrize("data", [make_tar({}), make_tar({"urls/": b""}), make_tar({"urls": b""}), make_tar({}, "w")])
+def test_an_archive_without_a_list_holds_nothing(tmp_path, data):
+    assert read_bytes(tmp_path, data) == ([], {"lines": 0, "ignored": 0})
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".tgz", ".tar"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_truncated_list_is_refused(tmp_path, suffix, part):
+    data = long_list()
+    packed = {
+        ".gz": gzip.compress(data),
+        ".bz2": bz2.compress(data),
+        ".tgz": make_tar({"urls": data}),
+        ".tar": make_tar({"urls": data}, "w"),
+    }[suffix]
+    path = tmp_path / f"urls{suffix}"
+    path.write_bytes(packed[: int(len(packed) * part) if suffix != ".tar" else int(len(data) * part)])
+    refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".tgz"])
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.9])
+def test_a_damaged_list_is_refused(tmp_path, suffix, part):
+    data = long_list()
+    packed = {".gz": gzip.compress(data), ".bz2": bz2.compress(data), ".tgz": make_tar({"urls": data})}[suffix]
+    position = int(len(packed) * part)
+    path = tmp_path / f"urls{suffix}"
+    path.write_bytes(packed[:position] + b"\xff" * 40 + packed[position + 40 :])
+    refusal(path)
+
+
+# Where lists are.
+
+
+def test_a_glob_takes_its_lists_in_order(tmp_path):
+    for number in (2, 0, 1):
+        (tmp_path / f"urls-{number}.txt").write_bytes(b"http://a.example/%d\n" % number)
+    (tmp_path / "other.txt").write_bytes(LINES)
+    refs, counts = read(tmp_path / "urls-*.txt")
+    assert [ref.url for ref in refs] == ["http://a.example/0", "http://a.example/1", "http://a.example/2"]
+    assert counts == {"lines": 3, "ignored": 0}
+
+
+def test_a_glob_may_take_lists_that_are_packed_in_different_ways(tmp_path):
+    (tmp_path / "urls-0.txt").write_bytes(LINES)
+    (tmp_path / "urls-1.gz").write_bytes(gzip.compress(BOM + LINES))
+    (tmp_path / "urls-2.tgz").write_bytes(make_tar({"urls": LINES}))
+    refs, counts = read(tmp_path / "urls-*", skip=1, count=4)
+    assert refs == (REFS * 3)[1:5]
+    assert counts == {"lines": 6, "ignored": 2}
+
+
+@pytest.mark.parametrize("pattern", ["urls.txt", "./urls.txt", "*.txt", "./*.txt", "url?.txt", "../here/urls.txt"])
+def test_a_list_may_be_named_from_the_current_folder(tmp_path, monkeypatch, pattern):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("urls.txt").write_bytes(LINES)
+    assert read(pattern) == (REFS, {"lines": 2, "ignored": 0})
+
+
+def test_a_list_that_is_not_there_is_refused(tmp_path):
+    assert "matches no file" in refusal(tmp_path / "urls.txt")
+    assert "matches no file" in refusal(tmp_path / "*.txt")
+    assert "matches no file" in refusal(tmp_path / "folder" / "urls.txt")
+
+
+def test_a_folder_is_no_list(tmp_path):
+    refusal(tmp_path)
+
+
+def test_a_filesystem_that_is_not_known_is_refused():
+    refusal("nosuch://bucket/urls.txt")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lambda data: make_tar({"urls": data})])
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_list_behind_a_url(pack, sized):
+    body = pack(LINES)
+    headers = [f"Content-Length: {len(body)}"] if sized else []
+    with serving({"/urls?version=2": answer(body, *headers)}) as (address, requests):
+        assert read(f"{address}/urls?version=2") == (REFS, {"lines": 2, "ignored": 0})
+    [request] = requests
+    assert request["User-Agent"].startswith("beam_pipeline/")
+
+
+def test_a_list_behind_a_redirect():
+    moved = answer(b"", "Location: /new", "Content-Length: 0", status="301 Moved Permanently")
+    with serving({"/old": moved, "/new": answer(LINES, f"Content-Length: {len(LINES)}")}) as (address, _):
+        assert read(f"{address}/old")[0] == REFS
+
+
+def test_a_list_in_chunks():
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in LINES.splitlines(keepends=True)) + b"0\r\n\r\n"
+    with serving({"/urls": answer(chunks, "Transfer-Encoding: chunked")}) as (address, _):
+        assert read(f"{address}/urls")[0] == REFS
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "500 Internal Server Error"])
+def test_a_list_that_a_server_does_not_give_is_refused(status):
+    with serving({"/urls": answer(LINES, f"Content-Length: {len(LINES)}", status=status)}) as (address, _):
+        assert status[:3] in refusal(f"{address}/urls")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: make_tar({"urls": data})])
+def test_a_list_whose_server_breaks_off_is_refused(pack):
+    body = pack(long_list())
+    cut = answer(body[: len(body) // 2], f"Content-Length: {len(body)}")
+    with serving({"/urls": cut}) as (address, _):
+        refusal(f"{address}/urls")
+
+
+def test_a_list_in_chunks_whose_server_breaks_off_is_refused():
+    cut = answer(b"%x\r\n%s\r\n40\r\nhttp://b" % (len(LINES), LINES), "Transfer-Encoding: chunked")
+    with serving({"/urls": cut}) as (address, _):
+        refusal(f"{address}/urls")
+
+
+def test_a_list_whose_server_is_not_there_is_refused():
+    with serving({}) as (address, _):
+        pass
+    refusal(f"{address}/urls")
+
+
+@pytest.mark.parametrize("path", ["/two words.txt", "/é.txt"])
+def test_a_url_of_a_list_that_no_request_can_hold_is_refused(path):
+    with serving({}) as (address, _):
+        refusal(address + path)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/urls.txt", "http://127.0.0.1:port/urls.txt", "http:///urls.txt"])
+def test_a_url_of_a_list_that_is_none_is_refused(url):
+    refusal(url)
+
+
+# --images.
+
+
+def read_images(pattern: Path | str, **options) -> tuple[list[ImageRef], dict[str, int]]:
+    counts: collections.Counter[str] = collections.Counter()
+    refs = list(read_refs(Config(images=str(pattern), output="out", **options), counts))
+    return refs, {"lines": counts["lines"], "ignored": counts["ignored"]}
+
+
+def test_images_are_taken_in_order_by_their_paths(tmp_path):
+    for name in ("b.jpg", "a, b.jpg", "é.jpg", "a.png"):
+        (tmp_path / name).write_bytes(b"data")
+    (tmp_path / "folder.jpg").mkdir()
+    refs, counts = read_images(tmp_path / "*.jpg")
+    assert refs == [ImageRef("", str(tmp_path / name)) for name in ("a, b.jpg", "b.jpg", "é.jpg")]
+    assert counts == {"lines": 3, "ignored": 0}
+
+
+def test_skip_and_count_hold_for_images_too(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}.jpg").write_bytes(b"data")
+    refs, counts = read_images(tmp_path / "*.jpg", skip=2, count=3)
+    assert [Path(ref.url).name for ref in refs] == ["2.jpg", "3.jpg", "4.jpg"]
+    assert counts == {"lines": 10, "ignored": 7}
+
+
+@pytest.mark.parametrize("pattern", ["photos/*.jpg", "./photos/*.jpg", "*/*.jpg", "ph*/1.jpg", "photos/1.jpg"])
+def test_images_may_be_named_from_the_current_folder(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos/1.jpg").write_bytes(b"data")
+    refs, counts = read_images(pattern)
+    assert [Path(ref.url) for ref in refs] == [Path("photos/1.jpg")]
+    assert counts == {"lines": 1, "ignored": 0}
+
+
+@pytest.mark.parametrize("name", ["#1.jpg", "  ", '{"url": "x"}', " # .jpg"])
+def test_a_path_is_no_comment_and_no_blank(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}s").mkdir()
+    Path(f"{name}s/{name}").write_bytes(b"data")
+    refs, counts = read_images(f"{name}s/*")
+    assert refs == [ImageRef("", f"{name}s/{name}")]
+    assert counts == {"lines": 1, "ignored": 0}
+
+
+def test_a_file_name_that_is_not_utf8_costs_no_other_image(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"data")
+    try:
+        Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.jpg")).write_bytes(b"data")
+    except OSError:
+        pytest.skip("this filesystem has UTF-8 names only")
+    refs, counts = read_images(tmp_path / "*.jpg")
+    assert len({ref.name for ref in refs}) == counts["lines"] == 2
+
+
+def test_images_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"--images .*/\*\.jpg matches no file"):
+        read_images(tmp_path / "*.jpg")
+
+
+# Checks before anything is fetched.
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"# nothing\n \n", gzip.compress(b"\n"), make_tar({"urls": b"#\n"})])
+def test_check_readable_refuses_a_list_without_a_url(tmp_path, data):
+    path = tmp_path / "urls.txt"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="holds no URL") as caught:
+        check_readable(Config(input=str(path), output="out"))
+    assert str(path) in str(caught.value)
+
+
+def test_check_readable_refuses_what_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="matches no file"):
+        check_readable(Config(input=str(tmp_path / "urls.txt"), output="out"))
+    with pytest.raises(UsageError, match="matches no file"):
+        check_readable(Config(images=str(tmp_path / "*.jpg"), output="out"))
+
+
+@pytest.mark.parametrize("options", [{}, {"skip": 10}, {"count": 1}])
+def test_check_readable_accepts_a_list_with_a_url(tmp_path, options):
+    path = tmp_path / "urls.txt"
+    path.write_bytes(b"# a list\n" + LINES)
+    check_readable(Config(input=str(path), output="out", **options))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://a.example/1.jpg", "https://a.example", "HTTP://A.EXAMPLE/1.JPG", "http://a.example:8080/?a=1,2&b=%20#x"),
+        *("http://127.0.0.1/1.jpg", "http://[::1]/1.jpg", "http://münchen.example/é.jpg", "http://user:secret@a.example/"),
+        *("http://a_b.example/1.jpg", "http://a.example/[1].jpg", "http://a.example/100%.jpg"),
+    ],
+)
+def test_check_url_accepts_what_can_be_asked_for(url):
+    assert check_url(ImageRef("", url)) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        *((url, "invalid_url") for url in ("", "1.jpg", "a.example/1.jpg", "/photos/1.jpg", "//a.example/1.jpg", "\0")),
+        *((url, "invalid_url") for url in ("http://", "http:///1.jpg", "http://:80/1.jpg", "http:1.jpg", "http://?x")),
+        *((url, "invalid_url") for url in ("http://[::1/1.jpg", "http://a.example:99999/", "http://a.example:port/")),
+        *((url, "invalid_url") for url in ("http://[79]x@/", "http://a\0b.example/", "http://127.1\0/")),
+        *((url, "unsupported_scheme") for url in ("ftp://a.example/1.jpg", "file:///etc/passwd", "gs://bucket/1.jpg")),
+        *((url, "unsupported_scheme") for url in ("data:image/png;base64,AAAA", "javascript:alert(1)", "HTTPX://a.example/")),
+    ],
+)
+def test_check_url_tells_why_not(url, reason):
+    ref = ImageRef("n1_2", url)
+    failure = check_url(ref)
+    assert failure is not None
+    assert (failure.ref, failure.stage, failure.reason, failure.attempts) == (ref, "read", reason, 0)
+    assert failure.detail
+
+
+HOST = st.one_of(
+    st.text(max_size=12),
+    st.text("0123456789abcdefxX.:[]@%-_\0\xad\u200b①。", max_size=14),
+    st.ip_addresses().map(str),
+    st.ip_addresses(v=6).map("[{}]".format),
+)
+URL = st.one_of(
+    st.text(max_size=20),
+    st.builds("{}://{}{}".format, st.sampled_from(["http", "https", "HTTP", "ftp"]), HOST, st.text(max_size=8)),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(URL)
+@example("http://[79]x@/")
+@example("http://[")
+def test_check_url_never_raises(url):
+    failure = check_url(ImageRef("", url))
+    assert failure is None or (failure.stage == "read" and failure.reason in ("invalid_url", "unsupported_scheme"))
