@@ -42,7 +42,7 @@ def canonical_url(url: yarl.URL) -> yarl.URL:
     host = url.host or ""
     try:
         plain = socket.inet_ntoa(socket.inet_aton(host))
-    except OSError:
+    except (OSError, ValueError):
         return url
     return url if plain == host else url.with_host(plain)
 
@@ -71,15 +71,14 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def make_connector(allow_private: bool, limit: int, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
+def make_connector(allow_private: bool, limit: int, resolver: AbstractResolver) -> aiohttp.TCPConnector:
     """A connector that keeps connections alive, caches names, and connects to public addresses only.
 
     Args:
       allow_private: Lets it connect anywhere.
       limit: Connections at a time.
-      resolver: Answers for names; the system's name servers by default, asked without threads, which could not be stopped.
+      resolver: Answers for names.
     """
-    resolver = resolver or aiohttp.AsyncResolver()
     return aiohttp.TCPConnector(
         limit=limit,
         resolver=resolver if allow_private else PublicResolver(resolver),

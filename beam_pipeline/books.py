@@ -1,12 +1,17 @@
-"""The books of a run: what went in, what came out of it, and `dataset.json`, which says so and ends the run."""
+"""The books of a run: what went in, what came out of it, and `dataset.json`, which says so and ends the run.
+
+A run is made of commits (`commits.py`); each leaves a record `commit-NNNNN.json` when it is whole, and the last one adds them
+up to the `dataset.json` that takes their place.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -17,73 +22,154 @@ from beam_pipeline.config import Config
 from beam_pipeline.sinks import Shard
 
 DESCRIPTION = "dataset.json"
+COMMIT_PREFIX = "commit-"
 _PACKAGES = ("apache-beam", "tensorflow", "pillow", "numpy", "scikit-image")
 
 
 class BooksError(Exception):
-    """What was written does not add up to what was read."""
+    """What was written does not add up to what was read, or is too little of it."""
 
 
-def close_books(
+@dataclasses.dataclass(frozen=True)
+class Books:
+    """The books of one commit.
+
+    Attributes:
+      counts: `lines`, `ignored`, `duplicates`, and `failures/REASON` for each reason.
+      train, validation, failures: The files that were written.
+      is_last: No more of the list is left.
+      list_digest: Of the list up to here, so that another list is not taken for its rest.
+      options: Those that shape the dataset.
+    """
+
+    counts: dict[str, int]
+    train: list[Shard]
+    validation: list[Shard]
+    failures: list[Shard]
+    is_last: bool
+    list_digest: str
+    options: dict[str, Any]
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [*self.train, *self.validation, *self.failures]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return {key.partition("/")[2]: number for key, number in sorted(self.counts.items()) if key.startswith("failures/")}
+
+    def totals(self) -> dict[str, int]:
+        """The whole numbers that have to balance."""
+        return {
+            **{key: self.counts.get(key, 0) for key in ("lines", "ignored", "duplicates")},
+            "examples": sum(shard.records for shard in (*self.train, *self.validation)),
+            "failures": sum(shard.records for shard in self.failures),
+        }
+
+    def balance(self) -> None:
+        """Raises BooksError unless lines = ignored + duplicates + examples + failures, and each failure is in a file."""
+        totals = self.totals()
+        told = sum(totals[key] for key in ("ignored", "duplicates", "examples", "failures"))
+        if totals["lines"] != told or totals["failures"] != sum(self.reasons.values()):
+            raise BooksError(f"the books do not balance, the dataset is not whole: {totals}, {self.reasons}")
+
+
+def close_commit(
     config: Config,
+    number: int,
+    is_last: bool,
+    list_digest: str,
     checkpoint_sha256: str | None,
     counts: Mapping[str, int],
     train: Iterable[Shard],
     validation: Iterable[Shard],
     failures: Iterable[Shard],
-) -> dict[str, Any]:
-    """Balances the books and writes `dataset.json`. To be called last: where it stands, the dataset is whole.
-
-    Args:
-      config: The options.
-      checkpoint_sha256: Of the checkpoint's files; None where there are none.
-      counts: `lines`, `ignored`, `duplicates`, and `failures/REASON` for each reason.
-      train, validation, failures: The files that were written.
-
-    Returns:
-      What `dataset.json` holds.
+) -> None:
+    """Balances the books of a commit and writes its record; after the last, `dataset.json`. To be called last.
 
     Raises:
-      BooksError: lines are not ignored + duplicates + examples + failures, or failures were lost on the way to their files.
+      BooksError: they do not balance; or as `finish`.
     """
-    shards = [("train", shard) for shard in _sorted(train)] + [("validation", shard) for shard in _sorted(validation)]
-    reasons = {key.partition("/")[2]: number for key, number in sorted(counts.items()) if key.startswith("failures/")}
-    totals = {
-        "lines": counts.get("lines", 0),
-        "ignored": counts.get("ignored", 0),
-        "duplicates": counts.get("duplicates", 0),
-        "examples": sum(shard.records for _, shard in shards),
-        "failures": sum(shard.records for shard in failures),
-    }
-    told = totals["ignored"] + totals["duplicates"] + totals["examples"] + totals["failures"]
-    if totals["lines"] != told or totals["failures"] != sum(reasons.values()):
-        raise BooksError(f"the books do not balance, the dataset is not whole: {totals}, {reasons}")
-    description = {
+    options = config.dataset_options()
+    books = Books(dict(counts), _sorted(train), _sorted(validation), _sorted(failures), is_last, list_digest, options)
+    books.balance()
+    path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}.json")
+    files.write_bytes(path, json.dumps(dataclasses.asdict(books)).encode())
+    if is_last:
+        finish(config, checkpoint_sha256)
+
+
+def read_commits(folder: str) -> list[Books]:
+    """The records of the commits that are whole, in order."""
+    if not FileSystems.exists(folder):
+        return []
+    paths = sorted(path for path in files.list_folder(folder, f"{COMMIT_PREFIX}*") if path.endswith(".json"))
+    commits = []
+    for record in (json.loads(files.read_bytes(path)) for path in paths):
+        for kind in ("train", "validation", "failures"):
+            record[kind] = [Shard(**shard) for shard in record[kind]]
+        commits.append(Books(**record))
+    return commits
+
+
+def finish(config: Config, checkpoint_sha256: str | None) -> None:
+    """Adds the commits up and writes `dataset.json`: where it stands, the dataset is whole.
+
+    Raises:
+      BooksError: the sum does not balance; not one image survived.
+    """
+    books = add_up(read_commits(config.output))
+    books.balance()
+    if not books.totals()["examples"]:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in books.reasons.items()) or "no image was asked for"
+        raise BooksError(f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again")
+    description = describe(config, checkpoint_sha256, books)
+    files.write_bytes(FileSystems.join(config.output, DESCRIPTION), json.dumps(description, indent=1).encode())
+    FileSystems.delete(list(files.list_folder(config.output, f"{COMMIT_PREFIX}*")))
+
+
+def add_up(commits: Sequence[Books]) -> Books:
+    """The books of all commits together."""
+    counts: collections.Counter[str] = collections.Counter()
+    for commit in commits:
+        counts.update(commit.counts)
+    train, validation, failures = (
+        _sorted(shard for commit in commits for shard in getattr(commit, kind)) for kind in ("train", "validation", "failures")
+    )
+    last = commits[-1]
+    return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options)
+
+
+def describe(config: Config, checkpoint_sha256: str | None, books: Books) -> dict[str, Any]:
+    """What `dataset.json` holds."""
+    shards = [("train", shard) for shard in books.train] + [("validation", shard) for shard in books.validation]
+    return {
         "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, as tf.train.Example in TFRecords",
         "encoding": config.encoding,
         "image_size": config.image_size,
         "embedding_size": records.EMBEDDING_SIZE if config.has_network else 0,
         "features": records.describe_features(config.encoding, config.image_size, config.has_network),
-        "counts": {**totals, "failures_by_reason": reasons},
+        "counts": {**books.totals(), "failures_by_reason": books.reasons},
         "checkpoint": {"name": config.checkpoint, "sha256": checkpoint_sha256},
         "options": dataclasses.asdict(config),
         "versions": _versions(),
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
-        "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in _sorted(failures)],
+        "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in books.failures],
     }
-    files.write_bytes(FileSystems.join(config.output, DESCRIPTION), json.dumps(description, indent=1).encode())
-    return description
 
 
 def read_description(folder: str) -> dict[str, Any] | None:
-    """Reads a folder's `dataset.json`; None where there is none. Raises ValueError, which names it, if it is not JSON."""
+    """Reads a folder's `dataset.json`; None where there is none. Raises ValueError, which names it, if it is broken."""
     path = FileSystems.join(folder, DESCRIPTION)
     if not FileSystems.exists(path):
         return None
     try:
-        return json.loads(files.read_bytes(path))
+        description = json.loads(files.read_bytes(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
+        raise ValueError(f"{path} does not describe a dataset")
+    return description
 
 
 def _sorted(shards: Iterable[Shard]) -> list[Shard]:

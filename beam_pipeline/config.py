@@ -20,6 +20,9 @@ BACKOFF = 0.5  # seconds before the second try; doubled for each further one, wi
 MAX_REDIRECTS = 10
 HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a host is given up
 
+# Images in one commit of a run on this machine, if the user gives no number.
+URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 20_000
+
 Resize = Literal["pad", "crop", "stretch"]
 Encoding = Literal["lab_float32", "lab_uint8", "rgb_png"]
 Compression = Literal["none", "gzip"]
@@ -91,6 +94,13 @@ class Config:
     )
     resized_dir: str | None = _option(
         "folder where resized images are kept, lossless, and taken from by a later run", None, shapes_dataset=False
+    )
+    urls_per_commit: int | None = _option(
+        "images of the list in one commit: an interrupted run loses no more. On the DirectRunner 2,000, or 20,000 without the "
+        "network, which is minutes; elsewhere all",
+        None,
+        at_least=1,
+        shapes_dataset=False,
     )
     overwrite: bool = _option("replace a dataset that the output folder already holds", False, shapes_dataset=False)
     verbose: bool = _option("log each image's name as it is written", False, shapes_dataset=False)

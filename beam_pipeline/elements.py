@@ -24,7 +24,7 @@ class ImageRef:
     @functools.cached_property
     def name(self) -> str:
         """`md5(url).jpeg`, in hex: the image's file name, and its key wherever one is needed."""
-        return hashlib.md5(self.url.encode(), usedforsecurity=False).hexdigest() + ".jpeg"
+        return hashlib.md5(self.url.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest() + ".jpeg"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import io
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -28,13 +28,11 @@ from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.web import WebClient
 
+Fetched = concurrent.futures.Future[EncodedImage | Failure]
+
 # Images that a bundle may have under way for each request in flight: enough that some hosts may keep theirs waiting
 # while others are asked. They are names and URLs; of those that have come, no more than twice the requests are held.
 _AHEAD = 16
-
-
-# What comes of an image; an exception is a bug or a broken machine, and ends the run.
-Outcome = EncodedImage | Failure | Exception
 
 
 class Fetcher:
@@ -44,52 +42,52 @@ class Fetcher:
         self._config = config
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(config.fetch_concurrency, "files"))
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
+        self._thread = threading.Thread(target=_run, args=[self._loop], name="fetch", daemon=True)
         self._thread.start()
         self._slots = asyncio.Semaphore(config.fetch_concurrency)
-        self._room = asyncio.Semaphore(2 * config.fetch_concurrency)
         self._web = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         self.close = weakref.finalize(self, _close, self._loop, self._thread, self._web)
 
-    def submit(self, ref: ImageRef, done: Callable[[Outcome], None]) -> None:
-        """Fetches an image, and calls `done` with the outcome from the loop's thread.
-
-        Where that is an EncodedImage, `taken` is to be called when it has been dealt with.
-        """
-        coroutine = _fetch(self._config, self._web, self._slots, self._room, ref, done)
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def taken(self) -> None:
-        self._loop.call_soon_threadsafe(self._room.release)
-
     async def _open(self) -> WebClient:
-        return WebClient(self._config, self._slots, self._room)
+        return WebClient(self._config, self._slots)
+
+    def submit(self, ref: ImageRef, room: asyncio.Semaphore) -> Fetched:
+        """Begins to fetch an image. Its Future raises only what ends the run: a bug, or a broken machine.
+
+        Args:
+          ref: The image.
+          room: Acquired for an EncodedImage that has come, until `release` is called.
+        """
+        coroutine = _fetch(self._config, self._web, self._slots, ref, room)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def release(self, room: asyncio.Semaphore) -> None:
+        self._loop.call_soon_threadsafe(room.release)
 
 
 # No method of Fetcher: a coroutine under way must not keep it from being forgotten.
 async def _fetch(
-    config: Config,
-    web: WebClient,
-    slots: asyncio.Semaphore,
-    room: asyncio.Semaphore,
-    ref: ImageRef,
-    done: Callable[[Outcome], None],
-) -> None:
-    outcome: Outcome | None = None
+    config: Config, web: WebClient, slots: asyncio.Semaphore, ref: ImageRef, room: asyncio.Semaphore
+) -> EncodedImage | Failure:
+    if config.images or config.original_dir or config.resized_dir:
+        async with slots:
+            kept = await asyncio.to_thread(_read_from_disk, config, ref)
+            if isinstance(kept, EncodedImage):
+                await room.acquire()
+        if kept:
+            return kept
+    outcome = await web.fetch(ref, room)
+    if config.original_dir and isinstance(outcome, EncodedImage):
+        path = FileSystems.join(config.original_dir, ref.name)
+        await asyncio.to_thread(files.write_bytes, path, outcome.data)
+    return outcome
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
-        if config.images or config.original_dir or config.resized_dir:
-            async with slots:
-                outcome = await asyncio.to_thread(_read_from_disk, config, ref)
-                if isinstance(outcome, EncodedImage):
-                    await room.acquire()
-        if outcome is None:
-            outcome = await web.fetch(ref)
-            if config.original_dir and isinstance(outcome, EncodedImage):
-                path = FileSystems.join(config.original_dir, ref.name)
-                await asyncio.to_thread(files.write_bytes, path, outcome.data)
-    except Exception as error:
-        outcome = error
-    done(outcome)
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, web: WebClient) -> None:
@@ -101,10 +99,11 @@ def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, web: WebCl
         await web.close()
         await loop.shutdown_default_executor()
 
-    asyncio.run_coroutine_threadsafe(end(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    ending = asyncio.run_coroutine_threadsafe(end(), loop)
+    ending.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+    # The garbage collector may run in any thread, the loop's own too, which cannot wait for itself.
+    if threading.current_thread() is not thread:
+        thread.join()
 
 
 def _read_from_disk(config: Config, ref: ImageRef) -> EncodedImage | Failure | None:
@@ -130,9 +129,18 @@ def _read_kept(config: Config, ref: ImageRef) -> EncodedImage | None:
         path = folder and FileSystems.join(folder, ref.name)
         if path and FileSystems.exists(path):
             data = files.read_bytes(path)
-            if size is None or Image.open(io.BytesIO(data)).size == (size, size):
+            if data and (size is None or _has_size(data, size)):
                 return EncodedImage(ref, data, 0, path)
     return None
+
+
+def _has_size(data: bytes, size: int) -> bool:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size == (size, size)
+    # Whatever is wrong with it, the image is fetched again.
+    except Exception:
+        return False
 
 
 class FetchImages(beam.DoFn):
@@ -149,32 +157,39 @@ class FetchImages(beam.DoFn):
         self._fetcher = self._shared.acquire(lambda: Fetcher(self._config))
 
     def start_bundle(self) -> None:
-        self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._pending = 0
+        self.teardown()
+        self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
+        self._under_way: set[Fetched] = set()
+        # Of each bundle its own, so that one that is broken off leaves nothing taken.
+        self._room = asyncio.Semaphore(2 * self._config.fetch_concurrency)
 
     def process(self, ref: ImageRef) -> Iterator[EncodedImage | beam.pvalue.TaggedOutput]:
-        self._fetcher.submit(ref, self._done.put)
-        self._pending += 1
-        while self._pending >= self._window or not self._done.empty():
-            yield from self._next()
+        future = self._fetcher.submit(ref, self._room)
+        self._under_way.add(future)
+        future.add_done_callback(self._done.put)
+        while len(self._under_way) >= self._window or not self._done.empty():
+            yield self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
-        while self._pending:
-            for outcome in self._next():
-                if isinstance(outcome, beam.pvalue.TaggedOutput):
-                    yield beam.pvalue.TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
-                else:
-                    yield GlobalWindows.windowed_value(outcome)
+        while self._under_way:
+            outcome = self._next()
+            if isinstance(outcome, beam.pvalue.TaggedOutput):
+                yield beam.pvalue.TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
+            else:
+                yield GlobalWindows.windowed_value(outcome)
 
-    def _next(self) -> Iterator[EncodedImage | beam.pvalue.TaggedOutput]:
-        outcome = self._done.get()
-        self._pending -= 1
+    def teardown(self) -> None:
+        """Forgets what a bundle that was broken off has under way."""
+        for future in getattr(self, "_under_way", ()):
+            future.cancel()
+
+    def _next(self) -> EncodedImage | beam.pvalue.TaggedOutput:
+        future = self._done.get()
+        self._under_way.discard(future)
+        outcome = future.result()
         if isinstance(outcome, Failure):
-            yield beam.pvalue.TaggedOutput("failures", outcome)
-        elif isinstance(outcome, EncodedImage):
-            self._fetcher.taken()
-            self._fetched.inc()
-            self._bytes.inc(len(outcome.data))
-            yield outcome
-        else:
-            raise outcome
+            return beam.pvalue.TaggedOutput("failures", outcome)
+        self._fetcher.release(self._room)
+        self._fetched.inc()
+        self._bytes.inc(len(outcome.data))
+        return outcome

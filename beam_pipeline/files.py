@@ -21,10 +21,15 @@ def write_bytes(path: str, data: bytes) -> None:
     """
     on_disk = FileSystems.get_scheme(path) is None
     target = f"{path}.{uuid.uuid4().hex}.tmp" if on_disk else path
-    with FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        file.write(data)
-    if on_disk:
-        FileSystems.rename([target], [path])
+    try:
+        with FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            file.write(data)
+        if on_disk:
+            FileSystems.rename([target], [path])
+    except BaseException:
+        if on_disk and FileSystems.exists(target):
+            FileSystems.delete([target])
+        raise
 
 
 def list_folder(folder: str, pattern: str = "*") -> dict[str, int]:

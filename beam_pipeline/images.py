@@ -20,7 +20,6 @@ _OTHER_FORMATS = (
     (0, b"II\xbc", "JPEG XR"),
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
-    (0, b"<svg", "SVG"),
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypheic", "HEIC"),
     (4, b"ftypmif1", "HEIF"),
@@ -61,6 +60,7 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
                 if image.width * image.height > max_pixels:
                     raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
                 image.load()
+                _scale_transparent_color(image, data)
                 return np.asarray(make_square(_to_srgb(_orient(image)), size, resize))
         except DecodeError:
             raise
@@ -70,7 +70,8 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
             raise DecodeError("too_many_pixels", str(error)) from None
         # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
         except Exception as error:
-            reason = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "corrupt"
+            is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
+            reason = "truncated" if is_cut else "corrupt"
             raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
 
 
@@ -108,7 +109,10 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise DecodeError("unsupported_format", "pixels are floating point numbers, whose range is not known")
     if image.mode.startswith("I"):
-        image = Image.fromarray(_to_8_bits(np.asarray(image)))
+        plane, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray(_to_8_bits(plane))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(np.where(plane == transparent, 0, 255).astype(np.uint8)))
     if "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa"):
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):
@@ -119,16 +123,40 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _scale_transparent_color(image: Image.Image, data: bytes) -> None:
+    """Pillow brings a PNG's pixels to 8 bits, but leaves the transparent color in the file's depth (PNG, 11.3.2.1)."""
+    color = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or color is None:
+        return
+    depth = data[24]  # of IHDR, which comes first
+    scale = 255 / (2**depth - 1) if depth < 8 else 2.0 ** (8 - depth)
+    image.info["transparency"] = tuple(int(c * scale) for c in color) if isinstance(color, tuple) else int(color * scale)
+
+
 def _to_8_bits(plane: np.ndarray) -> np.ndarray:
     """A grey plane of 16 bits, uint16 or int32, to uint8."""
     return np.round(np.clip(plane.astype(np.float32), 0, 65535) / 257).astype(np.uint8)
 
 
+def _is_cut(data: bytes) -> bool:
+    """Whether a WebP or TIFF is shorter than it says; Pillow calls it broken then, or no image at all."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return len(data) < 8 or len(data) < int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2
+    return False
+
+
 def _explain_unidentified(data: bytes) -> DecodeError:
-    for offset, magic, name in _OTHER_FORMATS:
-        if data[offset:].lstrip(b" \t\r\n")[: len(magic)] == magic:
-            return DecodeError("unsupported_format", f"{name}; only {', '.join(FORMATS)} are read")
-    head = data[:512].lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+    if _is_cut(data):
+        return DecodeError("truncated", f"{len(data)} bytes, and its header tells of more")
+    head = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    is_page = head.startswith((b"<!doctype html", b"<html", b"<head")) or b"<!doctype html" in head
+    formats = [name for offset, magic, name in _OTHER_FORMATS if data.startswith(magic, offset)]
+    if head.startswith(b"<") and b"<svg" in head and not is_page:
+        formats.append("SVG")
+    if formats:
+        return DecodeError("unsupported_format", f"{formats[0]}; only {', '.join(FORMATS)} are read")
+    if is_page:
         return DecodeError("not_an_image", "a web page")
     return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:16]!r}")

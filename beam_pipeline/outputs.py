@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
@@ -13,15 +14,21 @@ from beam_pipeline import books, files
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
 
+_RECORDS = (f"{TRAIN_PREFIX}-*", f"{VALIDATION_PREFIX}-*", f"{FAILURES_PREFIX}-*")
 
-def check(config: Config) -> dict[str, Any] | None:
-    """Makes sure of the output folder, without writing to it.
 
-    Returns:
-      What `dataset.json` holds, if the dataset that is asked for is there and whole.
+class Found(NamedTuple):
+    """What the output folder holds of the dataset that is asked for: `dataset.json` if it is whole, or its whole commits."""
+
+    finished: dict[str, Any] | None
+    commits: list[books.Books]
+
+
+def check(config: Config) -> Found:
+    """Makes sure of the folders, without writing to them.
 
     Raises:
-      UsageError: the folder holds another dataset, or cannot be made.
+      UsageError: the output folder holds another dataset, or one of the folders cannot be made.
     """
     if set(config.output) & set("*?["):
         raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
@@ -29,19 +36,23 @@ def check(config: Config) -> dict[str, Any] | None:
         if "://" not in folder:
             _check_local_folder(Path(folder))
     try:
-        finished = books.read_description(config.output)
-    except ValueError as error:
-        raise UsageError(f"{error}; remove it or choose another --output") from error
-    if finished is None or config.overwrite:
-        return None
-    made_with = finished.get("options", {})
-    for name, value in config.dataset_options().items():
-        if made_with.get(name) != value:
-            raise UsageError(
-                f"--output {config.output} holds a dataset made with --{name} {made_with.get(name)}, not {value}; "
-                "give --overwrite to replace it, or another folder"
-            )
-    return finished
+        finished, commits = books.read_description(config.output), books.read_commits(config.output)
+        made_with = finished["options"] if finished else commits[-1].options if commits else {}
+    except (ValueError, TypeError, LookupError) as error:
+        raise UsageError(f"--output {config.output} holds a broken {books.DESCRIPTION} or commit: {error}; remove it") from error
+    if finished and config.overwrite:
+        return Found(None, [])
+    wanted = config.dataset_options()
+    different = [name for name, value in wanted.items() if made_with and made_with.get(name) != value]
+    if different and config.overwrite:
+        return Found(None, [])
+    if different:
+        raise UsageError(
+            f"--output {config.output} holds {'a dataset' if finished else 'the beginning of a dataset'} made with "
+            f"--{different[0]} {made_with.get(different[0])}, not {wanted[different[0]]}; "
+            "give --overwrite to replace it, or another folder"
+        )
+    return Found(finished, commits)
 
 
 def _check_local_folder(folder: Path) -> None:
@@ -54,10 +65,15 @@ def _check_local_folder(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be written: no permission for {nearest}")
 
 
-def prepare(config: Config) -> None:
-    """Makes the folders, and clears the output folder of what an earlier run left there."""
+def prepare(config: Config, commits: Sequence[books.Books]) -> None:
+    """Makes the folders, and clears the output folder of what an earlier run left there, but for its whole commits.
+
+    Raises:
+      UsageError: a folder cannot be made or cleared.
+    """
+    keep = {shard.name for commit in commits for shard in commit.shards}
     try:
-        remove_dataset(config.output)
+        clear(config.output, _RECORDS if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}*", *_RECORDS), keep)
         for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
             if not FileSystems.exists(folder):
                 FileSystems.mkdirs(folder)
@@ -65,12 +81,17 @@ def prepare(config: Config) -> None:
         raise UsageError(f"--output {config.output} cannot be used: {error}") from error
 
 
-def remove_dataset(folder: str) -> None:
-    """Removes what a run writes, whole or not, and nothing else; `dataset.json` first, so that a half is not taken for a whole."""
+def clear_leftovers(folder: str) -> None:
+    """Removes what a run that was stopped at its very end left beside a whole dataset."""
+    clear(folder, (f"{books.COMMIT_PREFIX}*",))
+
+
+def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
+    """Removes the files of some patterns, in that order, and temporary ones; but not those whose names are in `keep`."""
     if not FileSystems.exists(folder):
         return
-    for pattern in (books.DESCRIPTION, f"{TRAIN_PREFIX}-*", f"{VALIDATION_PREFIX}-*", f"{FAILURES_PREFIX}-*", "beam-temp-*/*"):
-        FileSystems.delete(list(files.list_folder(folder, pattern)))
+    for pattern in (*patterns, "beam-temp-*/*"):
+        FileSystems.delete([path for path in files.list_folder(folder, pattern) if files.base_name(path) not in keep])
     if FileSystems.get_scheme(folder) is None:
         for temporary in Path(folder).glob("beam-temp-*"):
             temporary.rmdir()

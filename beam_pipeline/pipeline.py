@@ -19,6 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
 from beam_pipeline import books, color, files, images, records, sinks, sources
+from beam_pipeline.commits import WHOLE_LIST, Commit
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, LabImage, RgbImage
 from beam_pipeline.fetch import FetchImages
@@ -27,16 +28,27 @@ from beam_pipeline.progress import Ticks
 _LOGGER = logging.getLogger(__name__)
 
 
-def build(pipeline: beam.Pipeline, config: Config, checkpoint_sha256: str | None = None, ticks: Ticks | None = None) -> None:
-    """Puts the graph that makes a dataset on a pipeline.
+def build(
+    pipeline: beam.Pipeline,
+    config: Config,
+    commit: Commit = WHOLE_LIST,
+    checkpoint_sha256: str | None = None,
+    ticks: Ticks | None = None,
+) -> None:
+    """Puts the graph that makes a dataset, or a part of one, on a pipeline.
 
     Args:
       pipeline: An empty one, on any runner.
       config: The options.
+      commit: The part of the list; all of it by default.
       checkpoint_sha256: Of the checkpoint's files, for `dataset.json`.
       ticks: Told of every image that is done, on the machine of the run; None elsewhere.
     """
-    lines = pipeline | "Start" >> beam.Create([config]) | "ReadRefs" >> beam.FlatMap(read_refs).with_outputs("counts", main="main")
+    lines = (
+        pipeline
+        | "Start" >> beam.Create([commit])
+        | "ReadRefs" >> beam.FlatMap(read_refs, config).with_outputs("counts", main="main")
+    )
     unique = (
         lines.main
         | "GroupByName" >> beam.GroupByKey()
@@ -59,11 +71,15 @@ def build(pipeline: beam.Pipeline, config: Config, checkpoint_sha256: str | None
             part
             | f"Encode{split}Examples" >> beam.Map(encode_example, config, ticks)
             | f"Write{split}Examples"
-            >> sinks.WriteExamples(FileSystems.join(config.output, prefix), config.compression, config.examples_per_shard)
+            >> sinks.WriteExamples(
+                FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
+            )
         )
     failures = (checked.failures, fetched.failures, decoded.failures) | "Failures" >> beam.Flatten()
     reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
-    written = failures | "WriteFailures" >> sinks.WriteFailures(FileSystems.join(config.output, sinks.FAILURES_PREFIX))
+    written = failures | "WriteFailures" >> sinks.WriteFailures(
+        FileSystems.join(config.output, sinks.FAILURES_PREFIX + commit.label)
+    )
 
     counts = (lines.counts, unique.counts, reasons) | "Counts" >> beam.Flatten() | "Sum" >> beam.CombinePerKey(sum)
     _ = (
@@ -71,7 +87,10 @@ def build(pipeline: beam.Pipeline, config: Config, checkpoint_sha256: str | None
         | "End" >> beam.Create([config])
         | "CloseBooks"
         >> beam.Map(
-            books.close_books,
+            books.close_commit,
+            commit.number,
+            commit.is_last,
+            commit.list_digest,
             checkpoint_sha256,
             AsDict(counts),
             AsList(shards["Train"]),
@@ -81,10 +100,10 @@ def build(pipeline: beam.Pipeline, config: Config, checkpoint_sha256: str | None
     )
 
 
-def read_refs(config: Config) -> Iterator[tuple[str, tuple[int, ImageRef]] | TaggedOutput]:
-    """The images of the list by name, numbered so that the first of equal ones can be told; then the counts."""
-    counts: collections.Counter[str] = collections.Counter()
-    for number, ref in enumerate(sources.read_refs(config, counts)):
+def read_refs(commit: Commit, config: Config) -> Iterator[tuple[str, tuple[int, ImageRef]] | TaggedOutput]:
+    """The images by name, numbered so that the first of equal ones can be told; then what was counted at reading."""
+    counts = collections.Counter(commit.counts)
+    for number, ref in enumerate(sources.read_refs(config, counts) if commit.refs is None else commit.refs):
         yield ref.name, (number, ref)
     yield from (TaggedOutput("counts", count) for count in counts.items())
 

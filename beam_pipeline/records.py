@@ -35,7 +35,7 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
     ref = image.ref
     features = [
         _feature("image_name", _BYTES_LIST, ref.name.encode()),
-        _feature("image_url", _BYTES_LIST, ref.url.encode()),
+        _feature("image_url", _BYTES_LIST, ref.url.encode(errors="surrogateescape")),
         _feature("image_id", _BYTES_LIST, ref.id.encode()),
     ]
     if encoding == "rgb_png":

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Beam and TensorFlow are imported where they are needed: --help and a mistyped command are answered at once.
 from beam_pipeline import command_line
-from beam_pipeline.config import Config, UsageError
+from beam_pipeline.config import URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK, Config, UsageError
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_pipeline.books import Books
+    from beam_pipeline.progress import ProgressLine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,48 +45,57 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
 
     from beam_pipeline import books, checkpoints, outputs, sources
 
-    finished = outputs.check(config)
-    if finished:
+    found = outputs.check(config)
+    if found.finished:
+        outputs.clear_leftovers(config.output)
         print(f"{config.output} is complete; --overwrite makes it anew")
-        print(summarize(finished, config.output))
+        print(summarize(found.finished, config.output))
         return 0
     sources.check_readable(config)
     sha256 = checkpoints.verify(config.checkpoint) if config.has_network else None
-    outputs.prepare(config)
+    outputs.prepare(config, found.commits)
+    if found.commits:
+        print(f"going on after {len(found.commits):,} whole commits in {config.output}")
 
     beam_options = PipelineOptions(list(beam_argv))
     beam_options.view_as(SetupOptions).save_main_session = False
     try:
-        _in_thread(lambda: _run_graph(config, beam_options, sha256))
+        _in_thread(lambda: make_dataset(config, beam_options, found.commits, sha256))
         description = books.read_description(config.output)
+    except UsageError:
+        raise
     except Exception as error:
         if config.verbose:
             traceback.print_exc()
-        return _complain(f"the job failed: {_last_line(error)}", 1)
+        return _complain(explain(error), 1)
     if description is None:
         return _complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
     print(summarize(description, config.output))
-    if not description["counts"]["examples"]:
-        return _complain("not one image survived; the failures tell why", 1)
     return 0
 
 
-def _run_graph(config: Config, beam_options: Any, sha256: str | None) -> None:
+def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
+    """Runs the graph: once, or on this machine once for each commit that is not done yet."""
     import apache_beam as beam
 
-    from beam_pipeline import pipeline
+    from beam_pipeline import books, commits, pipeline
     from beam_pipeline.progress import ProgressLine, Ticks
 
-    runner = make_runner(beam_options)
-    graph = beam.Pipeline(runner=runner, options=beam_options)
-    if isinstance(runner, str):
-        pipeline.build(graph, config, sha256)
-        graph.run().wait_until_finish()
+    if done and done[-1].is_last:
+        books.finish(config, sha256)
         return
-    with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as ticks, ProgressLine(ticks.name, sys.stderr) as progress:
-        threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
-        pipeline.build(graph, config, sha256, Ticks(ticks.name))
-        graph.run().wait_until_finish()
+    runner = make_runner(beam_options)
+    is_local = not isinstance(runner, str)
+    size = config.urls_per_commit
+    if size is None and is_local:
+        size = URLS_PER_COMMIT if config.has_network else URLS_PER_COMMIT_WITHOUT_NETWORK
+    with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as file, ProgressLine(file.name, sys.stderr) as progress:
+        if is_local:
+            threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
+        for commit in commits.plan(config, size, done) if size else [commits.WHOLE_LIST]:
+            graph = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
+            pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local else None)
+            graph.run().wait_until_finish()
 
 
 def _in_thread(work: Callable[[], None]) -> None:
@@ -116,13 +133,12 @@ def summarize(description: dict[str, Any], folder: str) -> str:
     return "\n".join(lines)
 
 
-def _count_images(config: Config, progress: Any) -> None:
-    import collections
-
+def _count_images(config: Config, done: Sequence[Books], progress: ProgressLine) -> None:
     from beam_pipeline import sources
 
     with contextlib.suppress(UsageError):
-        progress.total = sum(1 for _ in sources.read_refs(config, collections.Counter()))
+        images = sum(1 for _ in sources.read_refs(config, collections.Counter()))
+        progress.total = images - sum(books.counts.get("lines", 0) - books.counts.get("ignored", 0) for books in done)
 
 
 def _quieten(verbose: bool) -> None:
@@ -140,14 +156,16 @@ def _interrupt(number: int, unused_frame: Any) -> None:
     """Ends at once: the threads of a run could not be persuaded to, and what a run leaves is cleared by the next."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
-    _complain("stopped; the same command starts again", 1)
+    _complain("stopped; the same command goes on from there", 1)
     os._exit(128 + number)
 
 
-def _last_line(error: Exception) -> str:
-    """The gist of an error; Beam's hold the worker's whole traceback."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1].strip()
+def explain(error: Exception) -> str:
+    """The gist of what ended a job, in one line; Beam's errors hold the worker's whole traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    gist = re.sub(r" \[while running '.*?'\]$", "", lines[-1])
+    own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", gist)
+    return own[1] if own else f"the job failed: {gist}"
 
 
 def _complain(message: str, status: int) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import collections
 import contextlib
 import gzip
+import http.client
 import io
 import json
+import re
 import tarfile
 import urllib.request
+import zlib
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import yarl
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -23,8 +27,8 @@ from beam_pipeline.elements import Failure, ImageRef
 
 LIST_TIMEOUT = 60  # seconds without a byte from the server of a list
 
-# What a broken file raises while it is opened, unpacked and read.
-_READ_ERRORS = (OSError, EOFError, tarfile.TarError, BeamIOError)
+# What a broken file or URL raises while it is opened, unpacked and read.
+_READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
 
 
 def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[ImageRef]:
@@ -41,30 +45,32 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
     number = -1
     for line in _lines(config):
         counts["lines"] += 1
-        if line.isspace() or not line or line.lstrip().startswith(b"#"):
-            counts["ignored"] += 1
-            continue
+        # A path is neither blank nor a comment, whatever it begins with.
+        if isinstance(line, bytes):
+            line = line.removeprefix(codecs.BOM_UTF8).strip()
+            if not line or line.startswith(b"#"):
+                counts["ignored"] += 1
+                continue
         number += 1
         if number < config.skip or (end is not None and number >= end):
             counts["ignored"] += 1
-        elif config.images:
-            yield ImageRef("", line.decode())
         else:
-            yield parse_line(line)
+            yield parse_line(line) if isinstance(line, bytes) else ImageRef("", line)
 
 
 def parse_line(line: bytes) -> ImageRef:
     """Reads `URL`, `ID<whitespace>URL`, or a line of a `failures-*.jsonl`; what is not UTF-8 is Latin-1."""
     try:
-        text = line.decode()
+        line.decode()
+        encoding = "utf-8"
     except UnicodeDecodeError:
-        text = line.decode("latin-1")
-    text = text.strip().removeprefix("\ufeff").lstrip()
-    if text.startswith("{"):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            fields = json.loads(text)
+        encoding = "latin-1"
+    if line.lstrip().startswith(b"{"):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            fields = json.loads(line.decode(encoding))
             return ImageRef(_encodable(fields.get("id", "")), _encodable(fields["url"]))
-    first, *others = text.split()
+    # Only ASCII's spaces part fields: Latin-1 has others, which stand in URLs.
+    first, *others = (field.decode(encoding) for field in line.split())
     return ImageRef(first, others[-1]) if others else ImageRef("", first)
 
 
@@ -72,7 +78,7 @@ def check_url(ref: ImageRef) -> Failure | None:
     """Tells why a URL cannot be asked for, if so; nothing is resolved or fetched for that."""
     try:
         url = yarl.URL(ref.url)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # yarl raises the latter where brackets and an @ are mixed up
         return Failure(ref, "read", "invalid_url", str(error))
     if not url.scheme:
         return Failure(ref, "read", "invalid_url", "it has no http:// or https://")
@@ -94,10 +100,10 @@ def check_readable(config: Config) -> None:
         raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
 
 
-def _lines(config: Config) -> Iterator[bytes]:
+def _lines(config: Config) -> Iterator[bytes | str]:
+    """Lines of lists, as bytes, or paths of images."""
     if config.images:
-        for path in _match("--images", config.images):
-            yield path.encode()
+        yield from _match("--images", config.images)
         return
     assert config.input is not None
     for path in [config.input] if _is_url(config.input) else _match("--input", config.input):
@@ -109,13 +115,15 @@ def _lines(config: Config) -> Iterator[bytes]:
 
 
 def _match(option: str, pattern: str) -> list[str]:
+    # Beam finds nothing for a glob whose very first folder is one.
+    bare = re.match(r"[^/]*[*?\[]", pattern) is not None
     try:
-        [match] = FileSystems.match([pattern])
+        [match] = FileSystems.match([f"./{pattern}" if bare else pattern])
     except (BeamIOError, ValueError) as error:
         raise UsageError(f"{option} {pattern} cannot be read: {error}") from error
     if not match.metadata_list:
         raise UsageError(f"{option} {pattern} matches no file; check the path")
-    return sorted(file.path for file in match.metadata_list)
+    return sorted(file.path.removeprefix("./" if bare else "") for file in match.metadata_list)
 
 
 def _is_url(path: str) -> bool:
@@ -125,8 +133,28 @@ def _is_url(path: str) -> bool:
 def _open(path: str) -> IO[bytes]:
     if _is_url(path):
         request = urllib.request.Request(path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"})
-        return cast(IO[bytes], urllib.request.urlopen(request, timeout=LIST_TIMEOUT))
+        return cast(IO[bytes], _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)))
     return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+class _Body(io.RawIOBase):
+    """What a server answers. Where it breaks off, http.client would have it end."""
+
+    def __init__(self, response: http.client.HTTPResponse):
+        self._response = response
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._response.readinto(buffer)
+        if not count and self._response.length:
+            raise EOFError(f"the server broke off {self._response.length} bytes before the end")
+        return count
+
+    def close(self) -> None:
+        self._response.close()
+        super().close()
 
 
 def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[bytes]:
@@ -137,7 +165,9 @@ def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[
         file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(gzip.GzipFile(fileobj=file))), 1 << 20)
     elif head.startswith(b"BZh"):
         file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(bz2.BZ2File(file))), 1 << 20)
-    if file.peek(262)[257:262] != b"ustar":
+    block = file.peek(512)[:512]
+    empty_archive = len(block) == 512 and not any(block)
+    if block[257:262] != b"ustar" and not empty_archive:
         yield from file
         return
     archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|"))  # noqa: SIM115

@@ -9,7 +9,7 @@ import dataclasses
 import email.utils
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import yarl
@@ -33,6 +33,8 @@ class FetchError(Exception):
         passes: Another try may succeed.
         retry_after: Seconds that the server asked to wait.
         """
+        # What servers say may hold bytes that are no text, which Python keeps as surrogates.
+        detail = detail.encode(errors="replace").decode()
         super().__init__(reason, detail)
         self.reason, self.detail, self.passes, self.retry_after = reason, detail, passes, retry_after
 
@@ -47,53 +49,82 @@ class _Host:
     given_up: tuple[str, str] | None = None  # the reason and the detail with which its images fail
 
 
+@dataclasses.dataclass
+class _Visit:
+    """An image that is being fetched: where its URL has led in the last try, how many there were, when the first began."""
+
+    route: list[yarl.URL]
+    attempts: int = 0
+    began: float = 0.0
+
+
 class WebClient:
     """Fetches images over HTTP. To be made, used and closed within one event loop."""
 
-    def __init__(self, config: Config, slots: asyncio.Semaphore, room: asyncio.Semaphore, resolver: AbstractResolver | None = None):
+    def __init__(self, config: Config, slots: asyncio.Semaphore, resolver: AbstractResolver | None = None):
         """Args:
         config: The options.
         slots: Held while a request is in flight.
-        room: Held for each image that was fetched, until the caller, who deals with them, releases it.
-        resolver: Answers for host names; the system's name servers by default.
+        resolver: Answers for host names; the system's name servers by default, asked without threads, which no deadline ends.
         """
-        self._config, self._slots, self._room = config, slots, room
-        self._hosts: dict[str, _Host] = collections.defaultdict(lambda: _Host(asyncio.Semaphore(config.host_concurrency)))
+        self._config, self._slots = config, slots
+        self._hosts: dict[tuple[str | None, int | None], _Host] = collections.defaultdict(
+            lambda: _Host(asyncio.Semaphore(config.host_concurrency))
+        )
+        self._resolver = resolver or aiohttp.AsyncResolver()
         self._session = aiohttp.ClientSession(
-            connector=addresses.make_connector(config.allow_private_addresses, config.fetch_concurrency, resolver),
+            connector=addresses.make_connector(config.allow_private_addresses, config.fetch_concurrency, self._resolver),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
-            # The deadline is set around all of a try. A host that takes half of it to accept a connection is down.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.fetch_timeout / 2),
+            # The deadline is set around each request. A host that takes half of it to be found and connected to is down.
+            timeout=aiohttp.ClientTimeout(total=None, connect=config.fetch_timeout / 2),
         )
 
     async def close(self) -> None:
         await self._session.close()
+        await self._resolver.close()
 
-    async def fetch(self, ref: ImageRef) -> EncodedImage | Failure:
-        """Fetches one image, with as many tries as it may take. Raises nothing that the web could be the cause of."""
-        give_up_at = time.monotonic() + RETRY_DEADLINE
-        route = [addresses.canonical_url(yarl.URL(ref.url))]
-        attempts = 0
+    async def fetch(self, ref: ImageRef, room: asyncio.Semaphore) -> EncodedImage | Failure:
+        """Fetches one image, with as many tries as it may take. Raises nothing that the web could be the cause of.
+
+        Args:
+          ref: The image.
+          room: Acquired for an image that was fetched, before its slot is given back: who deals with it releases it.
+        """
+        visit = _Visit([addresses.canonical_url(yarl.URL(ref.url))])
         while True:
             try:
-                async with self._host_of(route[0]) as host, self._slots:
-                    if host.given_up:
-                        raise FetchError(*host.given_up)
-                    attempts += 1
-                    data = await self._try(route)
-                    await self._room.acquire()
-                return EncodedImage(ref, data, attempts, str(route[-1]))
+                return EncodedImage(ref, await self._try(visit, room), visit.attempts, str(visit.route[-1]))
             except FetchError as error:
-                wait = max(error.retry_after, BACKOFF * 2 ** (attempts - 1) * random.uniform(0.5, 1.5))
-                if not error.passes or attempts >= self._config.fetch_attempts or time.monotonic() + wait > give_up_at:
-                    return Failure(ref, "fetch", error.reason, error.detail, attempts, str(route[-1]))
+                wait = max(error.retry_after, BACKOFF * 2 ** (visit.attempts - 1) * random.uniform(0.5, 1.5))
+                is_late = time.monotonic() + wait > visit.began + RETRY_DEADLINE
+                if not error.passes or visit.attempts >= self._config.fetch_attempts or is_late:
+                    return Failure(ref, "fetch", error.reason, error.detail, visit.attempts, str(visit.route[-1]))
             await asyncio.sleep(wait)
+
+    async def _try(self, visit: _Visit, room: asyncio.Semaphore) -> bytes:
+        """Follows a URL to its image, within the deadline, which does not run while others are waited for."""
+        del visit.route[1:]
+        left = self._config.fetch_timeout
+        while True:
+            async with self._host_of(visit.route[-1]) as host, self._slots:
+                if host.given_up:
+                    raise FetchError(*host.given_up)
+                began = time.monotonic()
+                if len(visit.route) == 1:
+                    visit.began = visit.began if visit.attempts else began
+                    visit.attempts += 1
+                answer = await self._ask(visit.route, host, left)
+                if isinstance(answer, bytes):
+                    await room.acquire()
+                    return answer
+            left -= time.monotonic() - began
+            visit.route.append(answer)
 
     @contextlib.asynccontextmanager
     async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
         """One of the places at a host. Forgets hosts of which there is nothing to remember: a list may have millions."""
-        name = url.authority
+        name = (url.host, url.port)
         host = self._hosts[name]
         host.users += 1
         try:
@@ -104,30 +135,19 @@ class WebClient:
             if not (host.users or host.strikes):
                 del self._hosts[name]
 
-    async def _try(self, route: list[yarl.URL]) -> bytes:
-        """Follows a URL to its image, within the deadline. Leaves in `route` where it was led."""
-        del route[1:]
+    async def _ask(self, route: Sequence[yarl.URL], host: _Host, seconds: float) -> bytes | yarl.URL:
+        """Makes one request, for the last URL of a route. Gives a body, or where it was redirected to."""
         try:
-            async with asyncio.timeout(self._config.fetch_timeout):
-                while True:
-                    async with self._session.get(route[-1], allow_redirects=False) as response:
-                        if answering := self._hosts.get(route[-1].authority):
-                            answering.strikes = 0
-                        if response.status not in _REDIRECTS or "Location" not in response.headers:
-                            return await self._read(response)
-                        route.append(_redirect(route, response.headers["Location"]))
+            async with asyncio.timeout(seconds), self._session.get(route[-1], allow_redirects=False) as response:
+                host.strikes = 0
+                if response.status in _REDIRECTS and "Location" in response.headers:
+                    return _redirect(route, response.headers["Location"])
+                return await self._read(response)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             failure = self._explain(error)
             if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
-                self._strike(route[-1], failure)
+                _strike(host, failure)
             raise failure from error
-
-    def _strike(self, url: yarl.URL, failure: FetchError) -> None:
-        host = self._hosts[url.authority]
-        host.strikes += 1
-        if host.strikes >= HOST_STRIKES:
-            detail = f"{failure.detail}; the host was given up after {host.strikes} such tries in a row"
-            host.given_up = (failure.reason, detail)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if not 200 <= response.status < 300:
@@ -168,12 +188,19 @@ class WebClient:
         return FetchError("connection_lost", detail, passes=True)
 
 
-def _redirect(route: list[yarl.URL], location: str) -> yarl.URL:
+def _strike(host: _Host, failure: FetchError) -> None:
+    host.strikes += 1
+    if host.strikes >= HOST_STRIKES:
+        detail = f"{failure.detail}; the host was given up after {host.strikes} such tries in a row"
+        host.given_up = (failure.reason, detail)
+
+
+def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
     if len(route) > MAX_REDIRECTS:
         raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
     try:
         target = route[-1].join(yarl.URL(location)).with_fragment(None)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise FetchError("invalid_url", f"redirected to {location!r}: {error}") from error
     if target.scheme not in ("http", "https"):
         raise FetchError("unsupported_scheme", f"redirected to {location}")
@@ -184,6 +211,6 @@ def _seconds(retry_after: str) -> float:
     """Reads a Retry-After header, seconds or a date (RFC 9110, 10.2.3); 0 if it is neither."""
     with contextlib.suppress(ValueError):
         return max(0.0, float(retry_after))
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
     return 0.0

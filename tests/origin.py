@@ -40,6 +40,7 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
 from PIL import Image
 
 FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": "webp", "bmp": "bmp", "tif": "tiff", "tiff": "tiff"}
+CLOSE = {"Connection": "close"}
 REMEMBERED = 100_000  # requests; a soak test makes more
 
 
@@ -97,6 +98,7 @@ class Exchange:
         await self._writer.drain()
 
     async def head(self, status: int, headers: Mapping[str, str | list[str]], body: bytes = b"") -> None:
+        self.last |= headers.get("Connection") == "close"
         lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unheard Of')}"]
         for name, values in headers.items():
             lines += [f"{name}: {value}" for value in ([values] if isinstance(values, str) else values)]
@@ -137,11 +139,6 @@ async def retry_after(exchange: Exchange, value: str, rest: str) -> None:
     await (exchange.send(b"Later.", "", 503, {"Retry-After": unquote(value)}) if first else answer(exchange, rest))
 
 
-async def cut(exchange: Exchange, name: str) -> None:
-    await exchange.head(200, {"Content-Length": str(len(image(name)))}, _halved(name))
-    exchange.last = True
-
-
 async def slow(exchange: Exchange, seconds: str, name: str) -> None:
     await exchange.head(200, {"Content-Length": str(len(image(name)))})
     for byte in image(name):
@@ -168,12 +165,12 @@ async def endless_headers(exchange: Exchange, _name: str = "") -> None:
 
 
 async def reset_body(exchange: Exchange, name: str) -> None:
-    await cut(exchange, name)
+    await exchange.head(200, {"Content-Length": str(len(image(name)))}, _halved(name))
     await exchange.pause(0.05)  # else the client's system drops what came before the RST
     await exchange.reset()
 
 
-async def raw(exchange: Exchange, data: str) -> None:
+async def raw(exchange: Exchange, data: str = "") -> None:
     await exchange.write(unquote_to_bytes(data))
     exchange.last = True
 
@@ -184,11 +181,6 @@ async def chunked(exchange: Exchange, name: str) -> None:
         block = image(name)[start : start + 500]
         await exchange.write(b"%x\r\n%s\r\n" % (len(block), block))
     await exchange.write(b"0\r\n\r\n")
-
-
-async def unannounced(exchange: Exchange, size: str, name: str) -> None:
-    await exchange.head(200, {}, image(name).ljust(int(size), b"\0"))
-    exchange.last = True
 
 
 ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
@@ -205,7 +197,7 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "redirect-nowhere": lambda x, _="": x.send(b"", "", 302),
     "type": lambda x, value, name: x.send(image(name), "", 200, {"Content-Type": unquote(value)}),
     "html": lambda x, name: x.send(b"<!DOCTYPE html><p>This photo is no longer available.", name),  # called an image
-    "cut": cut,  # NAME: half the body that Content-Length tells of
+    "cut": lambda x, name: x.send(_halved(name), name, 200, {"Content-Length": str(len(image(name))), **CLOSE}),
     "half": lambda x, name: x.send(_halved(name), name),  # a whole body that is half an image
     "empty": lambda x, name: x.send(b"", name),
     "slow": slow,  # SECONDS/NAME: a byte every so many seconds
@@ -222,7 +214,7 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, {"Content-Encoding": "gzip"}),
     "chunked": chunked,  # NAME
     "large": lambda x, size, name: x.send(image(name).ljust(int(size), b"\0"), name),  # zeros behind the image
-    "large-unannounced": unannounced,  # SIZE/NAME: the same without Content-Length
+    "large-unannounced": lambda x, size, name: x.head(200, CLOSE, image(name).ljust(int(size), b"\0")),
     "robots": lambda x, name: x.send(image(name), name, 200, {"X-Robots-Tag": x.query["tag"]}),  # NAME?tag=noai[&tag=...]
 }
 

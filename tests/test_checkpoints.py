@@ -57,7 +57,6 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def served(archive):
     """The folder of the archive behind a URL; tells which paths were asked for."""
-
     asked: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):

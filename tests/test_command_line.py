@@ -37,6 +37,7 @@ DEFAULTS = {
     "allow_private_addresses": False,
     "original_dir": None,
     "resized_dir": None,
+    "urls_per_commit": None,
     "overwrite": False,
     "verbose": False,
 }
@@ -65,12 +66,13 @@ FULL = {
     "user_agent": "someone else/1.0 (me@example.com)",
     "original_dir": "data/original",
     "resized_dir": "data/resized",
+    "urls_per_commit": 100,
 }
 FLAGS = ("allow_private_addresses", "overwrite", "verbose")
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
     *("skip", "count", "image_size", "examples_per_shard", "validation_fraction", "batch_size", "fetch_concurrency"),
-    *("host_concurrency", "fetch_timeout", "fetch_attempts", "max_image_bytes", "max_image_pixels"),
+    *("host_concurrency", "fetch_timeout", "fetch_attempts", "max_image_bytes", "max_image_pixels", "urls_per_commit"),
 )
 CHOICES = {
     "resize": ("pad", "crop", "stretch"),
@@ -240,7 +242,7 @@ def test_a_config_cannot_be_changed():
 def test_what_shapes_the_dataset_is_told_from_what_does_not():
     others = {
         *("output", "batch_size", "fetch_concurrency", "host_concurrency", "fetch_timeout", "fetch_attempts", "user_agent"),
-        *("allow_private_addresses", "original_dir", "resized_dir", "overwrite", "verbose"),
+        *("allow_private_addresses", "original_dir", "resized_dir", "urls_per_commit", "overwrite", "verbose"),
     }
     config, _ = parse(REQUIRED)
     assert config.dataset_options() == {name: value for name, value in DEFAULTS.items() if name not in others}

@@ -68,7 +68,7 @@ def test_elements_cannot_be_changed(element):
 
 def test_elements_with_arrays_can_be_compared_and_hashed():
     one, other = RgbImage(REF, PIXELS), RgbImage(REF, PIXELS)
-    assert one == one  # noqa: PLR0124
+    assert one == one
     assert one != other
     assert len({one, other}) == 2
 

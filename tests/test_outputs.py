@@ -1,27 +1,97 @@
-"""Only what a run writes is removed."""
+"""What is in the folder decides what is done, and only what a run writes is removed."""
 
-from beam_pipeline import outputs
+import pytest
+
+from beam_pipeline import books, outputs
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.sinks import Shard
 
 OURS = (
     "dataset.json",
+    "commit-00004.json",
     "failures-00000-of-00001.jsonl",
     "lab_images-00000-of-00002.tfrecord",
     "lab_images-00000-of-00009.tfrecord.gz",
     "val_lab_images-00000-of-00001.tfrecord",
 )
+THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "report.html")
 
 
-def test_removes_what_a_run_writes_and_nothing_else(tmp_path):
-    kept = ["notes.txt", "images-00000-of-00001.tfrecord", "report.html"]
-    for name in (*kept, *OURS):
+def make_config(folder, **options) -> Config:
+    return Config(**{"input": "urls.txt", "output": str(folder), "checkpoint": "none", **options})
+
+
+def close_commit(config, number=0, is_last=False):
+    shard = Shard(f"lab_images-{number:05}-00000-of-00001.tfrecord", 1, 10)
+    books.close_commit(config, number, is_last, "", None, {"lines": 1}, [shard], [], [])
+    return shard.name
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
+    for name in (*OURS, *THEIRS):
         (tmp_path / name).write_text(name)
     for folder in ("beam-temp-lab_images-1", "beam-temp-failures-2"):
         (tmp_path / folder).mkdir()
     (tmp_path / "beam-temp-lab_images-1" / "shard").write_text("half")
-    outputs.remove_dataset(str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    outputs.prepare(make_config(tmp_path), [])
+    assert names(tmp_path) == sorted(THEIRS)
 
 
-def test_removing_nothing_is_fine(tmp_path):
-    outputs.remove_dataset(str(tmp_path / "nowhere"))
-    assert not (tmp_path / "nowhere").exists()
+def test_keeps_whole_commits(tmp_path):
+    config = make_config(tmp_path)
+    kept = close_commit(config)
+    for name in (kept, "lab_images-00001-00000-of-00001.tfrecord", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    found = outputs.check(config)
+    assert found.finished is None and len(found.commits) == 1
+    outputs.prepare(config, found.commits)
+    assert names(tmp_path) == ["commit-00000.json", kept, "notes.txt"]
+
+
+def test_a_whole_dataset_is_found(tmp_path):
+    config = make_config(tmp_path)
+    assert outputs.check(config) == (None, [])
+    close_commit(config, is_last=True)
+    found = outputs.check(config)
+    assert found.finished and found.finished["counts"]["examples"] == 1
+    (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
+    outputs.clear_leftovers(str(tmp_path))
+    assert names(tmp_path) == ["dataset.json"]
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_another_dataset_is_refused_or_replaced(tmp_path, is_last):
+    close_commit(make_config(tmp_path), is_last=is_last)
+    with pytest.raises(UsageError, match="--encoding lab_float32, not rgb_png"):
+        outputs.check(make_config(tmp_path, encoding="rgb_png"))
+    assert outputs.check(make_config(tmp_path, encoding="rgb_png", overwrite=True)) == (None, [])
+
+
+def test_what_does_not_shape_the_dataset_may_change(tmp_path):
+    close_commit(make_config(tmp_path))
+    assert len(outputs.check(make_config(tmp_path, fetch_timeout=3, urls_per_commit=7)).commits) == 1
+
+
+def test_overwriting_goes_on_where_it_was_interrupted_but_not_on_a_whole_dataset(tmp_path):
+    config = make_config(tmp_path, overwrite=True)
+    close_commit(config)
+    assert len(outputs.check(config).commits) == 1
+    close_commit(config, 1, is_last=True)
+    assert outputs.check(config) == (None, [])
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "commit-00000.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"options": 3}'])
+def test_a_broken_record_is_named(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match="holds a broken"):
+        outputs.check(make_config(tmp_path))
+
+
+def test_makes_the_folders(tmp_path):
+    outputs.prepare(make_config(tmp_path / "a" / "b", original_dir=str(tmp_path / "c" / "d")), [])
+    assert (tmp_path / "a" / "b").is_dir() and (tmp_path / "c" / "d").is_dir()

@@ -160,7 +160,7 @@ def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
     asked = len(origin.requests)
     for taken in ({"resized_dir": folders["resized_dir"]}, {"original_dir": folders["original_dir"]}):
         again = make_config(tmp_path, urls, **taken)
-        outputs.remove_dataset(again.output)
+        outputs.prepare(again, [])
         assert read_examples(again, build_and_run(again)) == first
     assert len(origin.requests) == asked
 

@@ -3,15 +3,17 @@
 import bz2
 import collections
 import contextlib
+import email.message
 import gzip
 import http.server
 import io
 import json
 import os
+import random
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,18 +62,27 @@ def make_tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
     return packed.getvalue()
 
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gz": lambda data: gzip.compress(data, 1),
+    "bz2": lambda data: bz2.compress(data, 1),
+    "tgz": lambda data: make_tar({"urls": data}),
+    "tar": lambda data: make_tar({"urls": data}, "w"),
+}
+
+
 def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     """An HTTP answer as it goes over the wire."""
     return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode() + body
 
 
 @contextlib.contextmanager
-def serving(answers: dict[str, bytes]) -> Iterator[tuple[str, list[http.client.HTTPMessage]]]:
+def serving(answers: dict[str, bytes]) -> Iterator[tuple[str, list[email.message.Message]]]:
     """A web server on this machine. Yields its address, and the headers of the requests that it gets."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             requests.append(self.headers)
             self.wfile.write(answers[self.path])
 
@@ -79,7 +90,7 @@ def serving(answers: dict[str, bytes]) -> Iterator[tuple[str, list[http.client.H
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", requests
@@ -95,7 +106,8 @@ def no_proxy(monkeypatch):
 
 def long_list() -> bytes:
     """A list that no compression makes small."""
-    return b"".join(b"http://a.example/%s.jpg\n" % os.urandom(20).hex().encode() for _ in range(5000))
+    noise = random.Random(0)
+    return b"".join(b"http://a.example/%s.jpg\n" % noise.randbytes(20).hex().encode() for _ in range(5000))
 
 
 # Lines.
@@ -118,7 +130,7 @@ def long_list() -> bytes:
         ("ñ\thttp://a.example/é.jpg\n".encode("latin-1"), ImageRef("ñ", "http://a.example/é.jpg")),
         ("http://a.example/犬.jpg\n".encode(), ImageRef("", "http://a.example/犬.jpg")),
         # In Latin-1 these bytes are control and space characters, which the URLs of old lists are full of.
-        (b"n1_2\thttp://a.example/\xe9\x85\xa0.jpg\n", ImageRef("n1_2", "http://a.example/\xe9\x85\xa0.jpg")),
+        (b"n1_2\thttp://a.example/\xe9/\x85\xa0.jpg\n", ImageRef("n1_2", "http://a.example/é/\x85\xa0.jpg")),
     ],
 )
 def test_parse_line(line, ref):
@@ -155,7 +167,9 @@ def test_plain_list(tmp_path):
 
 
 def test_fall11_list(tmp_path):
-    data = b"n00004475_6590\thttp://farm4.static.example/3175/2737866473_7958dc8760.jpg\nn00004475_15899\thttp://b.example/a,b.jpg\n"
+    data = (
+        b"n00004475_6590\thttp://farm4.static.example/3175/2737866473_7958dc8760.jpg\nn00004475_15899\thttp://b.example/a,b.jpg\n"
+    )
     refs, _ = read_bytes(tmp_path, data)
     assert refs == [
         ImageRef("n00004475_6590", "http://farm4.static.example/3175/2737866473_7958dc8760.jpg"),
@@ -183,16 +197,13 @@ def test_line_ends_and_byte_order_marks_are_no_part_of_a_url(tmp_path, data):
     assert read_bytes(tmp_path, data) == (REFS, {"lines": 2, "ignored": 0})
 
 
-@pytest.mark.parametrize("first", [b"# a list", b"", b"  ", b"\t# a list"])
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_byte_order_mark_hides_no_comment_or_blank_line(tmp_path, first, end):
-    assert read_bytes(tmp_path, BOM + first + end + LINES) == (REFS, {"lines": 3, "ignored": 1})
+@pytest.mark.parametrize("first", [b"# a list\n", b"\r\n", b" \t# a list\r\n"])
+def test_a_byte_order_mark_hides_no_comment_or_blank_line(tmp_path, first):
+    assert read_bytes(tmp_path, BOM + first + LINES) == (REFS, {"lines": 3, "ignored": 1})
 
 
-@pytest.mark.parametrize("blank", ["\x1c", "\x85", "\u00a0", "\u2003", "\u3000", "\ufeff"])
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_a_line_of_odd_spaces_ends_nothing(tmp_path, blank, encoding):
-    odd = blank.encode(encoding, "replace")
+@pytest.mark.parametrize("odd", [b"\x1c", b"\x85", b"\xa0", "\u3000".encode(), BOM], ids=ascii)
+def test_a_line_of_odd_spaces_ends_nothing(tmp_path, odd):
     refs, counts = read_bytes(tmp_path, odd + b"\n" + LINES)
     assert refs[-2:] == REFS
     assert counts["lines"] == 3 == counts["ignored"] + len(refs)
@@ -238,7 +249,7 @@ LINE = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(LINE, max_size=8), st.integers(0, 9), st.one_of(st.none(), st.integers(1, 9)))
 @example([b"\x1c"], 0, None)
 @example([b"\x1f\x8b\x08"], 0, None)
@@ -288,19 +299,20 @@ def test_packed_lists_are_told_by_their_bytes(tmp_path, data, name):
     assert read(path) == (REFS, {"lines": 2, "ignored": 0})
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".tgz", ".tar.gz"])
-def test_packed_lists_may_have_their_usual_names(tmp_path, suffix):
-    path = tmp_path / f"urls{suffix}"
-    path.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress}.get(suffix, lambda data: make_tar({"urls": data}))(LINES))
+@pytest.mark.parametrize("name", ["urls.gz", "urls.bz2", "urls.tgz", "urls.tar"])
+def test_packed_lists_may_have_their_usual_names(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(PACKERS[name.removeprefix("urls.")](LINES))
     assert read(path) == (REFS, {"lines": 2, "ignored": 0})
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lambda data: make_tar({"urls": data})])
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 def test_long_lists_are_read_to_their_end(tmp_path, pack):
-    data = long_list() * 10
+    data = long_list() * 8
+    assert len(data) > 2 * 2**20
     refs, counts = read_bytes(tmp_path, pack(data))
     assert [ref.url for ref in refs] == data.decode().split()
-    assert counts == {"lines": 50_000, "ignored": 0}
+    assert counts == {"lines": 40_000, "ignored": 0}
 
 
 def test_an_archive_of_two_lists_is_refused(tmp_path):
@@ -309,33 +321,30 @@ def test_an_archive_of_two_lists_is_refused(tmp_path):
     assert "more than one file" in refusal(path)
 
 
-@pytest.mark.parametrize("data", [make_tar({}), make_tar({"urls/": b""}), make_tar({"urls": b""}), make_tar({}, "w")])
+@pytest.mark.parametrize(
+    "data",
+    [make_tar({"urls/": b""}), make_tar({"urls": b""}), make_tar({}), make_tar({}, "w")],
+    ids=["tgz-folder", "tgz-empty-list", "tgz-empty", "tar-empty"],
+)
 def test_an_archive_without_a_list_holds_nothing(tmp_path, data):
     assert read_bytes(tmp_path, data) == ([], {"lines": 0, "ignored": 0})
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".tgz", ".tar"])
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
-def test_a_truncated_list_is_refused(tmp_path, suffix, part):
-    data = long_list()
-    packed = {
-        ".gz": gzip.compress(data),
-        ".bz2": bz2.compress(data),
-        ".tgz": make_tar({"urls": data}),
-        ".tar": make_tar({"urls": data}, "w"),
-    }[suffix]
-    path = tmp_path / f"urls{suffix}"
-    path.write_bytes(packed[: int(len(packed) * part) if suffix != ".tar" else int(len(data) * part)])
+@pytest.mark.parametrize("packing", ["gz", "bz2", "tgz", "tar"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_list_is_refused(tmp_path, packing, part):
+    packed = PACKERS[packing](long_list())
+    path = tmp_path / f"urls.{packing}"
+    path.write_bytes(packed[: int(len(packed) * part)])
     refusal(path)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".tgz"])
+@pytest.mark.parametrize("packing", ["gz", "bz2", "tgz"])
 @pytest.mark.parametrize("part", [0.01, 0.3, 0.9])
-def test_a_damaged_list_is_refused(tmp_path, suffix, part):
-    data = long_list()
-    packed = {".gz": gzip.compress(data), ".bz2": bz2.compress(data), ".tgz": make_tar({"urls": data})}[suffix]
+def test_a_damaged_list_is_refused(tmp_path, packing, part):
+    packed = PACKERS[packing](long_list())
     position = int(len(packed) * part)
-    path = tmp_path / f"urls{suffix}"
+    path = tmp_path / f"urls.{packing}"
     path.write_bytes(packed[:position] + b"\xff" * 40 + packed[position + 40 :])
     refusal(path)
 
@@ -383,7 +392,7 @@ def test_a_filesystem_that_is_not_known_is_refused():
     refusal("nosuch://bucket/urls.txt")
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lambda data: make_tar({"urls": data})])
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 @pytest.mark.parametrize("sized", [True, False])
 def test_a_list_behind_a_url(pack, sized):
     body = pack(LINES)
@@ -412,7 +421,7 @@ def test_a_list_that_a_server_does_not_give_is_refused(status):
         assert status[:3] in refusal(f"{address}/urls")
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: make_tar({"urls": data})])
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 def test_a_list_whose_server_breaks_off_is_refused(pack):
     body = pack(long_list())
     cut = answer(body[: len(body) // 2], f"Content-Length: {len(body)}")
@@ -507,7 +516,7 @@ def test_images_that_are_not_there_are_refused(tmp_path):
 # Checks before anything is fetched.
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n", b"# nothing\n \n", gzip.compress(b"\n"), make_tar({"urls": b"#\n"})])
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"# nothing\n \n", PACKERS["gz"](b"\n"), PACKERS["tgz"](b"#\n")], ids=range(5))
 def test_check_readable_refuses_a_list_without_a_url(tmp_path, data):
     path = tmp_path / "urls.txt"
     path.write_bytes(data)
@@ -548,7 +557,7 @@ def test_check_url_accepts_what_can_be_asked_for(url):
         *((url, "invalid_url") for url in ("", "1.jpg", "a.example/1.jpg", "/photos/1.jpg", "//a.example/1.jpg", "\0")),
         *((url, "invalid_url") for url in ("http://", "http:///1.jpg", "http://:80/1.jpg", "http:1.jpg", "http://?x")),
         *((url, "invalid_url") for url in ("http://[::1/1.jpg", "http://a.example:99999/", "http://a.example:port/")),
-        *((url, "invalid_url") for url in ("http://[79]x@/", "http://a\0b.example/", "http://127.1\0/")),
+        *((url, "invalid_url") for url in ("http://[79]x@/", "http://[79] @a.example/", "http://[a].example/")),
         *((url, "unsupported_scheme") for url in ("ftp://a.example/1.jpg", "file:///etc/passwd", "gs://bucket/1.jpg")),
         *((url, "unsupported_scheme") for url in ("data:image/png;base64,AAAA", "javascript:alert(1)", "HTTPX://a.example/")),
     ],
@@ -573,7 +582,7 @@ URL = st.one_of(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(URL)
 @example("http://[79]x@/")
 @example("http://[")

@@ -1,0 +1,144 @@
+"""Killed at any moment and started again, a run ends as if nothing had happened."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from origin import Origin, image
+
+from beam_pipeline import inception, pipeline, run
+
+ROOT = Path(__file__).parent.parent
+KILLS = 4
+
+
+def options(urls: Path, output: Path, *others: str) -> list[str]:
+    fixed = "--checkpoint none --image_size 24 --encoding lab_uint8 --validation_fraction 0.3 --examples_per_shard 7"
+    fixed += " --urls_per_commit 40 --fetch_attempts 1 --allow_private_addresses"
+    return ["--input", str(urls), "--output", str(output), *fixed.split(), *others]
+
+
+def write_list(origin: Origin, folder: Path, images: int) -> Path:
+    rng = random.Random(0)
+    lines = ["# a list"]
+    for number in range(images):
+        path = rng.choice(["good/{}.jpg"] * 6 + ["delay/0.05/{}.jpg", "status/404/{}.jpg", "html/{}.jpg", "half/{}.jpg"])
+        lines.append(f"id{number}\t{origin.url(path.format(number))}")
+    # Some stand twice, within a commit and across commits.
+    lines += rng.choices(lines[1:], k=20)
+    urls = folder / "urls.txt"
+    urls.write_text("\n".join(lines) + "\n")
+    return urls
+
+
+def contents(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[str], dict]:
+    """What a dataset holds, whatever its shards: examples with their split, failures, and the books."""
+    description = json.loads((folder / "dataset.json").read_text())
+    listed = [file["name"] for file in description["files"] + description["failure_files"]]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*listed, "dataset.json"]), "stray files"
+    examples = []
+    for file in description["files"]:
+        records = [record.numpy() for record in tf.data.TFRecordDataset(str(folder / file["name"]))]
+        assert len(records) == file["examples"] <= 7
+        for record in records:
+            url = tf.train.Example.FromString(record).features.feature["image_url"].bytes_list.value[0].decode()
+            examples.append((url, file["split"], record))
+    failures = [line for file in description["failure_files"] for line in (folder / file["name"]).read_text().splitlines()]
+    return sorted(examples), sorted(failures), description["counts"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(origin, tmp_path, seed):
+    urls = write_list(origin, tmp_path, 400)
+    assert run.main(options(urls, tmp_path / "whole")) == 0
+    whole = contents(tmp_path / "whole")
+    assert len({url for url, _, _ in whole[0]}) == len(whole[0]) > 200
+
+    rng = random.Random(seed)
+    killed = 0
+    for _ in range(60):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "beam_pipeline.run", *options(urls, tmp_path / "killed")],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            # The first second or two is spent on imports; after enough kills the run may end.
+            process.communicate(timeout=rng.uniform(2, 6) if killed < KILLS else None)
+            assert process.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += 1
+    assert killed, "the run ended before it could be killed"
+    assert contents(tmp_path / "killed") == whole
+
+
+def test_a_commit_that_was_whole_is_not_made_again(origin, tmp_path, monkeypatch):
+    urls = write_list(origin, tmp_path, 120)
+    made = []
+    build = pipeline.build
+
+    def build_and_break(graph, config, commit, *others):
+        made.append(commit.number)
+        if commit.number == 2 and made.count(2) == 1:
+            raise RuntimeError("the machine dies")
+        return build(graph, config, commit, *others)
+
+    monkeypatch.setattr("beam_pipeline.pipeline.build", build_and_break)
+    assert run.main(options(urls, tmp_path / "out")) == 1
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.name.startswith("lab_images")}
+    assert run.main(options(urls, tmp_path / "out")) == 0
+    assert made == [0, 1, 2, 2, 3]
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert before and before.items() <= after.items()
+    contents(tmp_path / "out")
+
+
+def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch):
+    urls = write_list(origin, tmp_path, 100)
+    build = pipeline.build
+
+    def break_second(graph, config, commit, *others):
+        if commit.number == 1:
+            raise RuntimeError("the machine dies")
+        return build(graph, config, commit, *others)
+
+    monkeypatch.setattr("beam_pipeline.pipeline.build", break_second)
+    assert run.main(options(urls, tmp_path / "out")) == 1
+    assert "the machine dies" in capsys.readouterr().err
+    assert run.main([*options(urls, tmp_path / "out"), "--resize", "crop"]) == 2
+    assert "the beginning of a dataset made with --resize pad, not crop" in capsys.readouterr().err
+    urls.write_text("http://127.0.0.1/other.jpg\n" + urls.read_text())
+    assert run.main(options(urls, tmp_path / "out")) == 2
+    assert "has changed since the run was begun" in capsys.readouterr().err
+    assert np.all([path.exists() for path in (tmp_path / "out").glob("lab_images-00000-*")])
+
+
+def test_the_network_is_loaded_once_not_once_a_commit(tmp_path, monkeypatch):
+    loads = []
+
+    class FakeNetwork:
+        def __init__(self, checkpoint, precision):
+            loads.append(checkpoint)
+
+        def embed(self, pixels):
+            return np.zeros((len(pixels), 1001), np.float32)
+
+    monkeypatch.setattr(inception, "Network", FakeNetwork)
+    monkeypatch.setattr(inception, "_networks", {})
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    arguments = ["--images", str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out")]
+    arguments += ["--checkpoint", "untrained", "--urls_per_commit", "2"]
+    assert run.main(arguments) == 0
+    assert loads == ["untrained"]
+    assert len(json.loads((tmp_path / "out" / "dataset.json").read_text())["files"]) == 3

@@ -1,0 +1,192 @@
+"""Records against the protobuf library and TensorFlow's own parser."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from beam_pipeline import color, records
+from beam_pipeline.elements import EmbeddedImage, ImageRef, LabImage, RgbImage
+
+ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
+REF = ImageRef("n00004475_6590", "http://a.example/é, 1.jpg")
+NOISE = np.random.default_rng(0)
+
+
+def make_image(size: int = 5, embedding: bool = True, ref: ImageRef = REF, encoding: str = "lab_float32") -> EmbeddedImage:
+    pixels = NOISE.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    image = RgbImage(ref, pixels) if encoding == "rgb_png" else LabImage(ref, pixels, color.rgb_to_lab(pixels))
+    return EmbeddedImage(image, NOISE.standard_normal(1001, dtype=np.float32) if embedding else None)
+
+
+def decode(encoded: bytes) -> dict[str, Any]:
+    """The features of a record as the protobuf library has them: bytes, or float32."""
+    message = tf.train.Example.FromString(encoded)
+    again = tf.train.Example.FromString(message.SerializeToString(deterministic=True))
+    assert again == message
+    features: dict[str, Any] = {}
+    for name, feature in message.features.feature.items():
+        if feature.WhichOneof("kind") == "bytes_list":
+            [features[name]] = feature.bytes_list.value
+        else:
+            features[name] = np.array(feature.float_list.value, np.float32)
+    return features
+
+
+def as_described(encoded: bytes, encoding: str, size: int, embedding: bool) -> dict[str, Any]:
+    """The features of a record, in the types and shapes that the description gives them; there are no others."""
+    features, description = decode(encoded), records.describe_features(encoding, size, embedding)
+    assert sorted(features) == sorted(description)
+    for name, value in features.items():
+        shape = description[name]["shape"]
+        match description[name]["dtype"]:
+            case "float32":
+                features[name] = value.reshape(shape)
+            case "raw uint8":
+                features[name] = np.frombuffer(value, np.uint8).reshape(shape)
+            case "png":
+                features[name] = np.asarray(Image.open(io.BytesIO(value), formats=["PNG"])).reshape(shape)
+            case kind:
+                assert (kind, shape, type(value)) == ("bytes", [], bytes)
+    return features
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 299])
+@pytest.mark.parametrize("embedding", [True, False])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_record_holds_just_what_is_described(encoding, embedding, size):
+    image = make_image(size, embedding, encoding=encoding)
+    features = as_described(records.encode_example(image, encoding), encoding, size, embedding)
+    assert features.pop("image_name") == REF.name.encode()
+    assert features.pop("image_url") == REF.url.encode()
+    assert features.pop("image_id") == REF.id.encode()
+    if embedding:
+        np.testing.assert_array_equal(features.pop("image_embedding"), image.embedding)
+    if encoding == "rgb_png":
+        expected = {"image_png": image.image.pixels}
+    else:
+        assert isinstance(image.image, LabImage)
+        scale = color.scale_lab if encoding == "lab_float32" else color.quantize_lab
+        expected = dict(zip(("image_l", "image_ab"), scale(image.image.lab), strict=True))
+    assert sorted(features) == sorted(expected)
+    for name, plane in expected.items():
+        np.testing.assert_array_equal(features[name], plane)
+
+
+def test_lab_float32_has_the_documented_values():
+    lab = np.array([[[0, 0, 0], [100, 127, -127]], [[50, 12.7, -63.5], [75, 1, 2]]], np.float32)
+    image = EmbeddedImage(LabImage(REF, np.zeros((2, 2, 3), np.uint8), lab), None)
+    features = as_described(records.encode_example(image, "lab_float32"), "lab_float32", 2, False)
+    np.testing.assert_allclose(features["image_l"], np.array([[[-1], [1]], [[0], [0.5]]]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        features["image_ab"], np.array([[[0, 0], [1, -1]], [[0.1, -0.5], [1 / 127, 2 / 127]]]), rtol=0, atol=1e-6
+    )
+
+
+def test_lab_uint8_has_the_documented_values():
+    lab = np.array([[[0, 0, 0], [100, 127, -128]], [[20, 12.7, -63.6], [80, 1, 2]]], np.float32)
+    image = EmbeddedImage(LabImage(REF, np.zeros((2, 2, 3), np.uint8), lab), None)
+    features = as_described(records.encode_example(image, "lab_uint8"), "lab_uint8", 2, False)
+    np.testing.assert_array_equal(features["image_l"], [[[0], [255]], [[51], [204]]])
+    np.testing.assert_array_equal(features["image_ab"], [[[128, 128], [255, 0]], [[141, 64], [129, 130]]])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_tensorflow_parses_a_record(encoding):
+    size = 6
+    image = make_image(size, encoding=encoding)
+    description = records.describe_features(encoding, size, True)
+    spec = {
+        name: tf.io.FixedLenFeature(feature["shape"], tf.float32)
+        if feature["dtype"] == "float32"
+        else tf.io.FixedLenFeature([], tf.string)
+        for name, feature in description.items()
+    }
+    lab = color.rgb_to_lab(image.image.pixels)
+    parsed = tf.io.parse_single_example(records.encode_example(image, encoding), spec)
+    assert parsed["image_url"].numpy() == REF.url.encode()
+    np.testing.assert_array_equal(parsed["image_embedding"], image.embedding)
+    if encoding == "lab_float32":
+        np.testing.assert_array_equal(parsed["image_l"], color.scale_lab(lab)[0])
+        np.testing.assert_array_equal(parsed["image_ab"], color.scale_lab(lab)[1])
+    elif encoding == "lab_uint8":
+        raw = tf.reshape(tf.io.decode_raw(parsed["image_ab"], tf.uint8), [size, size, 2])
+        np.testing.assert_array_equal(raw, color.quantize_lab(lab)[1])
+    else:
+        np.testing.assert_array_equal(tf.io.decode_png(parsed["image_png"]), image.image.pixels)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_record_is_no_longer_than_the_protobuf_library_would_make_it(encoding):
+    encoded = records.encode_example(make_image(64, encoding=encoding), encoding)
+    assert len(encoded) == len(tf.train.Example.FromString(encoded).SerializeToString())
+
+
+def test_an_embedding_that_is_not_there_is_no_feature():
+    image = make_image(embedding=False)
+    assert "image_embedding" not in decode(records.encode_example(image, "lab_float32"))
+    assert "image_embedding" not in records.describe_features("lab_float32", 5, False)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=300), st.text(max_size=300))
+@example("", "")
+@example("\0", "\n\r\t")
+@example("n" * 127, "http://a.example/" + "é" * 10_000)
+@example("n" * 128, "\U0001f415" * 32)
+def test_any_id_and_url_can_be_recorded(encoding, identifier, url):
+    ref = ImageRef(identifier, url)
+    features = decode(records.encode_example(make_image(2, False, ref, encoding), encoding))
+    assert features["image_id"] == identifier.encode()
+    assert features["image_url"] == url.encode()
+    assert features["image_name"] == ref.name.encode()
+
+
+@pytest.mark.parametrize("transform", [lambda a: a, lambda a: a[::-1], lambda a: np.asfortranarray(a), lambda a: a.astype(">f4")])
+def test_records_do_not_depend_on_how_arrays_lie_in_memory(transform):
+    image = make_image(8)
+    assert isinstance(image.image, LabImage)
+    assert image.embedding is not None
+    lab, embedding = transform(image.image.lab), transform(image.embedding)
+    other = EmbeddedImage(LabImage(REF, image.image.pixels, lab), embedding)
+    features = as_described(records.encode_example(other, "lab_float32"), "lab_float32", 8, True)
+    np.testing.assert_array_equal(features["image_embedding"], np.array(embedding, np.float32))
+    np.testing.assert_array_equal(features["image_l"], color.scale_lab(np.array(lab, np.float32, order="C"))[0])
+
+
+def test_floats_of_every_kind_are_kept():
+    limits = np.finfo(np.float32)
+    kinds = [np.nan, np.inf, -np.inf, 0.0, -0.0, limits.max, limits.min, limits.smallest_subnormal, 1 / 3]
+    embedding = np.resize(np.array(kinds, np.float32), 1001)
+    image = EmbeddedImage(make_image(1, encoding="rgb_png").image, embedding)
+    kept = decode(records.encode_example(image, "rgb_png"))["image_embedding"]
+    np.testing.assert_array_equal(kept, embedding)
+    np.testing.assert_array_equal(np.signbit(kept), np.signbit(embedding))
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_png_is_lossless(pixels):
+    with Image.open(io.BytesIO(records.encode_png(pixels))) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_png_is_lossless_for_a_whole_image():
+    pixels = make_image(299).image.pixels
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(records.encode_png(pixels)))), pixels)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_feature_is_described(encoding):
+    for feature in records.describe_features(encoding, 299, True).values():
+        assert sorted(feature) == ["dtype", "meaning", "shape"]
+        assert feature["meaning"]
+        assert feature["shape"] in ([], [299, 299, 1], [299, 299, 2], [299, 299, 3], [1001])
