@@ -17,12 +17,13 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
-from beam_pipeline import files, records
+from beam_pipeline import files, records, repeats
 from beam_pipeline.config import Config
+from beam_pipeline.repeats import Repeat
 from beam_pipeline.sinks import Shard
 
 DESCRIPTION = "dataset.json"
-COMMIT_PREFIX = "commit-"
+COMMIT_PREFIX, _RECORD, _BODIES = "commit-", ".json", ".bodies.jsonl"
 _PACKAGES = ("apache-beam", "tensorflow", "pillow", "numpy", "scikit-image")
 
 
@@ -84,6 +85,7 @@ def close_commit(
     train: Iterable[Shard],
     validation: Iterable[Shard],
     failures: Iterable[Shard],
+    bodies: Iterable[Repeat],
 ) -> None:
     """Balances the books of a commit and writes its record; after the last, `dataset.json`. To be called last.
 
@@ -93,8 +95,9 @@ def close_commit(
     options = config.dataset_options()
     books = Books(dict(counts), _sorted(train), _sorted(validation), _sorted(failures), is_last, list_digest, options)
     books.balance()
-    path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}.json")
-    files.write_bytes(path, json.dumps(dataclasses.asdict(books)).encode())
+    path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}")
+    repeats.write(path + _BODIES, bodies)
+    files.write_bytes(path + _RECORD, json.dumps(dataclasses.asdict(books)).encode())
     if is_last:
         finish(config, checkpoint_sha256)
 
@@ -103,7 +106,7 @@ def read_commits(folder: str) -> list[Books]:
     """The records of the commits that are whole, in order."""
     if not FileSystems.exists(folder):
         return []
-    paths = sorted(path for path in files.list_folder(folder, f"{COMMIT_PREFIX}*") if path.endswith(".json"))
+    paths = sorted(files.list_folder(folder, f"{COMMIT_PREFIX}*{_RECORD}"))
     commits = []
     for record in (json.loads(files.read_bytes(path)) for path in paths):
         for kind in ("train", "validation", "failures"):
@@ -116,14 +119,21 @@ def finish(config: Config, checkpoint_sha256: str | None) -> None:
     """Adds the commits up and writes `dataset.json`: where it stands, the dataset is whole.
 
     Raises:
-      BooksError: the sum does not balance; not one image survived.
+      BooksError: the sum does not balance; not one image survived, or fewer than `--max_failed_fraction` lets.
     """
     books = add_up(read_commits(config.output))
     books.balance()
-    if not books.totals()["examples"]:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in books.reasons.items()) or "no image was asked for"
+    totals = books.totals()
+    reasons = ", ".join(f"{number} {reason}" for reason, number in books.reasons.items()) or "no image was asked for"
+    if not totals["examples"]:
         raise BooksError(f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again")
-    description = describe(config, checkpoint_sha256, books)
+    if totals["failures"] > config.max_failed_fraction * (totals["failures"] + totals["examples"]):
+        raise BooksError(
+            f"{totals['failures']} images failed and {totals['examples']} did not, which is more than --max_failed_fraction "
+            f"{config.max_failed_fraction:g} allows: {reasons}; a higher one accepts it, --overwrite tries again"
+        )
+    repeated = repeats.most_repeated(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}*{_BODIES}")))
+    description = describe(config, checkpoint_sha256, books, repeated)
     files.write_bytes(FileSystems.join(config.output, DESCRIPTION), json.dumps(description, indent=1).encode())
     FileSystems.delete(list(files.list_folder(config.output, f"{COMMIT_PREFIX}*")))
 
@@ -140,7 +150,7 @@ def add_up(commits: Sequence[Books]) -> Books:
     return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options)
 
 
-def describe(config: Config, checkpoint_sha256: str | None, books: Books) -> dict[str, Any]:
+def describe(config: Config, checkpoint_sha256: str | None, books: Books, repeated: Iterable[Repeat] = ()) -> dict[str, Any]:
     """What `dataset.json` holds."""
     shards = [("train", shard) for shard in books.train] + [("validation", shard) for shard in books.validation]
     return {
@@ -150,6 +160,7 @@ def describe(config: Config, checkpoint_sha256: str | None, books: Books) -> dic
         "embedding_size": records.EMBEDDING_SIZE if config.has_network else 0,
         "features": records.describe_features(config.encoding, config.image_size, config.has_network),
         "counts": {**books.totals(), "failures_by_reason": books.reasons},
+        "repeated_content": [repeat._asdict() for repeat in repeated],
         "checkpoint": {"name": config.checkpoint, "sha256": checkpoint_sha256},
         "options": dataclasses.asdict(config),
         "versions": _versions(),

@@ -18,6 +18,12 @@ PUBLISHED_CHECKPOINT = "http://download.tensorflow.org/models/inception_resnet_v
 RETRY_DEADLINE = 180.0  # seconds in which the last try for an image must begin, however long a server asks to wait
 BACKOFF = 0.5  # seconds before the second try; doubled for each further one, with jitter
 MAX_REDIRECTS = 10
+# X-Robots-Tag directives under which an image is not taken; `none` is short for noindex and nofollow.
+DISALLOWING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+# Where hosts redirect to for images that are gone: Flickr, Imgur.
+PLACEHOLDER_URL = r"https?://[^/]*/(.*/)?photo_unavailable[^/]*|https?://i\.imgur\.com/removed\.png.*"
+# Bodies that stood behind so many URLs are told in dataset.json, the most frequent ones first.
+REPEATED, REPEATED_TOLD = 3, 100
 HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a host is given up
 
 # Images in one commit of a run on this machine, if the user gives no number.
@@ -94,6 +100,21 @@ class Config:
     )
     resized_dir: str | None = _option(
         "folder where resized images are kept, lossless, and taken from by a later run", None, shapes_dataset=False
+    )
+    exclude_sha256: str | None = _option(
+        "file with the sha256 of bodies that are no photographs, one in hex a line; images with such a body fail as `placeholder`",
+        None,
+    )
+    retry_reasons: str | None = _option(
+        "with failures-*.jsonl as --input: take only the images that failed for these reasons, comma-separated; all by default",
+        None,
+    )
+    max_failed_fraction: float = _option(
+        "end with status 1, and without dataset.json, if more than that share of the images failed",
+        1.0,
+        at_least=0,
+        at_most=1,
+        shapes_dataset=False,
     )
     urls_per_commit: int | None = _option(
         "images of the list in one commit: an interrupted run loses no more. On the DirectRunner 2,000, or 20,000 without the "

@@ -19,8 +19,8 @@ import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils import shared
 from PIL import Image
 
 from beam_pipeline import files
@@ -46,7 +46,12 @@ class Fetcher:
         self._thread.start()
         self._slots = asyncio.Semaphore(config.fetch_concurrency)
         self._web = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
-        self.close = weakref.finalize(self, _close, self._loop, self._thread, self._web)
+        self._end = weakref.finalize(self, _end, self._loop, self._web)
+
+    def close(self) -> None:
+        """Ends what is under way, and waits until nothing is left open."""
+        self._end()
+        self._thread.join()
 
     async def _open(self) -> WebClient:
         return WebClient(self._config, self._slots)
@@ -63,6 +68,19 @@ class Fetcher:
 
     def release(self, room: asyncio.Semaphore) -> None:
         self._loop.call_soon_threadsafe(room.release)
+
+
+_fetchers: weakref.WeakValueDictionary[Config, Fetcher] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def shared_fetcher(config: Config) -> Fetcher:
+    """The process's one Fetcher, for as long as anything holds it, however many bundles, threads or graphs ask for it."""
+    with _opening:
+        fetcher = _fetchers.get(config)
+        if fetcher is None:
+            fetcher = _fetchers[config] = Fetcher(config)
+        return fetcher
 
 
 # No method of Fetcher: a coroutine under way must not keep it from being forgotten.
@@ -90,7 +108,9 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, web: WebClient) -> None:
+def _end(loop: asyncio.AbstractEventLoop, web: WebClient) -> None:
+    """Has the loop end, soon: the garbage collector may call this in any thread, one that the loop waits for too."""
+
     async def end() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
@@ -98,12 +118,9 @@ def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, web: WebCl
         await asyncio.gather(*tasks, return_exceptions=True)
         await web.close()
         await loop.shutdown_default_executor()
+        loop.stop()
 
-    ending = asyncio.run_coroutine_threadsafe(end(), loop)
-    ending.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
-    # The garbage collector may run in any thread, the loop's own too, which cannot wait for itself.
-    if threading.current_thread() is not thread:
-        thread.join()
+    asyncio.run_coroutine_threadsafe(end(), loop)
 
 
 def _read_from_disk(config: Config, ref: ImageRef) -> EncodedImage | Failure | None:
@@ -149,12 +166,11 @@ class FetchImages(beam.DoFn):
     def __init__(self, config: Config):
         self._config = config
         self._window = _AHEAD * config.fetch_concurrency
-        self._shared = shared.Shared()
         self._fetched = Metrics.counter("fetch", "images")
         self._bytes = Metrics.counter("fetch", "bytes")
 
     def setup(self) -> None:
-        self._fetcher = self._shared.acquire(lambda: Fetcher(self._config))
+        self._fetcher = shared_fetcher(self._config)
 
     def start_bundle(self) -> None:
         self.teardown()
@@ -163,7 +179,7 @@ class FetchImages(beam.DoFn):
         # Of each bundle its own, so that one that is broken off leaves nothing taken.
         self._room = asyncio.Semaphore(2 * self._config.fetch_concurrency)
 
-    def process(self, ref: ImageRef) -> Iterator[EncodedImage | beam.pvalue.TaggedOutput]:
+    def process(self, ref: ImageRef) -> Iterator[EncodedImage | TaggedOutput]:
         future = self._fetcher.submit(ref, self._room)
         self._under_way.add(future)
         future.add_done_callback(self._done.put)
@@ -173,8 +189,8 @@ class FetchImages(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
             outcome = self._next()
-            if isinstance(outcome, beam.pvalue.TaggedOutput):
-                yield beam.pvalue.TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
+            if isinstance(outcome, TaggedOutput):
+                yield TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
             else:
                 yield GlobalWindows.windowed_value(outcome)
 
@@ -183,12 +199,12 @@ class FetchImages(beam.DoFn):
         for future in getattr(self, "_under_way", ()):
             future.cancel()
 
-    def _next(self) -> EncodedImage | beam.pvalue.TaggedOutput:
+    def _next(self) -> EncodedImage | TaggedOutput:
         future = self._done.get()
         self._under_way.discard(future)
         outcome = future.result()
         if isinstance(outcome, Failure):
-            return beam.pvalue.TaggedOutput("failures", outcome)
+            return TaggedOutput("failures", outcome)
         self._fetcher.release(self._room)
         self._fetched.inc()
         self._bytes.inc(len(outcome.data))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from collections.abc import Iterator
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -22,7 +24,7 @@ def write_bytes(path: str, data: bytes) -> None:
     on_disk = FileSystems.get_scheme(path) is None
     target = f"{path}.{uuid.uuid4().hex}.tmp" if on_disk else path
     try:
-        with FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        with naming(path), FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(data)
         if on_disk:
             FileSystems.rename([target], [path])
@@ -40,3 +42,14 @@ def list_folder(folder: str, pattern: str = "*") -> dict[str, int]:
 
 def base_name(path: str) -> str:
     return FileSystems.split(path)[1]
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Has errors of the operating system name a file, which those of writing, such as on a full disk, do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error

@@ -8,6 +8,8 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from beam_pipeline import profiles
+
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
 # Images that are none of the six, told from what is no image at all: (offset, bytes there, name).
@@ -38,7 +40,7 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
     """Decodes an image file and makes it a square.
 
     EXIF orientation is applied; transparency lies on white; an animation gives its first frame; grey, palette, CMYK, YCCK
-    and 16-bit images become 8-bit RGB.
+    and 16-bit images become 8-bit sRGB; an embedded colour profile that is valid and not sRGB is converted.
 
     Args:
       data: A JPEG, PNG, GIF, WebP, BMP or TIFF file.
@@ -105,7 +107,8 @@ def _orient(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB, on white."""
+    """Any mode and profile to RGB, on white."""
+    profile = image.info.get("icc_profile")
     if image.mode == "F":
         raise DecodeError("unsupported_format", "pixels are floating point numbers, whose range is not known")
     if image.mode.startswith("I"):
@@ -117,6 +120,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         image = image.convert("RGB")
+    if profile:
+        image = profiles.to_srgb(image, profile)
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)

@@ -11,6 +11,7 @@ and everything after it is one fused stage.
 from __future__ import annotations
 
 import collections
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 
@@ -18,9 +19,9 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
-from beam_pipeline import books, color, files, images, records, sinks, sources
+from beam_pipeline import books, color, files, images, records, repeats, sinks, sources
 from beam_pipeline.commits import WHOLE_LIST, Commit
-from beam_pipeline.config import Config
+from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, LabImage, RgbImage
 from beam_pipeline.fetch import FetchImages
 from beam_pipeline.progress import Ticks
@@ -44,6 +45,8 @@ def build(
       checkpoint_sha256: Of the checkpoint's files, for `dataset.json`.
       ticks: Told of every image that is done, on the machine of the run; None elsewhere.
     """
+    excluded: frozenset[str] = sources.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
+
     lines = (
         pipeline
         | "Start" >> beam.Create([commit])
@@ -56,7 +59,8 @@ def build(
     )
     checked = unique.main | "CheckUrls" >> beam.FlatMap(check_url, config).with_outputs("failures", main="main")
     fetched = checked.main | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
-    decoded = fetched.main | "DecodeImages" >> beam.FlatMap(decode_image, config).with_outputs("failures", main="main")
+    bodies = fetched.main | "CheckBodies" >> beam.FlatMap(check_body, excluded).with_outputs("failures", "digests", main="main")
+    decoded = bodies.main | "DecodeImages" >> beam.FlatMap(decode_image, config).with_outputs("failures", main="main")
     pictures = decoded.main
     if config.resized_dir:
         pictures |= "KeepResized" >> beam.Map(keep_resized, config.resized_dir)
@@ -75,11 +79,15 @@ def build(
                 FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
             )
         )
-    failures = (checked.failures, fetched.failures, decoded.failures) | "Failures" >> beam.Flatten()
+    failures = (checked.failures, fetched.failures, bodies.failures, decoded.failures) | "Failures" >> beam.Flatten()
     reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
     written = failures | "WriteFailures" >> sinks.WriteFailures(
         FileSystems.join(config.output, sinks.FAILURES_PREFIX + commit.label)
     )
+
+    counted = bodies.digests | "CountBodies" >> beam.CombinePerKey(repeats.merge) | "ListBodies" >> beam.MapTuple(list_body)
+    if commit == WHOLE_LIST:
+        counted |= "KeepRepeated" >> beam.Filter(lambda body: body.times >= REPEATED)
 
     counts = (lines.counts, unique.counts, reasons) | "Counts" >> beam.Flatten() | "Sum" >> beam.CombinePerKey(sum)
     _ = (
@@ -96,6 +104,7 @@ def build(
             AsList(shards["Train"]),
             AsList(shards["Validation"]),
             AsList(written),
+            AsList(counted),
         )
     )
 
@@ -120,6 +129,17 @@ def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput
     yield TaggedOutput("failures", failure) if failure else ref
 
 
+def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[EncodedImage | TaggedOutput]:
+    """Parts placeholders from images; tells of each body its sha256, in hex, with 1 and the URL behind which it stood."""
+    digest = hashlib.sha256(image.data).hexdigest()
+    yield TaggedOutput("digests", (digest, (1, image.ref.url)))
+    if digest in excluded:
+        detail = f"its sha256 {digest} is excluded"
+        yield TaggedOutput("failures", Failure(image.ref, "fetch", "placeholder", detail, image.attempts, image.final_url))
+    else:
+        yield image
+
+
 def decode_image(image: EncodedImage, config: Config) -> Iterator[RgbImage | TaggedOutput]:
     try:
         yield RgbImage(image.ref, images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
@@ -137,6 +157,10 @@ def keep_resized(image: RgbImage, folder: str) -> RgbImage:
 
 def convert_to_lab(image: RgbImage) -> LabImage:
     return LabImage(image.ref, image.pixels, color.rgb_to_lab(image.pixels))
+
+
+def list_body(sha256: str, count_and_url: tuple[int, str]) -> repeats.Repeat:
+    return repeats.Repeat(sha256, *count_and_url)
 
 
 def embed_images(config: Config) -> beam.PTransform:

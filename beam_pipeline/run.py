@@ -52,6 +52,8 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
         print(summarize(found.finished, config.output))
         return 0
     sources.check_readable(config)
+    if config.exclude_sha256:
+        sources.read_digests(config.exclude_sha256)
     sha256 = checkpoints.verify(config.checkpoint) if config.has_network else None
     outputs.prepare(config, found.commits)
     if found.commits:
@@ -78,7 +80,7 @@ def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[B
     """Runs the graph: once, or on this machine once for each commit that is not done yet."""
     import apache_beam as beam
 
-    from beam_pipeline import books, commits, pipeline
+    from beam_pipeline import books, commits, fetch, pipeline
     from beam_pipeline.progress import ProgressLine, Ticks
 
     if done and done[-1].is_last:
@@ -90,12 +92,16 @@ def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[B
     if size is None and is_local:
         size = URLS_PER_COMMIT if config.has_network else URLS_PER_COMMIT_WITHOUT_NETWORK
     with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as file, ProgressLine(file.name, sys.stderr) as progress:
+        # Held here, what is known of hosts outlives a commit.
+        fetcher = fetch.shared_fetcher(config) if is_local else None
         if is_local:
             threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
         for commit in commits.plan(config, size, done) if size else [commits.WHOLE_LIST]:
             graph = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
             pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local else None)
             graph.run().wait_until_finish()
+        if fetcher:
+            fetcher.close()
 
 
 def _in_thread(work: Callable[[], None]) -> None:

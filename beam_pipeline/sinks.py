@@ -34,10 +34,15 @@ class Shard:
 
 
 class _CountingWriter(filebasedsink.FileBasedSinkWriter):
-    """Closes to its temporary path and the number of its records."""
+    """Closes to its temporary path and the number of its records. Its errors name the file."""
+
+    def write(self, value: bytes) -> None:
+        with files.naming(self.temp_shard_path):
+            super().write(value)
 
     def close(self) -> tuple[str, int]:
-        return super().close(), self.num_records_written
+        with files.naming(self.temp_shard_path):
+            return super().close(), self.num_records_written
 
 
 class _CountingSink(filebasedsink.FileBasedSink):

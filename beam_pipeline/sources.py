@@ -22,6 +22,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
+from beam_pipeline import files
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
 
@@ -36,19 +37,21 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
 
     Args:
       config: The options.
-      counts: Gets `lines` and `ignored` (blank, comment, skipped, past `--count`), complete at the end.
+      counts: Gets `lines` and `ignored` (blank, comment, failed for another reason than those of `--retry_reasons`, skipped,
+        past `--count`), complete at the end.
 
     Raises:
       UsageError: the list cannot be read to its end; names the file.
     """
     end = None if config.count is None else config.skip + config.count
+    reasons = config.retry_reasons and {reason.strip() for reason in config.retry_reasons.split(",")}
     number = -1
     for line in _lines(config):
         counts["lines"] += 1
         # A path is neither blank nor a comment, whatever it begins with.
         if isinstance(line, bytes):
             line = line.removeprefix(codecs.BOM_UTF8).strip()
-            if not line or line.startswith(b"#"):
+            if not line or line.startswith(b"#") or (reasons and _reason_of(line) not in reasons):
                 counts["ignored"] += 1
                 continue
         number += 1
@@ -74,6 +77,13 @@ def parse_line(line: bytes) -> ImageRef:
     return ImageRef(first, others[-1]) if others else ImageRef("", first)
 
 
+def _reason_of(line: bytes) -> str | None:
+    """Why the image of a line of a `failures-*.jsonl` failed; None for a line of anything else."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+        return json.loads(line).get("reason")
+    return None
+
+
 def check_url(ref: ImageRef) -> Failure | None:
     """Tells why a URL cannot be asked for, if so; nothing is resolved or fetched for that."""
     try:
@@ -89,6 +99,23 @@ def check_url(ref: ImageRef) -> Failure | None:
     return None
 
 
+def read_digests(path: str) -> frozenset[str]:
+    """Reads a file of sha256, one in hex a line; what stands behind it in the line, and lines that begin with #, are ignored.
+
+    Raises:
+      UsageError: it cannot be read, or holds something else.
+    """
+    try:
+        lines = files.read_bytes(path).decode().splitlines()
+    except (OSError, ValueError, BeamIOError) as error:
+        raise UsageError(f"--exclude_sha256 {path} cannot be read: {error}") from error
+    digests = [line.split()[0].lower() for line in lines if line.strip() and not line.startswith("#")]
+    for digest in digests:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise UsageError(f"--exclude_sha256 {path} holds {digest[:80]!r}, which is no sha256 in hex")
+    return frozenset(digests)
+
+
 def check_readable(config: Config) -> None:
     """Reads the list up to its first image, so that a list that cannot be used is told before anything is fetched.
 
@@ -97,6 +124,8 @@ def check_readable(config: Config) -> None:
     """
     start = Config(**{**vars(config), "skip": 0, "count": None})
     if next(read_refs(start, collections.Counter()), None) is None:
+        if config.retry_reasons:
+            raise UsageError(f"--input {config.input} holds no image that failed for one of --retry_reasons {config.retry_reasons}")
         raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
 
 

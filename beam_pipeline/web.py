@@ -8,15 +8,16 @@ import contextlib
 import dataclasses
 import email.utils
 import random
+import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver
 
 from beam_pipeline import addresses
-from beam_pipeline.config import BACKOFF, HOST_STRIKES, MAX_REDIRECTS, RETRY_DEADLINE, Config
+from beam_pipeline.config import BACKOFF, DISALLOWING, HOST_STRIKES, MAX_REDIRECTS, PLACEHOLDER_URL, RETRY_DEADLINE, Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -142,6 +143,8 @@ class WebClient:
                 host.strikes = 0
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return _redirect(route, response.headers["Location"])
+                if response.ok:
+                    _check_allowed(response.headers.getall("X-Robots-Tag", ()), self._config.user_agent)
                 return await self._read(response)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             failure = self._explain(error)
@@ -204,7 +207,22 @@ def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
         raise FetchError("invalid_url", f"redirected to {location!r}: {error}") from error
     if target.scheme not in ("http", "https"):
         raise FetchError("unsupported_scheme", f"redirected to {location}")
+    if re.fullmatch(PLACEHOLDER_URL, str(target)):
+        raise FetchError("placeholder", f"redirected to {target}")
     return addresses.canonical_url(target)
+
+
+def _check_allowed(robots_tags: Iterable[str], user_agent: str) -> None:
+    """Raises FetchError if an X-Robots-Tag, for all agents or for ours, keeps the image from being taken."""
+    agents = ("", "*", user_agent.partition("/")[0].strip().lower())
+    for tag in robots_tags:
+        agent = ""
+        for part in tag.lower().split(","):
+            name, colon, rest = part.partition(":")
+            if colon and name.strip() != "unavailable_after":
+                agent, part = name.strip(), rest
+            if agent in agents and part.strip() in DISALLOWING:
+                raise FetchError("disallowed", f"X-Robots-Tag: {tag}")
 
 
 def _seconds(retry_after: str) -> float:

@@ -20,7 +20,7 @@ def config(tmp_path) -> Config:
 
 
 def close(config, counts=COUNTS, train=TRAIN, validation=VALIDATION, failures=FAILURES, number=0, is_last=True):
-    books.close_commit(config, number, is_last, "digest", "abc", counts, train, validation, failures)
+    books.close_commit(config, number, is_last, "digest", "abc", counts, train, validation, failures, [])
 
 
 def test_description_tells_what_is_there(config):

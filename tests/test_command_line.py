@@ -37,6 +37,9 @@ DEFAULTS = {
     "allow_private_addresses": False,
     "original_dir": None,
     "resized_dir": None,
+    "exclude_sha256": None,
+    "retry_reasons": None,
+    "max_failed_fraction": 1.0,
     "urls_per_commit": None,
     "overwrite": False,
     "verbose": False,
@@ -66,13 +69,17 @@ FULL = {
     "user_agent": "someone else/1.0 (me@example.com)",
     "original_dir": "data/original",
     "resized_dir": "data/resized",
+    "exclude_sha256": "placeholders.txt",
+    "retry_reasons": "timeout,dns",
+    "max_failed_fraction": 0.7,
     "urls_per_commit": 100,
 }
 FLAGS = ("allow_private_addresses", "overwrite", "verbose")
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
     *("skip", "count", "image_size", "examples_per_shard", "validation_fraction", "batch_size", "fetch_concurrency"),
-    *("host_concurrency", "fetch_timeout", "fetch_attempts", "max_image_bytes", "max_image_pixels", "urls_per_commit"),
+    *("host_concurrency", "fetch_timeout", "fetch_attempts", "max_image_bytes", "max_image_pixels", "max_failed_fraction"),
+    "urls_per_commit",
 )
 CHOICES = {
     "resize": ("pad", "crop", "stretch"),
@@ -156,7 +163,7 @@ def test_what_is_no_number_is_refused(name, value):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", value])
 
 
-@pytest.mark.parametrize("name", sorted(set(NUMBERS) - {"validation_fraction", "fetch_timeout"}))
+@pytest.mark.parametrize("name", sorted(set(NUMBERS) - {"validation_fraction", "max_failed_fraction", "fetch_timeout"}))
 def test_a_fraction_of_something_whole_is_refused(name):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", "1.5"])
 
@@ -242,7 +249,15 @@ def test_a_config_cannot_be_changed():
 def test_what_shapes_the_dataset_is_told_from_what_does_not():
     others = {
         *("output", "batch_size", "fetch_concurrency", "host_concurrency", "fetch_timeout", "fetch_attempts", "user_agent"),
-        *("allow_private_addresses", "original_dir", "resized_dir", "urls_per_commit", "overwrite", "verbose"),
+        *(
+            "allow_private_addresses",
+            "original_dir",
+            "resized_dir",
+            "max_failed_fraction",
+            "urls_per_commit",
+            "overwrite",
+            "verbose",
+        ),
     }
     config, _ = parse(REQUIRED)
     assert config.dataset_options() == {name: value for name, value in DEFAULTS.items() if name not in others}

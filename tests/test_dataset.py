@@ -39,7 +39,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True):
                 image = LabImage(ImageRef(f"id{index}", f"http://a/{index}"), PIXELS[index], color.rgb_to_lab(PIXELS[index]))
                 writer.write(records.encode_example(EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding))
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
-    books.close_commit(options, 0, True, "", None, {"lines": 12}, shards[:2], shards[2:], [])
+    books.close_commit(options, 0, True, "", None, {"lines": 12}, shards[:2], shards[2:], [], [])
     return str(folder)
 
 

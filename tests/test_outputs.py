@@ -23,7 +23,7 @@ def make_config(folder, **options) -> Config:
 
 def close_commit(config, number=0, is_last=False):
     shard = Shard(f"lab_images-{number:05}-00000-of-00001.tfrecord", 1, 10)
-    books.close_commit(config, number, is_last, "", None, {"lines": 1}, [shard], [], [])
+    books.close_commit(config, number, is_last, "", None, {"lines": 1}, [shard], [], [], [])
     return shard.name
 
 
@@ -49,7 +49,7 @@ def test_keeps_whole_commits(tmp_path):
     found = outputs.check(config)
     assert found.finished is None and len(found.commits) == 1
     outputs.prepare(config, found.commits)
-    assert names(tmp_path) == ["commit-00000.json", kept, "notes.txt"]
+    assert names(tmp_path) == ["commit-00000.bodies.jsonl", "commit-00000.json", kept, "notes.txt"]
 
 
 def test_a_whole_dataset_is_found(tmp_path):

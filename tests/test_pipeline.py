@@ -21,6 +21,9 @@ SIZE = 32
 SHUFFLES = ("beam:transform:group_by_key:v1", "beam:transform:reshuffle:v1", "beam:transform:combine_per_key:v1")
 
 
+NO_PIXELS = ("failures", "digests")  # outputs of steps that hold them
+
+
 def make_config(folder: Path, lines: list[str], **options) -> Config:
     (folder / "urls.txt").write_text("\n".join(lines) + "\n")
     options = {"image_size": SIZE, "checkpoint": "none", "fetch_timeout": 2, "allow_private_addresses": True, **options}
@@ -175,7 +178,7 @@ def find_shuffled_pixels(graph: beam.Pipeline) -> tuple[list[str], list[str]]:
     leaves = [step for step in components.transforms.values() if not step.subtransforms]
     shuffling = {name for step in components.transforms.values() if step.spec.urn in SHUFFLES for name in step.inputs.values()}
     [fetch] = [step for step in leaves if step.unique_name == "FetchImages" or step.unique_name.startswith("FetchImages/ParDo")]
-    holding = [name for tag, name in fetch.outputs.items() if tag != "failures"]
+    holding = [name for tag, name in fetch.outputs.items() if tag not in NO_PIXELS]
     steps, shuffled = [fetch.unique_name], []
     for name in holding:
         if name in shuffling:
@@ -184,7 +187,7 @@ def find_shuffled_pixels(graph: beam.Pipeline) -> tuple[list[str], list[str]]:
             if name in step.inputs.values():
                 steps.append(step.unique_name)
                 if not step.unique_name.endswith("WriteBundles"):
-                    holding += [output for tag, output in step.outputs.items() if tag != "failures" and output not in holding]
+                    holding += [output for tag, output in step.outputs.items() if tag not in NO_PIXELS and output not in holding]
     return steps, shuffled
 
 

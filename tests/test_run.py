@@ -1,8 +1,10 @@
 """The command: what it answers, what it refuses before anything is fetched, and how it ends."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from origin import image
 
-from beam_pipeline import run
+from beam_pipeline import files, run
 from beam_pipeline.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -200,3 +204,95 @@ def test_a_folder_without_permission_is_refused(urls, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
     assert run.main(options(urls, tmp_path / "locked" / "out")) == 2
     assert "permission" in capsys.readouterr().err
+
+
+def read_json(folder: Path) -> dict:
+    return json.loads((folder / "dataset.json").read_text())
+
+
+@pytest.mark.parametrize("commit", ["3", "100"])
+def test_repeated_bodies_are_told_and_can_be_excluded(origin, tmp_path, capsys, commit):
+    same = [origin.url(f"good/same.jpg?{number}") for number in range(7)]
+    others = [origin.url(f"good/{number}.jpg") for number in range(4)]
+    (tmp_path / "urls.txt").write_text("\n".join(same[:4] + others + same[4:]) + "\n")
+    assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", commit)) == 0
+    digest = hashlib.sha256(image("same.jpg")).hexdigest()
+    [repeated] = read_json(tmp_path / "out")["repeated_content"]
+    assert repeated == {"sha256": digest, "times": 7, "url": min(same)}
+
+    (tmp_path / "placeholders.txt").write_text(f"# placeholders\n{digest.upper()}  same.jpg\n")
+    exclude = ["--exclude_sha256", str(tmp_path / "placeholders.txt")]
+    assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "more", *exclude)) == 0
+    counts = read_json(tmp_path / "more")["counts"]
+    assert (counts["examples"], counts["failures_by_reason"]) == (4, {"placeholder": 7})
+
+
+@pytest.mark.parametrize("content", [None, "abc\n", "\xff"])
+def test_a_broken_exclusion_list_is_refused(urls, tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "list").write_bytes(content.encode("latin-1"))
+    assert run.main(options(urls, tmp_path / "out", "--exclude_sha256", str(tmp_path / "list"))) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--exclude_sha256" in line
+
+
+def test_failures_are_a_list_to_try_again(origin, tmp_path, capsys):
+    paths = ["flaky/3/503/a.jpg", "flaky/3/500/b.jpg", "status/404/c.jpg", "good/d.jpg"]
+    (tmp_path / "urls.txt").write_text("".join(f"id_{path[-5]}\t{origin.url(path)}\n" for path in paths))
+    assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "first")) == 0
+    assert read_json(tmp_path / "first")["counts"]["failures_by_reason"] == {"http_404": 1, "http_500": 1, "http_503": 1}
+    again = [*options(str(tmp_path / "first" / "failures-*.jsonl"), tmp_path / "second"), "--retry_reasons", "http_503, dns"]
+    asked = len(origin.requests)
+    assert run.main(again) == 0
+    assert len(origin.requests) == asked + 1
+    counts = read_json(tmp_path / "second")["counts"]
+    assert (counts["lines"], counts["ignored"], counts["examples"], counts["failures"]) == (3, 2, 1, 0)
+    [example] = tf.data.TFRecordDataset(str(next((tmp_path / "second").glob("lab_images-*"))))
+    assert tf.train.Example.FromString(example.numpy()).features.feature["image_id"].bytes_list.value == [b"id_a"]
+
+    assert run.main([*options(str(tmp_path / "urls.txt"), tmp_path / "third"), "--retry_reasons", "dns"]) == 2
+    assert "--retry_reasons dns" in capsys.readouterr().err
+
+
+def test_too_many_failures_are_no_dataset(urls, tmp_path, capsys, origin):
+    arguments = options(urls, tmp_path / "out")
+    assert run.main([*arguments, "--max_failed_fraction", "0.1"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "1 images failed and 5 did not" in line and "1 http_404" in line
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    asked = len(origin.requests)
+    assert run.main([*arguments, "--max_failed_fraction", "0.2"]) == 0
+    assert len(origin.requests) == asked
+    assert read_json(tmp_path / "out")["counts"]["examples"] == 5
+
+
+def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
+    """A limit on the size of files stands for the full disk: the same error, from the same call."""
+    (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'good/{number}.jpg')}\n" for number in range(60)))
+    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", "20", "--image_size", "64")
+    first = command(*arguments, "--count", "20")
+    assert first.returncode == 0
+    size = read_json(tmp_path / "out")["files"][0]["bytes"]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, resource.RLIM_INFINITY))  # noqa: E731
+    full = command(*arguments, "--overwrite", preexec_fn=limit)
+    assert full.returncode == 1
+    [line] = full.stderr.splitlines()
+    assert "File too large" in line and str(tmp_path / "out") in line
+
+    second = command(*arguments, "--overwrite")
+    assert second.returncode == 0
+    assert read_json(tmp_path / "out")["counts"]["examples"] == 60
+
+
+def test_an_original_that_cannot_be_kept_is_named(urls, tmp_path, capsys, monkeypatch):
+    write_bytes = files.write_bytes
+
+    def break_originals(path, data):
+        if "originals" in path:
+            raise OSError(28, "No space left on device", path)
+        write_bytes(path, data)
+
+    monkeypatch.setattr(files, "write_bytes", break_originals)
+    assert run.main(options(urls, tmp_path / "out", "--original_dir", str(tmp_path / "originals"))) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line and "originals" in line

@@ -335,6 +335,11 @@ class TestRetryAfter:
         urls = [origin.url("delay/0.5/x.jpg"), origin.url("flaky/1/503/y.jpg")]
         assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [("image", 1), ("image", 2)]
 
+    def test_an_image_that_queues_between_its_tries_has_all_of_them(self, origin, monkeypatch):
+        monkeypatch.setattr(web, "RETRY_DEADLINE", 0.3)
+        urls = [origin.url("flaky/2/503/x.jpg"), origin.url("delay/0.5/y.jpg")]
+        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [("image", 3), ("image", 1)]
+
 
 class TestRedirects:
     @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -648,3 +653,44 @@ class TestGivingUpAHost:
                 return len(client._hosts)
 
         assert asyncio.run(run()) == 0
+
+
+class TestRobots:
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            *(["noai"], ["noimageai"], ["noindex"], ["noimageindex"], ["none"], ["NoAI"], ["nofollow, noindex"], ["all", "noai"]),
+            *(["*: noai"], ["beam_pipeline: noindex"], ["Beam_Pipeline:noarchive,noai"], ["otherbot: all, beam_pipeline: noai"]),
+            ["unavailable_after: 25 Jun 2030 15:00:00 PST, noindex"],
+        ],
+    )
+    def test_that_keep_an_image_to_itself(self, origin, tags):
+        query = "&".join(f"tag={quote(tag)}" for tag in tags)
+        assert tell(fetch_one(origin.url(f"robots/x.jpg?{query}"))) == ("disallowed", 1)
+        assert len(origin.requests) == 1
+
+    @pytest.mark.parametrize(
+        "tag", ["all", "nofollow", "nosnippet", "otherbot: noindex", "otherbot: nofollow, noai", "noai2", ": , :"]
+    )
+    def test_that_do_not(self, origin, tag):
+        assert tell(fetch_one(origin.url(f"robots/x.jpg?tag={quote(tag)}"))) == ("image", 1)
+
+    def test_for_another_name_of_ours(self, origin):
+        url = origin.url(f"robots/x.jpg?tag={quote('mybot: noindex')}")
+        assert tell(fetch_one(url)) == ("image", 1)
+        assert tell(fetch_one(url, user_agent="MyBot/2.0 (mail@example.com)")) == ("disallowed", 1)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://l.yimg.com/g/images/photo_unavailable.gif",
+        "https://s.yimg.com/pw/images/en-us/photo_unavailable.png",
+        "https://combo.staticflickr.com/pw/images/photo_unavailable_l.png?x=1",
+        "https://i.imgur.com/removed.png",
+    ],
+)
+def test_redirect_to_a_placeholder(origin, target):
+    outcome = fetch_one(origin.url(f"redirect-to?url={quote(target)}"))
+    assert tell(outcome) == ("placeholder", 1)
+    assert isinstance(outcome, Failure) and target in outcome.detail

@@ -1,0 +1,39 @@
+"""Embedded colour profiles -> sRGB. Pure."""
+
+from __future__ import annotations
+
+import functools
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_SRGB = ImageCms.createProfile("sRGB")
+# A coarse grid over the RGB cube: what a profile does to it tells whether it is another spelling of sRGB.
+_PROBE = Image.fromarray(np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3))
+
+
+def to_srgb(image: Image.Image, data: bytes) -> Image.Image:
+    """Converts an image from its embedded ICC profile to sRGB.
+
+    Args:
+      image: In the mode L, RGB, RGBA or CMYK.
+      data: The profile. One that is broken, made for another mode, or sRGB in other words, is ignored.
+
+    Returns:
+      An image in RGB or RGBA, or the same image where the profile is ignored.
+    """
+    try:
+        profile = ImageCms.getOpenProfile(io.BytesIO(data))
+        if image.mode.startswith("RGB") and _is_srgb(data):
+            return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        return ImageCms.profileToProfile(image, profile, _SRGB, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+
+
+@functools.lru_cache(256)
+def _is_srgb(data: bytes) -> bool:
+    probed = ImageCms.profileToProfile(_PROBE, ImageCms.getOpenProfile(io.BytesIO(data)), _SRGB, outputMode="RGB")
+    return probed is not None and np.abs(np.asarray(probed).astype(int) - np.asarray(_PROBE)).max() <= 2
