@@ -106,7 +106,8 @@ def read_commits(folder: str) -> list[Books]:
     """The records of the commits that are whole, in order."""
     if not FileSystems.exists(folder):
         return []
-    paths = sorted(files.list_folder(folder, f"{COMMIT_PREFIX}*{_RECORD}"))
+    paths = [path for path in files.list_folder(folder, f"{COMMIT_PREFIX}*{_RECORD}") if not path.endswith(_BODIES)]
+    paths.sort(key=lambda path: (len(path), path))
     commits = []
     for record in (json.loads(files.read_bytes(path)) for path in paths):
         for kind in ("train", "validation", "failures"):

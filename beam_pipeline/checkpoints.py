@@ -52,7 +52,13 @@ def read_weights(checkpoint: str) -> Iterator[np.ndarray]:
         yield from (untrained_weights(name, shape) for name, shape in names.items())
         return
     reader = _open_checkpoint(locate(checkpoint), checkpoint)
-    yield from (reader.get_tensor(name) for name in names)
+    for name in names:
+        try:
+            weights = reader.get_tensor(name)
+        # As when it is opened.
+        except Exception as error:
+            raise UsageError(f"--checkpoint {checkpoint}: {name} cannot be read: {_first_line(error)}; {_HOW_TO}") from error
+        yield weights
 
 
 def untrained_weights(name: str, shape: list[int], seed: int = 0) -> np.ndarray:
@@ -80,7 +86,8 @@ def verify(checkpoint: str) -> str | None:
     if checkpoint == "untrained":
         return None
     prefix = locate(checkpoint)
-    _open_checkpoint(prefix, checkpoint)
+    for _ in read_weights(checkpoint):
+        pass
     digest = hashlib.sha256()
     for path in _files_of(prefix):
         with open(path, "rb") as file:
@@ -182,6 +189,10 @@ def _files_of(prefix: str) -> list[str]:
     return index + data if index and data else []
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 def _open_checkpoint(prefix: str, checkpoint: str):
     """A tf.train.CheckpointReader of a checkpoint that holds every variable of the network, in its shape."""
     with quiet.silent_imports():
@@ -192,8 +203,7 @@ def _open_checkpoint(prefix: str, checkpoint: str):
         shapes = reader.get_variable_to_shape_map()
     # The reader raises RuntimeError, ValueError or one of tf.errors, by the way in which a file is broken.
     except Exception as error:
-        summary = str(error).strip().splitlines()[0]
-        raise UsageError(f"--checkpoint {checkpoint} is no TensorFlow checkpoint: {summary}; {_HOW_TO}") from error
+        raise UsageError(f"--checkpoint {checkpoint} is no TensorFlow checkpoint: {_first_line(error)}; {_HOW_TO}") from error
     for name, shape in expected_variables().items():
         if name not in shapes:
             raise UsageError(f"--checkpoint {checkpoint} lacks the variable {name}; {_HOW_TO}")

@@ -15,7 +15,7 @@ import beam_pipeline
 PUBLISHED_CHECKPOINT = "http://download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz"
 
 # How patient fetching is; the rest is options.
-RETRY_DEADLINE = 180.0  # seconds in which the last try for an image must begin, however long a server asks to wait
+RETRY_DEADLINE = 180.0  # seconds waited between the tries for one image, in all, however long a server asks for
 BACKOFF = 0.5  # seconds before the second try; doubled for each further one, with jitter
 MAX_REDIRECTS = 10
 # X-Robots-Tag directives under which an image is not taken; `none` is short for noindex and nofollow.
@@ -86,7 +86,10 @@ class Config:
     fetch_concurrency: int = _option("requests in flight in one worker process", 64, at_least=1, shapes_dataset=False)
     host_concurrency: int = _option("requests in flight to one host, in one worker process", 16, at_least=1, shapes_dataset=False)
     fetch_timeout: float = _option(
-        "seconds for one image, from the first byte asked to the last byte got", 10.0, at_least=0.001, shapes_dataset=False
+        "seconds for one try at an image, from name look-up to last byte, redirects included",
+        10.0,
+        at_least=0.001,
+        shapes_dataset=False,
     )
     fetch_attempts: int = _option("tries for one image, in all", 3, at_least=1, shapes_dataset=False)
     max_image_bytes: int = _option("larger files are refused before they are read", 32 * 2**20, at_least=1)

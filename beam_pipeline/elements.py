@@ -73,7 +73,7 @@ class Failure:
       stage: `read`, `fetch` or `decode`.
       reason: One of the words in the README's table of failures, such as `http_404`.
       detail: The same for a person, with what the server or the decoder said.
-      attempts: How many requests were made.
+      attempts: How many tries were made; a try may take several requests, as where it is redirected.
       final_url: Where the last redirect led.
     """
 

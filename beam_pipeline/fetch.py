@@ -142,19 +142,21 @@ def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
 
 def _read_kept(config: Config, ref: ImageRef) -> EncodedImage | None:
     """What an earlier run kept of an image: resized to the size that is asked for now, or else as it was downloaded."""
-    for folder, size in ((config.resized_dir, config.image_size), (config.original_dir, None)):
-        path = folder and FileSystems.join(folder, ref.name)
-        if path and FileSystems.exists(path):
+    for folder in filter(None, (config.resized_dir, config.original_dir)):
+        path = FileSystems.join(folder, ref.name)
+        if FileSystems.exists(path):
             data = files.read_bytes(path)
-            if data and (size is None or _has_size(data, size)):
+            if data and (folder == config.original_dir or _is_resized(data, config)):
                 return EncodedImage(ref, data, 0, path)
     return None
 
 
-def _has_size(data: bytes, size: int) -> bool:
+def _is_resized(data: bytes, config: Config) -> bool:
+    """Whether an image is of the size that is asked for, and not noted to have been made square in another way."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.size == (size, size)
+            side = (config.image_size, config.image_size)
+            return image.size == side and image.info.get("resize", config.resize) == config.resize
     # Whatever is wrong with it, the image is fetched again.
     except Exception:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from beam_pipeline import books, files
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
 
-_RECORDS = (f"{TRAIN_PREFIX}-*", f"{VALIDATION_PREFIX}-*", f"{FAILURES_PREFIX}-*")
+_SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
+_UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{books.COMMIT_PREFIX}*.tmp")
 
 
 class Found(NamedTuple):
@@ -28,7 +30,7 @@ def check(config: Config) -> Found:
     """Makes sure of the folders, without writing to them.
 
     Raises:
-      UsageError: the output folder holds another dataset, or one of the folders cannot be made.
+      UsageError: the output folder holds another dataset or the list itself, or one of the folders cannot be reached or made.
     """
     if set(config.output) & set("*?["):
         raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
@@ -36,11 +38,17 @@ def check(config: Config) -> Found:
         if "://" not in folder:
             _check_local_folder(Path(folder))
     try:
+        FileSystems.exists(config.output)
+    # What an object store's client raises is its own affair.
+    except Exception as error:
+        raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
+    _check_input_is_elsewhere(config)
+    try:
         finished, commits = books.read_description(config.output), books.read_commits(config.output)
         made_with = finished["options"] if finished else commits[-1].options if commits else {}
     except (ValueError, TypeError, LookupError) as error:
         raise UsageError(f"--output {config.output} holds a broken {books.DESCRIPTION} or commit: {error}; remove it") from error
-    if finished and config.overwrite:
+    if config.overwrite and (finished or (commits and commits[-1].is_last)):
         return Found(None, [])
     wanted = config.dataset_options()
     different = [name for name, value in wanted.items() if made_with and made_with.get(name) != value]
@@ -53,6 +61,13 @@ def check(config: Config) -> Found:
             "give --overwrite to replace it, or another folder"
         )
     return Found(finished, commits)
+
+
+def _check_input_is_elsewhere(config: Config) -> None:
+    folder, pattern = FileSystems.split(config.input or "")
+    inside = "://" not in config.output and Path(folder).absolute() == Path(config.output).absolute()
+    if inside and any(fnmatch.fnmatch(pattern, shard) or fnmatch.fnmatch(shard, pattern) for shard in _SHARDS):
+        raise UsageError(f"--input {config.input} is part of what --output {config.output} would replace; choose another --output")
 
 
 def _check_local_folder(folder: Path) -> None:
@@ -73,7 +88,8 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
     try:
-        clear(config.output, _RECORDS if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}*", *_RECORDS), keep)
+        records = () if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}*")
+        clear(config.output, (*records, *_SHARDS, *_UNFINISHED), keep)
         for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
             if not FileSystems.exists(folder):
                 FileSystems.mkdirs(folder)
@@ -83,7 +99,7 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
 
 def clear_leftovers(folder: str) -> None:
     """Removes what a run that was stopped at its very end left beside a whole dataset."""
-    clear(folder, (f"{books.COMMIT_PREFIX}*",))
+    clear(folder, (f"{books.COMMIT_PREFIX}*", *_UNFINISHED))
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:

@@ -63,7 +63,7 @@ def build(
     decoded = bodies.main | "DecodeImages" >> beam.FlatMap(decode_image, config).with_outputs("failures", main="main")
     pictures = decoded.main
     if config.resized_dir:
-        pictures |= "KeepResized" >> beam.Map(keep_resized, config.resized_dir)
+        pictures |= "KeepResized" >> beam.Map(keep_resized, config.resized_dir, config.resize)
     if config.encoding != "rgb_png":
         pictures |= "ConvertToLab" >> beam.Map(convert_to_lab)
     embedded = pictures | "EmbedImages" >> embed_images(config)
@@ -148,10 +148,12 @@ def decode_image(image: EncodedImage, config: Config) -> Iterator[RgbImage | Tag
         yield TaggedOutput("failures", failure)
 
 
-def keep_resized(image: RgbImage, folder: str) -> RgbImage:
+def keep_resized(image: RgbImage, folder: str, resize: str) -> RgbImage:
+    """Keeps the pixels, with a note of how they were made square: another run may want them another way."""
     path = FileSystems.join(folder, image.ref.name)
-    if not FileSystems.exists(path):
-        files.write_bytes(path, records.encode_png(image.pixels))
+    data = records.encode_png(image.pixels, resize=resize)
+    if not FileSystems.exists(path) or files.read_bytes(path) != data:
+        files.write_bytes(path, data)
     return image
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import threading
 import time
 from typing import TextIO
@@ -13,7 +13,7 @@ class Ticks:
 
     def __init__(self, path: str):
         self._path = path
-        self._file: int | None = None
+        self._file: io.FileIO | None = None
 
     def example(self) -> None:
         self._add(b"+")
@@ -23,8 +23,8 @@ class Ticks:
 
     def _add(self, tick: bytes) -> None:
         if self._file is None:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(self._file, tick)
+            self._file = io.FileIO(self._path, "a")  # closed when it is forgotten
+        self._file.write(tick)
 
     def __reduce__(self) -> tuple[type[Ticks], tuple[str]]:
         return Ticks, (self._path,)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from beam_pipeline import color
 from beam_pipeline.elements import EmbeddedImage, LabImage
@@ -50,10 +50,12 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
     return b"".join(_message(1, [part for feature in features for part in feature]))
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """Encodes pixels, uint8 (H, W, 3), as a PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+def encode_png(pixels: np.ndarray, **notes: str) -> bytes:
+    """Encodes pixels, uint8 (H, W, 3), as a PNG, with notes as its text."""
+    file, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    for name, note in notes.items():
+        text.add_text(name, note)
+    Image.fromarray(pixels).save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=text)
     return file.getvalue()
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
+import gc
+import io
 import logging
 import os
 import re
@@ -13,7 +16,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Beam and TensorFlow are imported where they are needed: --help and a mistyped command are answered at once.
@@ -27,10 +31,15 @@ if TYPE_CHECKING:
     from beam_pipeline.progress import ProgressLine
 
 
+_M_ARENA_MAX = -8  # of malloc.h
+_to_remove: list[str] = []  # by a signal, after which nothing else is done
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Gives its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
+    _bound_arenas()
     try:
         config, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
         _quieten(config.verbose)
@@ -41,10 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config, beam_argv: Sequence[str]) -> int:
     """Checks what the options name, makes the dataset, and tells what came of it. Gives the exit status."""
-    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
-
     from beam_pipeline import books, checkpoints, outputs, sources
 
+    beam_options = parse_beam_options(beam_argv)
     found = outputs.check(config)
     if found.finished:
         outputs.clear_leftovers(config.output)
@@ -59,10 +67,8 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     if found.commits:
         print(f"going on after {len(found.commits):,} whole commits in {config.output}")
 
-    beam_options = PipelineOptions(list(beam_argv))
-    beam_options.view_as(SetupOptions).save_main_session = False
     try:
-        _in_thread(lambda: make_dataset(config, beam_options, found.commits, sha256))
+        make_dataset_in_thread(config, beam_options, found.commits, sha256)
         description = books.read_description(config.output)
     except UsageError:
         raise
@@ -74,6 +80,28 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
         return _complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
     print(summarize(description, config.output))
     return 0
+
+
+def make_dataset_in_thread(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
+    """Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds.
+
+    Workers that are processes inherit that they do not hear Ctrl-C, which a terminal sends to all; this one ends them.
+    """
+    from beam_pipeline import outputs
+    from beam_pipeline.commits import ListChangedError
+
+    def work() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            make_dataset(config, beam_options, done, sha256)
+        except ListChangedError:
+            if not config.overwrite:
+                raise
+            outputs.prepare(config, [])
+            make_dataset(config, beam_options, [], sha256)
+
+    with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
+        executor.submit(work).result()
 
 
 def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
@@ -92,22 +120,44 @@ def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[B
     if size is None and is_local:
         size = URLS_PER_COMMIT if config.has_network else URLS_PER_COMMIT_WITHOUT_NETWORK
     with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as file, ProgressLine(file.name, sys.stderr) as progress:
+        _to_remove.append(file.name)
         # Held here, what is known of hosts outlives a commit.
         fetcher = fetch.shared_fetcher(config) if is_local else None
-        if is_local:
+        if is_local and sys.stderr.isatty():
             threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
         for commit in commits.plan(config, size, done) if size else [commits.WHOLE_LIST]:
             graph = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
             pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local else None)
             graph.run().wait_until_finish()
+            # A graph that has run is a knot of references, whose files and memory the next one needs.
+            del graph
+            gc.collect()
         if fetcher:
             fetcher.close()
 
 
-def _in_thread(work: Callable[[], None]) -> None:
-    """Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds."""
-    with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
-        executor.submit(work).result()
+def parse_beam_options(beam_argv: Sequence[str]) -> PipelineOptions:
+    """Beam's options, checked as far as Beam does before a graph runs.
+
+    Raises:
+      UsageError: a value makes no sense, there is no such runner, or it needs another option.
+    """
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            beam_options = PipelineOptions(list(beam_argv))
+            beam_options.get_all_options()
+            # No class or function of the graph is defined in the main module.
+            beam_options.view_as(SetupOptions).save_main_session = False
+            beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
+    except SystemExit:
+        raise UsageError(f"{_last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's") from None
+    except Exception as error:
+        raise UsageError(f"Beam cannot run with these options: {_last_line(str(error))}") from error
+    return beam_options
 
 
 def make_runner(beam_options: Any) -> Any:
@@ -158,20 +208,44 @@ def _quieten(verbose: bool) -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def _bound_arenas() -> None:
+    """Has glibc keep two heaps, here and in workers: with one for each thread, memory grows by what none gives back."""
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def _interrupt(number: int, unused_frame: Any) -> None:
     """Ends at once: the threads of a run could not be persuaded to, and what a run leaves is cleared by the next."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
-    _complain("stopped; the same command goes on from there", 1)
+    _complain("stopped; what is whole is kept, and the same command goes on", 1)
+    # That is all there is to say: threads and workers would each tell at length what they have lost.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _kill_workers(os.getpid())
+    for path in _to_remove:
+        Path(path).unlink(missing_ok=True)
     os._exit(128 + number)
+
+
+def _kill_workers(process: int) -> None:
+    """Ends the processes that a process has started, and theirs."""
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            with contextlib.suppress(OSError):
+                _kill_workers(child)
+                os.kill(child, signal.SIGKILL)
 
 
 def explain(error: Exception) -> str:
     """The gist of what ended a job, in one line; Beam's errors hold the worker's whole traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    gist = re.sub(r" \[while running '.*?'\]$", "", lines[-1])
+    gist = re.sub(r" \[while running '.*?'\]$", "", _last_line(str(error)) or type(error).__name__)
     own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", gist)
     return own[1] if own else f"the job failed: {gist}"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _complain(message: str, status: int) -> int:

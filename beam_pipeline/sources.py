@@ -11,7 +11,9 @@ import http.client
 import io
 import json
 import re
+import shutil
 import tarfile
+import tempfile
 import urllib.request
 import zlib
 from collections.abc import Iterator
@@ -71,7 +73,7 @@ def parse_line(line: bytes) -> ImageRef:
     if line.lstrip().startswith(b"{"):
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             fields = json.loads(line.decode(encoding))
-            return ImageRef(_encodable(fields.get("id", "")), _encodable(fields["url"]))
+            return ImageRef(_encodable(fields.get("id") or ""), _encodable(fields["url"]))
     # Only ASCII's spaces part fields: Latin-1 has others, which stand in URLs.
     first, *others = (field.decode(encoding) for field in line.split())
     return ImageRef(first, others[-1]) if others else ImageRef("", first)
@@ -122,8 +124,9 @@ def check_readable(config: Config) -> None:
     Raises:
       UsageError: it is not there, cannot be read, or holds no image.
     """
-    start = Config(**{**vars(config), "skip": 0, "count": None})
-    if next(read_refs(start, collections.Counter()), None) is None:
+    if next(read_refs(config, collections.Counter()), None) is None:
+        if config.skip:
+            raise UsageError(f"{config.input or config.images} holds no image after the --skip {config.skip} that are left out")
         if config.retry_reasons:
             raise UsageError(f"--input {config.input} holds no image that failed for one of --retry_reasons {config.retry_reasons}")
         raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
@@ -162,7 +165,12 @@ def _is_url(path: str) -> bool:
 def _open(path: str) -> IO[bytes]:
     if _is_url(path):
         request = urllib.request.Request(path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"})
-        return cast(IO[bytes], _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)))
+        # A run takes days to read it, and no server keeps a connection for that long.
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        with _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)) as body:
+            shutil.copyfileobj(body, copy, 1 << 20)
+        copy.seek(0)
+        return copy
     return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 

@@ -7,6 +7,8 @@ import collections
 import contextlib
 import dataclasses
 import email.utils
+import errno
+import math
 import random
 import re
 import time
@@ -22,6 +24,10 @@ from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING_STATUSES = (429, 500, 502, 503, 504)
+
+
+# Too many open files, no memory: no image's fault, and no host's.
+_FAULTS_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class FetchError(Exception):
@@ -47,16 +53,17 @@ class _Host:
     slots: asyncio.Semaphore
     users: int = 0
     strikes: int = 0
+    struck: float = -math.inf  # when it was last
     given_up: tuple[str, str] | None = None  # the reason and the detail with which its images fail
 
 
 @dataclasses.dataclass
 class _Visit:
-    """An image that is being fetched: where its URL has led in the last try, how many there were, when the first began."""
+    """An image that is being fetched: where its URL has led in the last try, how many there were, seconds between them."""
 
     route: list[yarl.URL]
     attempts: int = 0
-    began: float = 0.0
+    waited: float = 0.0
 
 
 class WebClient:
@@ -98,8 +105,9 @@ class WebClient:
                 return EncodedImage(ref, await self._try(visit, room), visit.attempts, str(visit.route[-1]))
             except FetchError as error:
                 wait = max(error.retry_after, BACKOFF * 2 ** (visit.attempts - 1) * random.uniform(0.5, 1.5))
-                is_late = time.monotonic() + wait > visit.began + RETRY_DEADLINE
-                if not error.passes or visit.attempts >= self._config.fetch_attempts or is_late:
+                # Only these waits: to queue for a slot, behind a slow network, is not the server's fault.
+                visit.waited += wait
+                if not error.passes or visit.attempts >= self._config.fetch_attempts or visit.waited > RETRY_DEADLINE:
                     return Failure(ref, "fetch", error.reason, error.detail, visit.attempts, str(visit.route[-1]))
             await asyncio.sleep(wait)
 
@@ -112,9 +120,7 @@ class WebClient:
                 if host.given_up:
                     raise FetchError(*host.given_up)
                 began = time.monotonic()
-                if len(visit.route) == 1:
-                    visit.began = visit.began if visit.attempts else began
-                    visit.attempts += 1
+                visit.attempts += len(visit.route) == 1
                 answer = await self._ask(visit.route, host, left)
                 if isinstance(answer, bytes):
                     await room.acquire()
@@ -138,18 +144,21 @@ class WebClient:
 
     async def _ask(self, route: Sequence[yarl.URL], host: _Host, seconds: float) -> bytes | yarl.URL:
         """Makes one request, for the last URL of a route. Gives a body, or where it was redirected to."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(seconds), self._session.get(route[-1], allow_redirects=False) as response:
-                host.strikes = 0
+                host.strikes, host.given_up = 0, None
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return _redirect(route, response.headers["Location"])
                 if response.ok:
                     _check_allowed(response.headers.getall("X-Robots-Tag", ()), self._config.user_agent)
                 return await self._read(response)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            if getattr(getattr(error, "os_error", error), "errno", None) in _FAULTS_OF_THE_MACHINE:
+                raise
             failure = self._explain(error)
             if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
-                _strike(host, failure)
+                _strike(host, failure, began)
             raise failure from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -191,8 +200,11 @@ class WebClient:
         return FetchError("connection_lost", detail, passes=True)
 
 
-def _strike(host: _Host, failure: FetchError) -> None:
-    host.strikes += 1
+def _strike(host: _Host, failure: FetchError, began: float) -> None:
+    """Counts a failure against a host; those under way at the same time are one, as a moment's fault fails them all."""
+    if began < host.struck:
+        return
+    host.strikes, host.struck = host.strikes + 1, time.monotonic()
     if host.strikes >= HOST_STRIKES:
         detail = f"{failure.detail}; the host was given up after {host.strikes} such tries in a row"
         host.given_up = (failure.reason, detail)

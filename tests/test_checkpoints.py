@@ -160,6 +160,15 @@ def test_refuses_an_index_without_data(v2, tmp_path):
         checkpoints.verify(str(tmp_path / "model.ckpt"))
 
 
+def test_names_the_variable_that_cannot_be_read(v2, tmp_path):
+    for path in v2.parent.glob("model.ckpt.*"):
+        shutil.copy(path, tmp_path)
+    [data] = tmp_path.glob("model.ckpt.data-*")
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(UsageError, match=r"model\.ckpt: InceptionResnetV2/.* cannot be read"):
+        checkpoints.verify(str(tmp_path / "model.ckpt"))
+
+
 @pytest.mark.parametrize("url", ["missing.tar.gz", "half.tar.gz"])
 def test_an_archive_that_cannot_be_had_leaves_no_trace(served, archive, cache, url):
     (archive.parent / "half.tar.gz").write_bytes(archive.read_bytes()[:100_000])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.metrics import MetricsFilter
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -25,6 +26,7 @@ from beam_pipeline import fetch, web
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetch import Fetcher, FetchImages, read_file
+from beam_pipeline.records import encode_png
 
 PATIENCE = 10  # seconds after which something hangs
 
@@ -242,6 +244,14 @@ class TestKeptImages:
         [ref] = make_refs(origin, "x.jpg")
         Path(config.resized_dir, ref.name).write_bytes(content)
         assert self.fetch(config, ref).data == image("x.jpg")
+
+    def test_resized_in_another_way_is_left_alone(self, origin, tmp_path):
+        ref = ImageRef("", origin.url("x.jpg"))
+        (tmp_path / ref.name).write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8), resize="crop"))
+        config = make_config(resized_dir=str(tmp_path), image_size=64, resize="pad")
+        assert self.fetch(config, ref).data == image("x.jpg")
+        config = make_config(resized_dir=str(tmp_path), image_size=64, resize="crop")
+        assert self.fetch(config, ref).data == (tmp_path / ref.name).read_bytes()
 
     def test_original_without_a_byte_is_left_alone(self, origin, config):
         # As one is that a machine wrote while its power failed.

@@ -9,12 +9,14 @@ from beam_pipeline.sinks import Shard
 OURS = (
     "dataset.json",
     "commit-00004.json",
+    "commit-00005.json.0123.tmp",
+    "dataset.json.4567.tmp",
     "failures-00000-of-00001.jsonl",
     "lab_images-00000-of-00002.tfrecord",
     "lab_images-00000-of-00009.tfrecord.gz",
     "val_lab_images-00000-of-00001.tfrecord",
 )
-THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "report.html")
+THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "report.html", "failures-of-2019.md", "lab_images-plan.txt")
 
 
 def make_config(folder, **options) -> Config:
@@ -84,6 +86,15 @@ def test_overwriting_goes_on_where_it_was_interrupted_but_not_on_a_whole_dataset
     assert outputs.check(config) == (None, [])
 
 
+def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
+    config = make_config(tmp_path, max_failed_fraction=0.1)
+    failures = Shard("failures-00000-of-00001.jsonl", 1, 10)
+    with pytest.raises(books.BooksError, match="not one image survived"):
+        books.close_commit(config, 0, True, "", None, {"lines": 1, "failures/dns": 1}, [], [], [failures], [])
+    assert len(outputs.check(config).commits) == 1
+    assert outputs.check(make_config(tmp_path, overwrite=True)) == (None, [])
+
+
 @pytest.mark.parametrize("name", ["dataset.json", "commit-00000.json"])
 @pytest.mark.parametrize("content", ["{", "[]", '{"options": 3}'])
 def test_a_broken_record_is_named(tmp_path, name, content):
@@ -95,3 +106,19 @@ def test_a_broken_record_is_named(tmp_path, name, content):
 def test_makes_the_folders(tmp_path):
     outputs.prepare(make_config(tmp_path / "a" / "b", original_dir=str(tmp_path / "c" / "d")), [])
     assert (tmp_path / "a" / "b").is_dir() and (tmp_path / "c" / "d").is_dir()
+
+
+@pytest.mark.parametrize("pattern", ["failures-*.jsonl", "failures-00000-of-00001.jsonl", "*", "fail*"])
+def test_a_list_that_would_be_replaced_is_refused(tmp_path, pattern):
+    (tmp_path / "failures-00000-of-00001.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="choose another --output"):
+        outputs.check(make_config(tmp_path, input=str(tmp_path / pattern), overwrite=True))
+
+
+def test_a_list_beside_the_dataset_is_fine(tmp_path):
+    assert outputs.check(make_config(tmp_path, input=str(tmp_path / "urls.txt"))) == (None, [])
+
+
+def test_an_unknown_filesystem_is_told(tmp_path):
+    with pytest.raises(UsageError, match=r"--output foo://b/x cannot be reached"):
+        outputs.check(Config(input="urls.txt", output="foo://b/x"))

@@ -143,3 +143,11 @@ def test_the_progress_line_ends_with_the_run_whatever_ends_it(tmp_path):
         with pytest.raises(KeyboardInterrupt), ProgressLine(str(path), stream):
             raise KeyboardInterrupt
         assert "progress" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_ticks_that_are_forgotten_close_their_file(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        pickle.loads(pickle.dumps(Ticks(str(tmp_path / "ticks")))).example()
+    assert (tmp_path / "ticks").read_bytes() == b"+" * 5
+    assert len(os.listdir("/proc/self/fd")) == before

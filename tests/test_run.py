@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from origin import image
 
-from beam_pipeline import files, run
+from beam_pipeline import files, pipeline, run
 from beam_pipeline.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +103,12 @@ REFUSED = {
     "abbreviation": (["--inp", "URLS", "--output", "OUT"], "did you mean --input?"),
     "stray word": (["--input", "URLS", "--output", "OUT", "more"], "'more'"),
     "output below a file": (["--input", "URLS", "--output", "URLS/out"], "is a file"),
+    "runner that there is not": (["--input", "URLS", "--output", "OUT", "--runner", "Bogus"], "Bogus"),
+    "option of Beam": (["--input", "URLS", "--output", "OUT", "--direct_num_workers", "many"], "direct_num_workers"),
+    "choice of Beam": (["--input", "URLS", "--output", "OUT", "--direct_running_mode", "fast"], "direct_running_mode"),
+    "value of Beam": (["--input", "URLS", "--output", "OUT", "--job_name"], "job_name"),
+    "option that a runner needs": (["--input", "URLS", "--output", "OUT", "--runner", "DataflowRunner"], "Beam"),
+    "nothing after what is skipped": (["--input", "URLS", "--output", "OUT", "--skip", "50"], "--skip 50"),
     "output with a wildcard": (["--input", "URLS", "--output", "OUT*"], "OUT*"),
 }
 
@@ -169,17 +176,24 @@ def test_several_workers(urls, tmp_path, mode):
     assert "5 examples, 1 failures" in done.stdout
 
 
-def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
+@pytest.mark.parametrize("workers", ["", "--direct_num_workers 2 --direct_running_mode multi_processing"])
+def test_interrupt_ends_a_run_with_one_line(origin, tmp_path, workers):
     (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50)))
-    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600")
+    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600", *workers.split())
     process = subprocess.Popen(
-        [sys.executable, "-m", "beam_pipeline.run", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "beam_pipeline.run", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not origin.requests and time.monotonic() < deadline:
         time.sleep(0.1)
     assert origin.requests
-    process.send_signal(signal.SIGINT)
+    # As a terminal does: to the command and all that it has started.
+    os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert output == ""
@@ -296,3 +310,44 @@ def test_an_original_that_cannot_be_kept_is_named(urls, tmp_path, capsys, monkey
     assert run.main(options(urls, tmp_path / "out", "--original_dir", str(tmp_path / "originals"))) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "No space left on device" in line and "originals" in line
+
+
+def test_what_the_messages_advise_helps(origin, tmp_path, capsys):
+    urls = tmp_path / "urls.txt"
+    urls.write_text(origin.url("flaky/3/503/a.jpg") + "\n")
+    arguments = options(str(urls), tmp_path / "out")
+    assert run.main(arguments) == 1
+    assert "--overwrite tries again" in capsys.readouterr().err
+    assert run.main([*arguments, "--overwrite"]) == 0
+    assert read_json(tmp_path / "out")["counts"]["examples"] == 1
+
+
+def test_a_changed_list_is_begun_anew_if_asked_for(origin, tmp_path, capsys, monkeypatch):
+    urls = tmp_path / "urls.txt"
+    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(6)))
+    arguments = options(str(urls), tmp_path / "out", "--urls_per_commit", "2")
+    build = pipeline.build
+
+    def break_third(graph, config, commit, *others):
+        if commit.number == 2:
+            raise RuntimeError("the machine dies")
+        return build(graph, config, commit, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "build", break_third)
+        assert run.main(arguments) == 1
+    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(3, 8)))
+    assert run.main(arguments) == 2
+    assert "--overwrite starts anew" in capsys.readouterr().err
+    assert run.main([*arguments, "--overwrite"]) == 0
+    assert read_json(tmp_path / "out")["counts"]["examples"] == 5
+
+
+def test_many_commits_leave_nothing_open(origin, tmp_path):
+    urls = tmp_path / "urls.txt"
+    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(20)))
+    assert run.main(options(str(urls), tmp_path / "first")) == 0
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    assert run.main(options(str(urls), tmp_path / "out", "--urls_per_commit", "2")) == 0
+    after = len(os.listdir("/proc/self/fd")), threading.active_count()
+    assert after[0] <= before[0] + 3 and after[1] <= before[1] + 1

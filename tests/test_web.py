@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
+import os
 import re
 import socket
 import ssl
@@ -636,6 +638,19 @@ class TestGivingUpAHost:
 
         asyncio.run(run())
 
+    def test_not_for_a_moment_in_which_all_its_requests_fail(self, free_port):
+        async def run() -> list[EncodedImage | Failure]:
+            async with open_client(fetch_attempts=3) as client:
+                urls = [f"http://127.0.0.1:{free_port}/{number}.jpg" for number in range(5 * HOST_STRIKES)]
+                fetching = [asyncio.ensure_future(client.fetch(ImageRef("", url), asyncio.Semaphore(1000))) for url in urls]
+                await asyncio.sleep(0.1)
+                with contextlib.closing(Origin(port=free_port)):
+                    return await asyncio.gather(*fetching)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(web, "BACKOFF", 0.5)
+            assert {type(outcome) for outcome in asyncio.run(run())} == {EncodedImage}
+
     def test_not_for_what_it_answers(self, origin):
         urls = [origin.url(f"status/503/{number}.jpg") for number in range(2 * HOST_STRIKES)]
         urls += [origin.url(f"cut/{number}.jpg") for number in range(2 * HOST_STRIKES)]
@@ -694,3 +709,14 @@ def test_redirect_to_a_placeholder(origin, target):
     outcome = fetch_one(origin.url(f"redirect-to?url={quote(target)}"))
     assert tell(outcome) == ("placeholder", 1)
     assert isinstance(outcome, Failure) and target in outcome.detail
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
+    def fail(*_arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(addresses, "public_socket", fail)
+    monkeypatch.setattr(addresses, "is_public", lambda _address: True)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        fetch_one(origin.url("x.jpg"), allow_private_addresses=False)
