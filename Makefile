@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint clean
+.PHONY: run test lint soak bench-fetching clean
 
 run: .venv/ready  ## Make a small dataset on this machine, from photographs served on loopback
 	$(BIN)/python -m examples.sample_run
@@ -15,10 +15,21 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+soak: .venv/ready  ## A long run through everything that can go wrong
+	$(BIN)/python -m benchmarks.soak
+
+bench-fetching: .venv/ready .venv-img2dataset/ready  ## Fetching, beside img2dataset
+	$(BIN)/python -m benchmarks.fetching --img2dataset .venv-img2dataset/bin/python
+
+.venv-img2dataset/ready: Makefile
+	$(PYTHON) -m venv .venv-img2dataset
+	.venv-img2dataset/bin/pip install --quiet --disable-pip-version-check img2dataset==1.47.0
+	touch $@
+
 .venv/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv build data *.egg-info
+	rm -rf .venv .venv-img2dataset build data *.egg-info

@@ -83,15 +83,11 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
 
 
 def make_dataset_in_thread(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
-    """Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds.
-
-    Workers that are processes inherit that they do not hear Ctrl-C, which a terminal sends to all; this one ends them.
-    """
+    """Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds."""
     from beam_pipeline import outputs
     from beam_pipeline.commits import ListChangedError
 
     def work() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             make_dataset(config, beam_options, done, sha256)
         except ListChangedError:

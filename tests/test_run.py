@@ -176,10 +176,9 @@ def test_several_workers(urls, tmp_path, mode):
     assert "5 examples, 1 failures" in done.stdout
 
 
-@pytest.mark.parametrize("workers", ["", "--direct_num_workers 2 --direct_running_mode multi_processing"])
-def test_interrupt_ends_a_run_with_one_line(origin, tmp_path, workers):
+def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
     (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50)))
-    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600", *workers.split())
+    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600")
     process = subprocess.Popen(
         [sys.executable, "-m", "beam_pipeline.run", *arguments],
         cwd=ROOT,
