@@ -1,11 +1,13 @@
 r"""The whole graph, on one page.
 
-    ReadRefs -> DropDuplicates -> FetchImages -> DecodeImages -> ConvertToLab -> EmbedImages -> EncodeExamples -> WriteExamples
-         |            |               \___ failures ___\_________________________________________________/-> WriteFailures
-         \___________\___ counts _____________________________________________________________________________-> CloseBooks
+    ReadRefs -> DropDuplicates -> CheckUrls -> FetchImages -> CheckBodies -> DecodeImages
+        |             |               \____ failures \____________\_______________\_________> CountReasons, WriteFailures
+        |             |                                           \__ digests _______________> CountBodies
+        |             |             ConvertToLab -> EmbedImages -> Encode..Examples -> Write..Examples
+        \__ counts ___\______________________________________________________________________> CloseBooks
 
 No pixel is shuffled: DropDuplicates groups the list while it is names and URLs, which spreads the work and mixes the hosts,
-and everything after it is one fused stage.
+and everything after it is one fused stage, of which only file names, reasons and sha256 are combined.
 """
 
 from __future__ import annotations

@@ -54,6 +54,31 @@ def beam_pipeline(encoding: str) -> Callable[[Path, Path], list[str]]:
     return command
 
 
+def fetching_alone(urls: Path, output: Path) -> list[str]:
+    program = f"from benchmarks.fetching import fetch_all; fetch_all({str(urls)!r}, {str(output)!r})"
+    return [sys.executable, "-c", program]
+
+
+def fetch_all(urls: str, output: str) -> None:
+    """Fetches a list with what a worker process fetches with, and notes how many images came."""
+    import asyncio
+    import collections
+
+    from beam_pipeline import sources
+    from beam_pipeline.config import Config
+    from beam_pipeline.elements import EncodedImage
+    from beam_pipeline.fetch import Fetcher
+
+    options = {"fetch_concurrency": IN_FLIGHT, "host_concurrency": IN_FLIGHT, "allow_private_addresses": True}
+    config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
+    fetcher, room = Fetcher(config), asyncio.Semaphore(10**9)
+    futures = [fetcher.submit(ref, room) for ref in sources.read_refs(config, collections.Counter())]
+    Path(output).mkdir()
+    came = sum(isinstance(future.result(), EncodedImage) for future in futures)
+    (Path(output) / "dataset.json").write_text(json.dumps({"counts": {"examples": came}}))
+    fetcher.close()
+
+
 def img2dataset(python: str) -> Callable[[Path, Path], list[str]]:
     def command(urls: Path, output: Path) -> list[str]:
         options = (
@@ -101,7 +126,9 @@ def main() -> None:
     parser.add_argument("--img2dataset", required=True, help="the python of an environment that has img2dataset")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    rows = {
+    rows: dict[str, tuple[Callable[[Path, Path], list[str]], float]] = {
+        "beam_pipeline, fetching alone": (fetching_alone, DELAY),
+        "beam_pipeline, fetching alone, answers at once": (fetching_alone, 0.0),
         "beam_pipeline, rgb_png": (beam_pipeline("rgb_png"), DELAY),
         "beam_pipeline, rgb_png, answers at once": (beam_pipeline("rgb_png"), 0.0),
         "beam_pipeline, lab_float32": (beam_pipeline("lab_float32"), DELAY),

@@ -71,7 +71,7 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
         )
         try:
             # The first second or two is spent on imports; after enough kills the run may end.
-            process.communicate(timeout=rng.uniform(2, 6) if killed < KILLS else None)
+            process.communicate(timeout=rng.uniform(1.5, 4) if killed < KILLS else None)
             assert process.returncode == 0
             break
         except subprocess.TimeoutExpired:
