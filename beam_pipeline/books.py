@@ -41,6 +41,7 @@ class Books:
       is_last: No more of the list is left.
       list_digest: Of the list up to here, so that another list is not taken for its rest.
       options: Those that shape the dataset.
+      checkpoint_sha256: Of the files of the checkpoint.
     """
 
     counts: dict[str, int]
@@ -50,6 +51,7 @@ class Books:
     is_last: bool
     list_digest: str
     options: dict[str, Any]
+    checkpoint_sha256: str | None
 
     @property
     def shards(self) -> list[Shard]:
@@ -93,7 +95,8 @@ def close_commit(
       BooksError: they do not balance; or as `finish`.
     """
     options = config.dataset_options()
-    books = Books(dict(counts), _sorted(train), _sorted(validation), _sorted(failures), is_last, list_digest, options)
+    shards = _sorted(train), _sorted(validation), _sorted(failures)
+    books = Books(dict(counts), *shards, is_last, list_digest, options, checkpoint_sha256)
     books.balance()
     path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}")
     repeats.write(path + _BODIES, bodies)
@@ -103,11 +106,13 @@ def close_commit(
 
 
 def read_commits(folder: str) -> list[Books]:
-    """The records of the commits that are whole, in order."""
+    """The records of the commits that are whole, in order. Raises ValueError if one is missing or broken."""
     if not FileSystems.exists(folder):
         return []
-    paths = [path for path in files.list_folder(folder, f"{COMMIT_PREFIX}*{_RECORD}") if not path.endswith(_BODIES)]
+    paths = [path for path in files.list_folder(folder, f"{COMMIT_PREFIX}[0-9]*{_RECORD}") if not path.endswith(_BODIES)]
     paths.sort(key=lambda path: (len(path), path))
+    if [files.base_name(path) for path in paths] != [f"{COMMIT_PREFIX}{number:05}{_RECORD}" for number in range(len(paths))]:
+        raise ValueError("the record of a commit is missing")
     commits = []
     for record in (json.loads(files.read_bytes(path)) for path in paths):
         for kind in ("train", "validation", "failures"):
@@ -133,10 +138,10 @@ def finish(config: Config, checkpoint_sha256: str | None) -> None:
             f"{totals['failures']} images failed and {totals['examples']} did not, which is more than --max_failed_fraction "
             f"{config.max_failed_fraction:g} allows: {reasons}; a higher one accepts it, --overwrite tries again"
         )
-    repeated = repeats.most_repeated(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}*{_BODIES}")))
+    repeated = repeats.most_repeated(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_BODIES}")))
     description = describe(config, checkpoint_sha256, books, repeated)
     files.write_bytes(FileSystems.join(config.output, DESCRIPTION), json.dumps(description, indent=1).encode())
-    FileSystems.delete(list(files.list_folder(config.output, f"{COMMIT_PREFIX}*")))
+    FileSystems.delete(list(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*")))
 
 
 def add_up(commits: Sequence[Books]) -> Books:
@@ -148,7 +153,7 @@ def add_up(commits: Sequence[Books]) -> Books:
         _sorted(shard for commit in commits for shard in getattr(commit, kind)) for kind in ("train", "validation", "failures")
     )
     last = commits[-1]
-    return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options)
+    return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.checkpoint_sha256)
 
 
 def describe(config: Config, checkpoint_sha256: str | None, books: Books, repeated: Iterable[Repeat] = ()) -> dict[str, Any]:

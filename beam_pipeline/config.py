@@ -24,6 +24,8 @@ DISALLOWING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"}
 PLACEHOLDER_URL = r"https?://[^/]*/(.*/)?photo_unavailable[^/]*|https?://i\.imgur\.com/removed\.png.*"
 # Bodies that stood behind so many URLs are told in dataset.json, the most frequent ones first.
 REPEATED, REPEATED_TOLD = 3, 100
+# Failures closer together are one fault: of a moment, or of all requests in flight.
+STRIKE_SPACING = 5.0  # seconds
 HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a host is given up
 
 # Images in one commit of a run on this machine, if the user gives no number.

@@ -26,7 +26,7 @@ from PIL import Image
 from beam_pipeline import files
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.web import WebClient
+from beam_pipeline.web import MOST_WEIGHT, WebClient, weigh
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
 
@@ -66,8 +66,9 @@ class Fetcher:
         coroutine = _fetch(self._config, self._web, self._slots, ref, room)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def release(self, room: asyncio.Semaphore) -> None:
-        self._loop.call_soon_threadsafe(room.release)
+    def release(self, image: EncodedImage, room: asyncio.Semaphore) -> None:
+        for _ in range(weigh(image.data)):
+            self._loop.call_soon_threadsafe(room.release)
 
 
 _fetchers: weakref.WeakValueDictionary[Config, Fetcher] = weakref.WeakValueDictionary()
@@ -91,7 +92,7 @@ async def _fetch(
         async with slots:
             kept = await asyncio.to_thread(_read_from_disk, config, ref)
             if isinstance(kept, EncodedImage):
-                await room.acquire()
+                await web.take(room, kept.data)
         if kept:
             return kept
     outcome = await web.fetch(ref, room)
@@ -142,7 +143,9 @@ def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
 
 def _read_kept(config: Config, ref: ImageRef) -> EncodedImage | None:
     """What an earlier run kept of an image: resized to the size that is asked for now, or else as it was downloaded."""
-    for folder in filter(None, (config.resized_dir, config.original_dir)):
+    # A digest is of the body, not of what was made of it.
+    resized_dir = None if config.exclude_sha256 else config.resized_dir
+    for folder in filter(None, (resized_dir, config.original_dir)):
         path = FileSystems.join(folder, ref.name)
         if FileSystems.exists(path):
             data = files.read_bytes(path)
@@ -179,7 +182,7 @@ class FetchImages(beam.DoFn):
         self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._under_way: set[Fetched] = set()
         # Of each bundle its own, so that one that is broken off leaves nothing taken.
-        self._room = asyncio.Semaphore(2 * self._config.fetch_concurrency)
+        self._room = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MOST_WEIGHT))
 
     def process(self, ref: ImageRef) -> Iterator[EncodedImage | TaggedOutput]:
         future = self._fetcher.submit(ref, self._room)
@@ -207,7 +210,7 @@ class FetchImages(beam.DoFn):
         outcome = future.result()
         if isinstance(outcome, Failure):
             return TaggedOutput("failures", outcome)
-        self._fetcher.release(self._room)
+        self._fetcher.release(outcome, self._room)
         self._fetched.inc()
         self._bytes.inc(len(outcome.data))
         return outcome

@@ -13,6 +13,10 @@ from beam_pipeline import profiles
 # decode has a limit of its own, which a user may set higher.
 Image.MAX_IMAGE_PIXELS = None
 
+# Progressive JPEGs have ten or so; files have a comment or two, and a profile.
+MOST_SCANS, MOST_EXTENSIONS = 500, 1 << 20
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # of TIFF 6.0, section 15
+
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
 # Images that are none of the six, told from what is no image at all: (offset, bytes there, name).
@@ -61,9 +65,11 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _check_headers(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
+                _check_work(image, max_pixels)
                 image.load()
                 _scale_transparent_color(image, data)
                 return np.asarray(make_square(_to_srgb(_orient(image)), size, resize))
@@ -76,6 +82,32 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
             is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
             reason = "truncated" if is_cut else "corrupt"
             raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+
+
+def _check_headers(data: bytes) -> None:
+    """Raises DecodeError for a file that would keep a decoder busy for minutes with next to nothing."""
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise DecodeError("corrupt", f"more than {MOST_SCANS} scans")
+    if data.startswith(b"GIF8"):
+        place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
+        while data[place : place + 1] == b"!":  # an extension: its label, then blocks up to an empty one
+            place += 2
+            while place < len(data) and data[place]:
+                place += 1 + data[place]
+                if place > MOST_EXTENSIONS:
+                    raise DecodeError("corrupt", f"more than {MOST_EXTENSIONS} bytes before the first image")
+            place += 1
+
+
+def _check_work(image: Image.Image, max_pixels: int) -> None:
+    """Raises DecodeError for an image whose tiles or strips hold more pixels than it has."""
+    tags = getattr(image, "tag_v2", {})
+    width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
+        raise DecodeError("too_many_pixels", f"tiles of {width}x{length} pixels, {max_pixels} are allowed")
+    area = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in getattr(image, "tile", ()))
+    if area > image.width * image.height * len(image.getbands()):
+        raise DecodeError("corrupt", "tiles that lie on one another")
 
 
 def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:

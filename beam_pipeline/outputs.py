@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline import books, files
+from beam_pipeline import books, files, sources
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
 
 _SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
-_UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{books.COMMIT_PREFIX}*.tmp")
+_UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{books.COMMIT_PREFIX}[0-9]*.tmp")
 
 
 class Found(NamedTuple):
@@ -47,6 +47,8 @@ def check(config: Config) -> Found:
         finished, commits = books.read_description(config.output), books.read_commits(config.output)
         made_with = finished["options"] if finished else commits[-1].options if commits else {}
     except (ValueError, TypeError, LookupError) as error:
+        if config.overwrite:
+            return Found(None, [])
         raise UsageError(f"--output {config.output} holds a broken {books.DESCRIPTION} or commit: {error}; remove it") from error
     if config.overwrite and (finished or (commits and commits[-1].is_last)):
         return Found(None, [])
@@ -64,10 +66,13 @@ def check(config: Config) -> Found:
 
 
 def _check_input_is_elsewhere(config: Config) -> None:
-    folder, pattern = FileSystems.split(config.input or "")
-    inside = "://" not in config.output and Path(folder).absolute() == Path(config.output).absolute()
-    if inside and any(fnmatch.fnmatch(pattern, shard) or fnmatch.fnmatch(shard, pattern) for shard in _SHARDS):
-        raise UsageError(f"--input {config.input} is part of what --output {config.output} would replace; choose another --output")
+    for path in sources.list_files(config):
+        folder, name = FileSystems.split(path)
+        inside = FileSystems.join(folder, "") == FileSystems.join(config.output, "")
+        if "://" not in path + config.output:
+            inside = Path(folder).resolve() == Path(config.output).resolve()
+        if inside and any(fnmatch.fnmatch(name, shard) for shard in _SHARDS):
+            raise UsageError(f"--input {path} is part of what --output {config.output} would replace; choose another --output")
 
 
 def _check_local_folder(folder: Path) -> None:
@@ -88,18 +93,20 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
     try:
-        records = () if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}*")
+        records = () if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}[0-9]*")
         clear(config.output, (*records, *_SHARDS, *_UNFINISHED), keep)
         for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
             if not FileSystems.exists(folder):
                 FileSystems.mkdirs(folder)
+        for folder in filter(None, (config.original_dir, config.resized_dir)):
+            clear(folder, ("*.jpeg.*.tmp",))
     except (OSError, BeamIOError) as error:
         raise UsageError(f"--output {config.output} cannot be used: {error}") from error
 
 
 def clear_leftovers(folder: str) -> None:
     """Removes what a run that was stopped at its very end left beside a whole dataset."""
-    clear(folder, (f"{books.COMMIT_PREFIX}*", *_UNFINISHED))
+    clear(folder, (f"{books.COMMIT_PREFIX}[0-9]*", *_UNFINISHED))
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:

@@ -63,6 +63,8 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     if config.exclude_sha256:
         sources.read_digests(config.exclude_sha256)
     sha256 = checkpoints.verify(config.checkpoint) if config.has_network else None
+    if found.commits and found.commits[-1].checkpoint_sha256 != sha256:
+        raise UsageError(f"--checkpoint {config.checkpoint} has changed since the run was begun; --output needs another folder")
     outputs.prepare(config, found.commits)
     if found.commits:
         print(f"going on after {len(found.commits):,} whole commits in {config.output}")
@@ -123,7 +125,7 @@ def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[B
             threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
         for commit in commits.plan(config, size, done) if size else [commits.WHOLE_LIST]:
             graph = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
-            pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local else None)
+            pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local and sys.stderr.isatty() else None)
             graph.run().wait_until_finish()
             # A graph that has run is a knot of references, whose files and memory the next one needs.
             del graph

@@ -138,12 +138,17 @@ def _lines(config: Config) -> Iterator[bytes | str]:
         yield from _match("--images", config.images)
         return
     assert config.input is not None
-    for path in [config.input] if _is_url(config.input) else _match("--input", config.input):
+    for path in list_files(config) or [config.input]:
         try:
             with contextlib.ExitStack() as stack:
                 yield from _unpack(stack.enter_context(_open(path)), path, stack)
         except _READ_ERRORS as error:
             raise UsageError(f"--input {path} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def list_files(config: Config) -> list[str]:
+    """The files of `--input`, none where that is a URL. Raises UsageError if there are none."""
+    return [] if config.input is None or _is_url(config.input) else _match("--input", config.input)
 
 
 def _match(option: str, pattern: str) -> list[str]:

@@ -19,7 +19,16 @@ import yarl
 from aiohttp.abc import AbstractResolver
 
 from beam_pipeline import addresses
-from beam_pipeline.config import BACKOFF, DISALLOWING, HOST_STRIKES, MAX_REDIRECTS, PLACEHOLDER_URL, RETRY_DEADLINE, Config
+from beam_pipeline.config import (
+    BACKOFF,
+    DISALLOWING,
+    HOST_STRIKES,
+    MAX_REDIRECTS,
+    PLACEHOLDER_URL,
+    RETRY_DEADLINE,
+    STRIKE_SPACING,
+    Config,
+)
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -28,6 +37,9 @@ _PASSING_STATUSES = (429, 500, 502, 503, 504)
 
 # Too many open files, no memory: no image's fault, and no host's.
 _FAULTS_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+MOST_WEIGHT = 32
 
 
 class FetchError(Exception):
@@ -75,7 +87,7 @@ class WebClient:
         slots: Held while a request is in flight.
         resolver: Answers for host names; the system's name servers by default, asked without threads, which no deadline ends.
         """
-        self._config, self._slots = config, slots
+        self._config, self._slots, self._taking = config, slots, asyncio.Lock()
         self._hosts: dict[tuple[str | None, int | None], _Host] = collections.defaultdict(
             lambda: _Host(asyncio.Semaphore(config.host_concurrency))
         )
@@ -97,7 +109,8 @@ class WebClient:
 
         Args:
           ref: The image.
-          room: Acquired for an image that was fetched, before its slot is given back: who deals with it releases it.
+          room: Acquired as often as `weigh` tells for an image that was fetched, before its slot is given back: who deals with
+            it releases it.
         """
         visit = _Visit([addresses.canonical_url(yarl.URL(ref.url))])
         while True:
@@ -123,10 +136,16 @@ class WebClient:
                 visit.attempts += len(visit.route) == 1
                 answer = await self._ask(visit.route, host, left)
                 if isinstance(answer, bytes):
-                    await room.acquire()
+                    await self.take(room, answer)
                     return answer
             left -= time.monotonic() - began
             visit.route.append(answer)
+
+    async def take(self, room: asyncio.Semaphore, data: bytes) -> None:
+        """Waits for room for a body. One does at a time, or several could each wait for what the others hold."""
+        async with self._taking:
+            for _ in range(weigh(data)):
+                await room.acquire()
 
     @contextlib.asynccontextmanager
     async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
@@ -187,6 +206,8 @@ class WebClient:
         detail = str(cause) or type(cause).__name__
         if isinstance(cause, addresses.BlockedAddressError):
             return FetchError("blocked_address", detail)
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return FetchError("timeout", f"no connection within {self._config.fetch_timeout / 2:g} s", passes=True)
         if isinstance(error, TimeoutError):
             return FetchError("timeout", f"not done within {self._config.fetch_timeout:g} s", passes=True)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -200,9 +221,14 @@ class WebClient:
         return FetchError("connection_lost", detail, passes=True)
 
 
+def weigh(data: bytes) -> int:
+    """How many of the images that may wait to be dealt with a body counts for: one for each MiB."""
+    return min(1 + (len(data) >> 20), MOST_WEIGHT)
+
+
 def _strike(host: _Host, failure: FetchError, began: float) -> None:
-    """Counts a failure against a host; those under way at the same time are one, as a moment's fault fails them all."""
-    if began < host.struck:
+    """Counts a failure against a host."""
+    if began < host.struck + STRIKE_SPACING:
         return
     host.strikes, host.struck = host.strikes + 1, time.monotonic()
     if host.strikes >= HOST_STRIKES:

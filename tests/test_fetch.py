@@ -27,6 +27,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetch import Fetcher, FetchImages, read_file
 from beam_pipeline.records import encode_png
+from beam_pipeline.web import MOST_WEIGHT
 
 PATIENCE = 10  # seconds after which something hangs
 
@@ -295,18 +296,18 @@ class TestBundles:
     def test_hold_no_more_than_there_is_room_for(self, origin):
         images = copy(FetchImages(make_config(fetch_concurrency=2)))
         images.start_bundle()
-        first, *others = numbered(origin, 31)
+        first, *others = numbered(origin, 80)
         outcomes = outcomes_of(images.process(first))
         # What has come is handed on only when the next image is asked for, as when a network is busy with the first.
         for ref in others:
             future = images._fetcher.submit(ref, images._room)
             images._under_way.add(future)
             future.add_done_callback(images._done.put)
-        assert wait_until(lambda: len(origin.requests) >= 5)
+        assert wait_until(lambda: len(origin.requests) >= MOST_WEIGHT)
         time.sleep(0.2)
-        assert len(origin.requests) <= 1 + 2 * 2 + 2
+        assert len(origin.requests) <= 1 + MOST_WEIGHT + 2
         outcomes += in_time(outcomes_of, images.finish_bundle())
-        assert len(outcomes) == len(origin.requests) == 31
+        assert len(outcomes) == len(origin.requests) == 80
 
     def test_that_are_broken_off_leave_their_room_to_the_next(self, origin):
         images = FetchImages(make_config(fetch_concurrency=2))
@@ -380,8 +381,10 @@ class TestFetcher:
         assert wait_until(lambda: sum(future.done() for future in futures) == 3)
         time.sleep(0.1)
         assert sum(future.done() for future in futures) == 3
+        first = futures[0].result()
+        assert isinstance(first, EncodedImage)
         for _ in range(7):
-            fetcher.release(room)
+            fetcher.release(first, room)
         assert {type(future.result(PATIENCE)) for future in futures} == {EncodedImage}
 
     def test_breaks_off_what_is_under_way(self, origin):

@@ -642,3 +642,48 @@ def test_no_warning_is_given_for_a_file_that_is_whole(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(data, 9, "pad", MAX_PIXELS).shape == (9, 9, 3)
+
+
+def make_gif_with_comments(length: int) -> bytes:
+    comment = b"!\xfe" + b"\x01x" * length + b"\0"
+    gif = encode(Image.new("L", (8, 8)), "GIF")
+    first = gif.index(b",")
+    return gif[:first] + comment + gif[first:]
+
+
+def make_tiff(width: int, height: int, *tags: tuple[int, list[int]]) -> bytes:
+    """A TIFF whose header says what it likes: grey, 8 bits, and tags of 32-bit numbers."""
+    fields = dict([(256, [width]), (257, [height]), (258, [8]), (259, [1]), (262, [1]), (277, [1]), *tags])
+    offset = 8 + 2 + 12 * len(fields) + 4
+    entries, behind = b"", b""
+    for tag, values in sorted(fields.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            packed, behind = struct.pack("<I", offset + len(behind)), behind + packed
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + behind
+
+
+def make_scans(count: int) -> bytes:
+    jpeg = encode(photo(), "JPEG", progressive=True)
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:-2] + jpeg[last:-2] * count + jpeg[-2:]
+
+
+# Each of them would keep a decoder busy for minutes, or fill gigabytes, if only its pixels were counted.
+BUSY = {
+    "GIF of comments": make_gif_with_comments(2_000_000),
+    "JPEG of scans": make_scans(2000),
+    "TIFF of strips on one another": make_tiff(1000, 900, (278, [899]), (273, [8] * 300), (279, [899_000] * 300)),
+    "TIFF of one tile": make_tiff(8, 8, (322, [40_000]), (323, [40_000]), (324, [8]), (325, [100])),
+}
+
+
+@pytest.mark.parametrize("data", BUSY.values(), ids=BUSY.keys())
+def test_a_file_that_keeps_a_decoder_busy_is_refused(data):
+    assert reason_of(data) in ("corrupt", "too_many_pixels")
+
+
+def test_comments_and_scans_of_usual_files_are_fine():
+    assert decode(make_gif_with_comments(1000), 8, "pad", MAX_PIXELS).shape == (8, 8, 3)
+    assert decode(make_scans(3), 8, "pad", MAX_PIXELS).shape == (8, 8, 3)

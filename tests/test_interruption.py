@@ -20,6 +20,7 @@ KILLS = 4
 
 def options(urls: Path, output: Path, *others: str) -> list[str]:
     fixed = "--checkpoint none --image_size 24 --encoding lab_uint8 --validation_fraction 0.3 --examples_per_shard 7"
+    fixed += f" --original_dir {output}-originals --resized_dir {output}-resized"
     fixed += " --urls_per_commit 40 --fetch_attempts 1 --allow_private_addresses"
     return ["--input", str(urls), "--output", str(output), *fixed.split(), *others]
 
@@ -49,7 +50,9 @@ def contents(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[str], dic
         for record in records:
             url = tf.train.Example.FromString(record).features.feature["image_url"].bytes_list.value[0].decode()
             examples.append((url, file["split"], record))
-    failures = [line for file in description["failure_files"] for line in (folder / file["name"]).read_text().splitlines()]
+    lines = [line for file in description["failure_files"] for line in (folder / file["name"]).read_text().splitlines()]
+    # Of an original that was kept, no try is made.
+    failures = [json.dumps({**json.loads(line), "attempts": 0, "final_url": ""}) for line in lines]
     return sorted(examples), sorted(failures), description["counts"]
 
 
@@ -80,6 +83,9 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
             killed += 1
     assert killed, "the run ended before it could be killed"
     assert contents(tmp_path / "killed") == whole
+    for kept in ("originals", "resized"):
+        files = [{path.name: path.read_bytes() for path in (tmp_path / f"{run}-{kept}").iterdir()} for run in ("whole", "killed")]
+        assert files[0] == files[1]
 
 
 def test_a_commit_that_was_whole_is_not_made_again(origin, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "report.html", "failure
 
 
 def make_config(folder, **options) -> Config:
-    return Config(**{"input": "urls.txt", "output": str(folder), "checkpoint": "none", **options})
+    return Config(**{"input": "http://127.0.0.1/urls.txt", "output": str(folder), "checkpoint": "none", **options})
 
 
 def close_commit(config, number=0, is_last=False):
@@ -115,7 +115,34 @@ def test_a_list_that_would_be_replaced_is_refused(tmp_path, pattern):
         outputs.check(make_config(tmp_path, input=str(tmp_path / pattern), overwrite=True))
 
 
+def test_a_list_that_would_be_replaced_is_found_behind_a_glob(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "failures-00000-of-00001.jsonl").write_text("{}")
+    for pattern in ("*/failures-*.jsonl", "../*/out/fail*", "out/../out/failures-*"):
+        with pytest.raises(UsageError, match="choose another --output"):
+            outputs.check(make_config(tmp_path / "out", input=str(tmp_path / pattern), overwrite=True))
+
+
+def test_a_missing_commit_is_noticed(tmp_path):
+    config = make_config(tmp_path)
+    for number in range(3):
+        close_commit(config, number)
+    (tmp_path / "commit-00001.json").unlink()
+    with pytest.raises(UsageError, match="the record of a commit is missing"):
+        outputs.check(config)
+    assert outputs.check(make_config(tmp_path, overwrite=True)) == (None, [])
+
+
+def test_what_a_kill_left_of_originals_is_removed(tmp_path):
+    (tmp_path / "originals").mkdir()
+    for name in ("0123.jpeg", "0123.jpeg.4567.tmp", "notes.tmp"):
+        (tmp_path / "originals" / name).write_text(name)
+    outputs.prepare(make_config(tmp_path / "out", original_dir=str(tmp_path / "originals")), [])
+    assert names(tmp_path / "originals") == ["0123.jpeg", "notes.tmp"]
+
+
 def test_a_list_beside_the_dataset_is_fine(tmp_path):
+    (tmp_path / "urls.txt").write_text("http://a")
     assert outputs.check(make_config(tmp_path, input=str(tmp_path / "urls.txt"))) == (None, [])
 
 

@@ -281,20 +281,25 @@ def test_too_many_failures_are_no_dataset(urls, tmp_path, capsys, origin):
 
 def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
     """A limit on the size of files stands for the full disk: the same error, from the same call."""
-    (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'good/{number}.jpg')}\n" for number in range(60)))
+    lines = [f"{origin.url(f'good/{number}.jpg')}\n" for number in range(30)]
+    (tmp_path / "urls.txt").write_text("".join(lines))
     arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", "20", "--image_size", "64")
-    first = command(*arguments, "--count", "20")
-    assert first.returncode == 0
-    size = read_json(tmp_path / "out")["files"][0]["bytes"]
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, resource.RLIM_INFINITY))  # noqa: E731
-    full = command(*arguments, "--overwrite", preexec_fn=limit)
+    # A first commit of few images is within the limit; the second, of more, is not.
+    first = "".join([*lines[:2], *[origin.url(f"status/404/{number}\n") for number in range(18)], *lines[2:]])
+    (tmp_path / "urls.txt").write_text(first)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))  # noqa: E731
+    full = command(*arguments, preexec_fn=limit)
     assert full.returncode == 1
     [line] = full.stderr.splitlines()
     assert "File too large" in line and str(tmp_path / "out") in line
+    [shard] = (tmp_path / "out").glob("lab_images-*")
+    assert shard.name.startswith("lab_images-00000-") and (tmp_path / "out" / "commit-00000.json").exists()
+    written = shard.stat().st_mtime_ns
 
-    second = command(*arguments, "--overwrite")
+    second = command(*arguments)
     assert second.returncode == 0
-    assert read_json(tmp_path / "out")["counts"]["examples"] == 60
+    assert read_json(tmp_path / "out")["counts"]["examples"] == 30
+    assert shard.stat().st_mtime_ns == written
 
 
 def test_an_original_that_cannot_be_kept_is_named(urls, tmp_path, capsys, monkeypatch):

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from origin import Origin, image, peak
 
 from beam_pipeline import addresses, web
-from beam_pipeline.config import HOST_STRIKES, MAX_REDIRECTS, Config
+from beam_pipeline.config import HOST_STRIKES, MAX_REDIRECTS, STRIKE_SPACING, Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.web import WebClient
 
@@ -603,6 +603,10 @@ class TestLimits:
 
 
 class TestGivingUpAHost:
+    @pytest.fixture(autouse=True)
+    def no_spacing(self, monkeypatch):
+        monkeypatch.setattr(web, "STRIKE_SPACING", 0)
+
     def test_whose_name_is_not_found(self):
         urls = [f"http://nowhere.test/{number}.jpg" for number in range(HOST_STRIKES + 4)]
         outcomes = fetch_all(urls, names := Names(), host_concurrency=1, fetch_attempts=1)
@@ -641,7 +645,7 @@ class TestGivingUpAHost:
     def test_not_for_a_moment_in_which_all_its_requests_fail(self, free_port):
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(fetch_attempts=3) as client:
-                urls = [f"http://127.0.0.1:{free_port}/{number}.jpg" for number in range(5 * HOST_STRIKES)]
+                urls = [f"http://127.0.0.1:{free_port}/{number}.jpg" for number in range(1000)]
                 fetching = [asyncio.ensure_future(client.fetch(ImageRef("", url), asyncio.Semaphore(1000))) for url in urls]
                 await asyncio.sleep(0.1)
                 with contextlib.closing(Origin(port=free_port)):
@@ -649,6 +653,7 @@ class TestGivingUpAHost:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(web, "BACKOFF", 0.5)
+            patch.setattr(web, "STRIKE_SPACING", STRIKE_SPACING)
             assert {type(outcome) for outcome in asyncio.run(run())} == {EncodedImage}
 
     def test_not_for_what_it_answers(self, origin):
@@ -720,3 +725,21 @@ def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
     monkeypatch.setattr(addresses, "is_public", lambda _address: True)
     with pytest.raises(OSError, match=os.strerror(number)):
         fetch_one(origin.url("x.jpg"), allow_private_addresses=False)
+
+
+def test_large_bodies_count_for_more_and_never_wait_for_one_another():
+    assert [web.weigh(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [1, 1, 2, 6]
+    assert web.weigh(bytes(100 * 2**20)) == web.MOST_WEIGHT
+
+    async def run() -> None:
+        async with open_client() as client:
+            room = asyncio.Semaphore(web.MOST_WEIGHT)
+            large = bytes(20 * 2**20)
+            first, second = (asyncio.ensure_future(client.take(room, large)) for _ in range(2))
+            await asyncio.wait([first, second], timeout=0.1)
+            assert first.done() and not second.done()
+            for _ in range(web.weigh(large)):
+                room.release()
+            await asyncio.wait_for(second, 5)
+
+    asyncio.run(run())
