@@ -32,7 +32,7 @@ from beam_pipeline.config import (
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PASSING_STATUSES = (429, 500, 502, 503, 504)
+_PASSING_STATUSES = (429, *range(500, 600))
 
 
 # Too many open files, no memory: no image's fault, and no host's.
