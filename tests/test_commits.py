@@ -91,3 +91,11 @@ def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
     assert commit.refs is not None
     assert [ref.name for ref in commit.refs] == sorted(ref.name for ref in commit.refs)
     assert all(int(first.id) + 50 == int(second.id) for first, second in zip(commit.refs[::2], commit.refs[1::2], strict=True))
+
+
+def test_duplicates_of_commits_before_an_interruption_are_dropped_too(tmp_path):
+    config = make_config(tmp_path, ["1 http://a", "2 http://b", "3 http://a", "4 http://c"])
+    first, second = commits.plan(config, 2, [])
+    [resumed] = commits.plan(config, 2, [done(first)])
+    assert urls(resumed) == urls(second) == ["http://c"]
+    assert resumed.counts == second.counts == {"lines": 2, "ignored": 0, "duplicates": 1}
