@@ -6,11 +6,9 @@ import os
 import random
 from typing import Any
 
-import numpy as np
 from apache_beam.io.filesystems import FileSystems
-from skimage import color
 
-from beam_pipeline import books, quiet
+from beam_pipeline import books, color, quiet
 
 with quiet.silent_imports():
     import tensorflow as tf
@@ -104,10 +102,7 @@ def rgb_to_lab(pixels: tf.Tensor) -> tf.Tensor:
 
     IEC 61966-2-1 to linear RGB, its primaries to XYZ, and CIE 15 to L*a*b*, with scikit-image's constants.
     """
-    encoded = tf.range(256, dtype=tf.float32) / 255
-    linear = tf.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
-    to_xyz = color.rgb2xyz(np.eye(3)) / color.xyz_tristimulus_values(illuminant="D65", observer="2")
-    xyz = tf.tensordot(tf.gather(linear, tf.cast(pixels, tf.int32)), to_xyz.astype(np.float32), 1)
+    xyz = tf.tensordot(tf.gather(color.LINEAR, tf.cast(pixels, tf.int32)), color.TO_XYZ, 1)
     f = tf.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = tf.unstack(f, axis=-1)
     return tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)

@@ -36,6 +36,10 @@ class EncodedImage:
     attempts: int
     final_url: str
 
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RgbImage:
@@ -44,12 +48,20 @@ class RgbImage:
     ref: ImageRef
     pixels: np.ndarray
 
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabImage(RgbImage):
     """The same image in CIE L*a*b* as well: `lab` float32 (S, S, 3), L* in 0..100, a* and b* in about -87..99 and -108..95."""
 
     lab: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes + self.lab.nbytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +74,10 @@ class EmbeddedImage:
     @property
     def ref(self) -> ImageRef:
         return self.image.ref
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes
 
 
 @dataclasses.dataclass(frozen=True)

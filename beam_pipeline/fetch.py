@@ -1,6 +1,6 @@
 """ImageRef -> EncodedImage, with many images on their way at a time in each worker process.
 
-Requests run in an event loop of their own while the worker's thread decodes and embeds what has come: `FetchImages`
+Requests run in an event loop of their own while the worker's thread embeds and writes what has come: `FetchImages`
 hands on what is ready, and waits only when nothing is, or at the end of a bundle.
 """
 
@@ -20,12 +20,12 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
-from apache_beam.transforms.window import GlobalWindows
 from PIL import Image
 
 from beam_pipeline import files
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
+from beam_pipeline.threads import windowed
 from beam_pipeline.web import MOST_WEIGHT, WebClient, weigh
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
@@ -193,11 +193,7 @@ class FetchImages(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
-            outcome = self._next()
-            if isinstance(outcome, TaggedOutput):
-                yield TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
-            else:
-                yield GlobalWindows.windowed_value(outcome)
+            yield windowed(self._next())
 
     def teardown(self) -> None:
         """Forgets what a bundle that was broken off has under way."""

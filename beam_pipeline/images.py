@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -12,6 +16,13 @@ from beam_pipeline import profiles
 
 # decode has a limit of its own, which a user may set higher.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of odd metadata.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes some 24 bytes.
+_MOST_PIXELS = 64_000_000
+_decoding = collections.Counter[str]()
+_decoded = threading.Condition()
 
 # Progressive JPEGs have ten or so; files have a comment or two, and a profile.
 MOST_SCANS, MOST_EXTENSIONS = 500, 1 << 20
@@ -61,27 +72,40 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
     Raises:
       DecodeError: the bytes give no image.
     """
-    # Pillow warns of odd metadata and of sizes that are checked here.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            _check_headers(data)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
-                _check_work(image, max_pixels)
+    try:
+        _check_headers(data)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
+            _check_work(image, max_pixels)
+            with _room_for(pixels):
                 image.load()
                 _scale_transparent_color(image, data)
                 return np.asarray(make_square(_to_srgb(_orient(image)), size, resize))
-        except DecodeError:
-            raise
-        except UnidentifiedImageError:
-            raise _explain_unidentified(data) from None
-        # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
-        except Exception as error:
-            is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
-            reason = "truncated" if is_cut else "corrupt"
-            raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+    except DecodeError:
+        raise
+    except UnidentifiedImageError:
+        raise _explain_unidentified(data) from None
+    # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
+    except Exception as error:
+        is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
+        reason = "truncated" if is_cut else "corrupt"
+        raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+
+
+@contextlib.contextmanager
+def _room_for(pixels: int) -> Iterator[None]:
+    """Waits until an image may be decoded beside those of other threads."""
+    with _decoded:
+        _decoded.wait_for(lambda: not _decoding["pixels"] or _decoding["pixels"] + pixels <= _MOST_PIXELS)
+        _decoding["pixels"] += pixels
+    try:
+        yield
+    finally:
+        with _decoded:
+            _decoding["pixels"] -= pixels
+            _decoded.notify_all()
 
 
 def _check_headers(data: bytes) -> None:
@@ -158,7 +182,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scale_transparent_color(image: Image.Image, data: bytes) -> None:

@@ -18,6 +18,7 @@ with quiet.silent_imports():
     import tensorflow as tf
 
 INPUT_SIZE = 299
+_FIRST_BATCH = 4
 
 
 class Network:
@@ -46,6 +47,8 @@ class Network:
         for variable, weights in zip(variables, checkpoints.read_weights(checkpoint), strict=True):
             variable.assign(weights)
         self._precision = precision
+        # Traces and optimizes the graph, for which the first batch would have to wait.
+        self.embed(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """The logits of images.
@@ -110,8 +113,21 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
     """RgbImage -> EmbeddedImage, `batch_size` at a time."""
 
     def __init__(self, checkpoint: str, precision: str, batch_size: int):
-        super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
-        self._checkpoint, self._precision = checkpoint, precision
+        super().__init__()
+        self._checkpoint, self._precision, self._batch_size = checkpoint, precision, batch_size
+
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        """Batches double from a small one, after which the first images can be written, to the size that is asked for.
+
+        Beam would settle on a size by the time that batches take, for which it has to be given a limit.
+        """
+        return {
+            "min_batch_size": min(_FIRST_BATCH, self._batch_size),
+            "max_batch_size": self._batch_size,
+            "target_batch_overhead": None,
+            "target_batch_duration_secs": float("inf"),
+            "variance": 0.0,
+        }
 
     def load_model(self) -> Network:
         return load_network(self._checkpoint, self._precision)
@@ -123,7 +139,7 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
         return map(EmbeddedImage, batch, embeddings)
 
     def get_num_bytes(self, batch: Sequence[RgbImage]) -> int:
-        return sum(image.pixels.nbytes for image in batch)
+        return sum(image.nbytes for image in batch)
 
     def get_metrics_namespace(self) -> str:
         return "embedding"

@@ -15,7 +15,8 @@ from __future__ import annotations
 import collections
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -27,6 +28,7 @@ from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, LabImage, RgbImage
 from beam_pipeline.fetch import FetchImages
 from beam_pipeline.progress import Ticks
+from beam_pipeline.threads import MapInThreads
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -62,12 +64,12 @@ def build(
     checked = unique.main | "CheckUrls" >> beam.FlatMap(check_url, config).with_outputs("failures", main="main")
     fetched = checked.main | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
     bodies = fetched.main | "CheckBodies" >> beam.FlatMap(check_body, excluded).with_outputs("failures", "digests", main="main")
-    decoded = bodies.main | "DecodeImages" >> beam.FlatMap(decode_image, config).with_outputs("failures", main="main")
+    decoded = bodies.main | "DecodeImages" >> in_threads(decode_image, config).with_outputs("failures", main="main")
     pictures = decoded.main
     if config.resized_dir:
-        pictures |= "KeepResized" >> beam.Map(keep_resized, config.resized_dir, config.resize)
+        pictures |= "KeepResized" >> in_threads(keep_resized, config)
     if config.encoding != "rgb_png":
-        pictures |= "ConvertToLab" >> beam.Map(convert_to_lab)
+        pictures |= "ConvertToLab" >> in_threads(convert_to_lab, config)
     embedded = pictures | "EmbedImages" >> embed_images(config)
 
     shards = {}
@@ -75,7 +77,7 @@ def build(
     for split, prefix, part in zip(("Train", "Validation"), (sinks.TRAIN_PREFIX, sinks.VALIDATION_PREFIX), splits, strict=True):
         shards[split] = (
             part
-            | f"Encode{split}Examples" >> beam.Map(encode_example, config, ticks)
+            | f"Encode{split}Examples" >> beam.ParDo(MapInThreads(encode_example, config, ticks))
             | f"Write{split}Examples"
             >> sinks.WriteExamples(
                 FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
@@ -142,24 +144,30 @@ def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[Encode
         yield image
 
 
-def decode_image(image: EncodedImage, config: Config) -> Iterator[RgbImage | TaggedOutput]:
+def in_threads(function: Callable[[Any, Config], Any], config: Config) -> beam.ParDo:
+    """Maps images while the worker's thread computes the embeddings of others: a batch is ready when the next can begin."""
+    return beam.ParDo(MapInThreads(function, config, ahead=config.batch_size))
+
+
+def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
-        yield RgbImage(image.ref, images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
+        return RgbImage(image.ref, images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
     except images.DecodeError as error:
         failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
-        yield TaggedOutput("failures", failure)
+        return TaggedOutput("failures", failure)
 
 
-def keep_resized(image: RgbImage, folder: str, resize: str) -> RgbImage:
+def keep_resized(image: RgbImage, config: Config) -> RgbImage:
     """Keeps the pixels, with a note of how they were made square: another run may want them another way."""
-    path = FileSystems.join(folder, image.ref.name)
-    data = records.encode_png(image.pixels, resize=resize)
+    assert config.resized_dir
+    path = FileSystems.join(config.resized_dir, image.ref.name)
+    data = records.encode_png(image.pixels, resize=config.resize)
     if not FileSystems.exists(path) or files.read_bytes(path) != data:
         files.write_bytes(path, data)
     return image
 
 
-def convert_to_lab(image: RgbImage) -> LabImage:
+def convert_to_lab(image: RgbImage, unused_config: Config) -> LabImage:
     return LabImage(image.ref, image.pixels, color.rgb_to_lab(image.pixels))
 
 

@@ -8,6 +8,7 @@ https://protobuf.dev/programming-guides/encoding and tensorflow/core/example/{ex
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,8 +19,8 @@ from beam_pipeline import color
 from beam_pipeline.elements import EmbeddedImage, LabImage
 
 EMBEDDING_SIZE = 1001
-# Level 1 costs 6% more bytes than zlib's default and a third of its time.
-PNG_COMPRESS_LEVEL = 1
+# In photographs little repeats but runs: looking for those alone takes fewer bytes than zlib's level 1, and less time.
+PNG_COMPRESSION = zlib.Z_RLE
 
 # The field numbers of Feature.
 _BYTES_LIST, _FLOAT_LIST = 1, 2
@@ -55,7 +56,7 @@ def encode_png(pixels: np.ndarray, **notes: str) -> bytes:
     file, text = io.BytesIO(), PngImagePlugin.PngInfo()
     for name, note in notes.items():
         text.add_text(name, note)
-    Image.fromarray(pixels).save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=text)
+    Image.fromarray(pixels).save(file, "PNG", compress_type=PNG_COMPRESSION, pnginfo=text)
     return file.getvalue()
 
 

@@ -53,6 +53,7 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     from beam_pipeline import books, checkpoints, outputs, sources
 
     beam_options = parse_beam_options(beam_argv)
+    share_processors(beam_options)
     found = outputs.check(config)
     if found.finished:
         outputs.clear_leftovers(config.output)
@@ -156,6 +157,19 @@ def parse_beam_options(beam_argv: Sequence[str]) -> PipelineOptions:
     except Exception as error:
         raise UsageError(f"Beam cannot run with these options: {_last_line(str(error))}") from error
     return beam_options
+
+
+def share_processors(beam_options: PipelineOptions) -> None:
+    """Has the networks of several worker processes on this machine take no more threads than it has processors, in all."""
+    from apache_beam.options.pipeline_options import DirectOptions
+
+    from beam_pipeline.threads import count_processors
+
+    options = beam_options.view_as(DirectOptions)
+    if options.direct_running_mode == "multi_processing":
+        processors = count_processors()
+        each = max(1, processors // (options.direct_num_workers or processors))
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(each))
 
 
 def make_runner(beam_options: Any) -> Any:

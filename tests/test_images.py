@@ -1,7 +1,10 @@
 """Encoded bytes to square pixels: every format, mode and orientation, and files that are broken on purpose."""
 
+import concurrent.futures
 import io
 import struct
+import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -11,8 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence, PngImagePlugin
 
+from beam_pipeline import images
 from beam_pipeline.images import DecodeError, decode, make_square
 
 MAX_PIXELS = 1_000_000
@@ -687,3 +691,26 @@ def test_a_file_that_keeps_a_decoder_busy_is_refused(data):
 def test_comments_and_scans_of_usual_files_are_fine():
     assert decode(make_gif_with_comments(1000), 8, "pad", MAX_PIXELS).shape == (8, 8, 3)
     assert decode(make_scans(3), 8, "pad", MAX_PIXELS).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(("pixels", "at_a_time"), [(1000, 1), (60, 1), (30, 3)])
+def test_no_more_is_decoded_at_a_time_than_memory_is_meant_for(monkeypatch, pixels, at_a_time):
+    monkeypatch.setattr(images, "_MOST_PIXELS", 100)
+    load, lock, running, most = ImageFile.ImageFile.load, threading.Lock(), 0, 0
+
+    def watched_load(image: Any) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return load(image)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", watched_load)
+    data = encode(Image.new("RGB", (pixels // 10, 10), RED), "PNG")
+    with concurrent.futures.ThreadPoolExecutor(8) as executor:
+        pictures = list(executor.map(lambda _: decode(data, 8, "stretch", MAX_PIXELS), range(16)))
+    assert (np.array(pictures) == RED).all()
+    assert most == at_a_time

@@ -3,10 +3,14 @@
 import concurrent.futures
 from pathlib import Path
 
+import apache_beam as beam
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image
 from test_checkpoints import write_checkpoint
 
@@ -100,3 +104,12 @@ def test_bfloat16_is_near(monkeypatch):
     logits = inception.load_network("untrained", "bfloat16").embed(REFERENCE["pixels"])
     assert logits.dtype == np.float32
     assert 0 < np.abs(logits - REFERENCE["logits"]).max() < 0.1 * REFERENCE["logits"].std()
+
+
+@pytest.mark.parametrize(("size", "batches"), [(32, [4, 4, 8, 16, 32, 32]), (3, [3, 3, 3])])
+def test_batches_grow_to_the_size_that_is_asked_for(size, batches):
+    handler = inception.EmbeddingHandler("untrained", "float32", size)
+    with TestPipeline(runner=FnApiRunner()) as pipeline:
+        elements = pipeline | beam.Create(range(sum(batches)), reshuffle=False)
+        sizes = elements | beam.BatchElements(**handler.batch_elements_kwargs()) | beam.Map(len)
+        assert_that(sizes, equal_to(batches))

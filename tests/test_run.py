@@ -208,6 +208,23 @@ def test_direct_runner_takes_the_prism_that_is_given():
     assert run.make_runner(PipelineOptions(["--runner", "DirectRunner", "--prism_location", "/opt/prism"])) == "DirectRunner"
 
 
+@pytest.mark.parametrize(
+    ("flags", "threads"),
+    [
+        ("", None),
+        ("--direct_num_workers 4", None),
+        ("--direct_num_workers 4 --direct_running_mode multi_processing", "2"),
+        ("--direct_num_workers 9 --direct_running_mode multi_processing", "1"),
+        ("--direct_num_workers 0 --direct_running_mode multi_processing", "1"),  # one for each processor
+    ],
+)
+def test_networks_of_several_processes_share_the_processors(monkeypatch, flags, threads):
+    monkeypatch.setattr("beam_pipeline.threads.count_processors", lambda: 8)
+    monkeypatch.setattr(os, "environ", {})
+    run.share_processors(PipelineOptions(flags.split()))
+    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == threads
+
+
 def test_other_runners_are_beams():
     assert run.make_runner(PipelineOptions(["--runner", "FlinkRunner"])) == "FlinkRunner"
 
