@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint soak bench-fetching clean
+.PHONY: run test lint soak bench bench-fetching clean
 
 run: .venv/ready  ## Make a small dataset on this machine, from photographs served on loopback
 	$(BIN)/python -m examples.sample_run
@@ -17,6 +17,9 @@ lint: .venv/ready
 
 soak: .venv/ready  ## A long run through everything that can go wrong
 	$(BIN)/python -m benchmarks.soak
+
+bench: .venv/ready .venv-img2dataset/ready  ## Speed, memory and size, as ratios; an hour, on a machine that does nothing else
+	$(BIN)/python -m benchmarks.bench --img2dataset .venv-img2dataset/bin/python
 
 bench-fetching: .venv/ready .venv-img2dataset/ready  ## Fetching, beside img2dataset
 	$(BIN)/python -m benchmarks.fetching --img2dataset .venv-img2dataset/bin/python

@@ -54,17 +54,6 @@ class RgbImage:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LabImage(RgbImage):
-    """The same image in CIE L*a*b* as well: `lab` float32 (S, S, 3), L* in 0..100, a* and b* in about -87..99 and -108..95."""
-
-    lab: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.pixels.nbytes + self.lab.nbytes
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class EmbeddedImage:
     """An image with its `embedding` float32 (1001,), or None where no network is used."""
 

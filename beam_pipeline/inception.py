@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +19,8 @@ from beam_pipeline.records import EMBEDDING_SIZE
 with quiet.silent_imports():
     import keras
     import tensorflow as tf
+
+_LOGGER = logging.getLogger(__name__)
 
 INPUT_SIZE = 299
 _FIRST_BATCH = 4
@@ -47,7 +52,9 @@ class Network:
         for variable, weights in zip(variables, checkpoints.read_weights(checkpoint), strict=True):
             variable.assign(weights)
         self._precision = precision
-        # Traces and optimizes the graph, for which the first batch would have to wait.
+
+    def warm_up(self) -> None:
+        """Has the graph traced and optimized, for which the first batch would have to wait."""
         self.embed(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
@@ -105,7 +112,11 @@ def load_network(checkpoint: str, precision: str) -> Network:
     with _loading:
         key = (checkpoint, precision)
         if key not in _networks:
-            _networks[key] = Network(checkpoint, precision)
+            began = time.monotonic()
+            network = Network(checkpoint, precision)
+            network.warm_up()
+            _networks[key] = network
+            _LOGGER.info("process %d loaded the network in %.1f s", os.getpid(), time.monotonic() - began)
         return _networks[key]
 
 

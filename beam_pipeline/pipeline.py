@@ -3,11 +3,12 @@ r"""The whole graph, on one page.
     ReadRefs -> DropDuplicates -> CheckUrls -> FetchImages -> CheckBodies -> DecodeImages
         |             |               \____ failures \____________\_______________\_________> CountReasons, WriteFailures
         |             |                                           \__ digests _______________> CountBodies
-        |             |             ConvertToLab -> EmbedImages -> Encode..Examples -> Write..Examples
+        |             |             EmbedImages -> Encode..Examples -> Write..Examples
         \__ counts ___\______________________________________________________________________> CloseBooks
 
 No pixel is shuffled: DropDuplicates groups the list while it is names and URLs, which spreads the work and mixes the hosts,
-and everything after it is one fused stage, of which only file names, reasons and sha256 are combined.
+and everything after it is one fused stage, of which only file names, reasons and sha256 are combined. What takes time runs in
+threads: downloads; decoding, beside the network; Lab and serializing, in one go while an image is in the processor's cache.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
-from beam_pipeline import books, color, files, images, records, repeats, sinks, sources
+from beam_pipeline import books, files, images, records, repeats, sinks, sources
 from beam_pipeline.commits import WHOLE_LIST, Commit
 from beam_pipeline.config import REPEATED, Config
-from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, LabImage, RgbImage
+from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.fetch import FetchImages
 from beam_pipeline.progress import Ticks
 from beam_pipeline.threads import MapInThreads
@@ -68,8 +69,6 @@ def build(
     pictures = decoded.main
     if config.resized_dir:
         pictures |= "KeepResized" >> in_threads(keep_resized, config)
-    if config.encoding != "rgb_png":
-        pictures |= "ConvertToLab" >> in_threads(convert_to_lab, config)
     embedded = pictures | "EmbedImages" >> embed_images(config)
 
     shards = {}
@@ -165,10 +164,6 @@ def keep_resized(image: RgbImage, config: Config) -> RgbImage:
     if not FileSystems.exists(path) or files.read_bytes(path) != data:
         files.write_bytes(path, data)
     return image
-
-
-def convert_to_lab(image: RgbImage, unused_config: Config) -> LabImage:
-    return LabImage(image.ref, image.pixels, color.rgb_to_lab(image.pixels))
 
 
 def list_body(sha256: str, count_and_url: tuple[int, str]) -> repeats.Repeat:

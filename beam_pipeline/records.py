@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from beam_pipeline import color
-from beam_pipeline.elements import EmbeddedImage, LabImage
+from beam_pipeline.elements import EmbeddedImage
 
 EMBEDDING_SIZE = 1001
 # In photographs little repeats but runs: looking for those alone takes fewer bytes than zlib's level 1, and less time.
@@ -30,7 +30,7 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
     """Serializes an image as a tf.train.Example with the features that `describe_features` lists.
 
     Args:
-      image: For `rgb_png` any image, else one that holds a LabImage.
+      image: Of any size.
       encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
     """
     ref = image.ref
@@ -42,9 +42,8 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
     if encoding == "rgb_png":
         features.append(_feature("image_png", _BYTES_LIST, encode_png(image.image.pixels)))
     else:
-        assert isinstance(image.image, LabImage)
         scale, kind = (color.scale_lab, _FLOAT_LIST) if encoding == "lab_float32" else (color.quantize_lab, _BYTES_LIST)
-        l, ab = scale(image.image.lab)
+        l, ab = scale(color.rgb_to_lab(image.image.pixels))
         features += [_feature("image_l", kind, l), _feature("image_ab", kind, ab)]
     if image.embedding is not None:
         features.append(_feature("image_embedding", _FLOAT_LIST, image.embedding))
@@ -88,15 +87,15 @@ def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[s
     return features
 
 
-def _feature(name: str, kind: int, value: bytes | np.ndarray) -> Iterable[bytes]:
+def _feature(name: str, kind: int, value: bytes | memoryview | np.ndarray) -> Iterable[bytes | memoryview]:
     """An entry of `Features.feature`: {1: name, 2: Feature {kind: {1: value}}}."""
     if isinstance(value, np.ndarray):
-        value = value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
+        value = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data.cast("B")
     entry = [*_message(1, [name.encode()]), *_message(2, _message(kind, _message(1, [value])))]
     return _message(1, entry)
 
 
-def _message(field: int, parts: Iterable[bytes]) -> list[bytes]:
+def _message(field: int, parts: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
     """A length-delimited field, in parts that are joined only once."""
     parts = list(parts)
     return [bytes([field << 3 | 2]), _varint(sum(map(len, parts))), *parts]

@@ -214,8 +214,11 @@ def _quieten(verbose: bool) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("beam_pipeline").setLevel(logging.INFO)
-    if not verbose:
+    if verbose:
+        # The second hands on what workers say in processes of their own.
+        for name in ("beam_pipeline", "apache_beam.runners.portability.local_job_service"):
+            logging.getLogger(name).setLevel(logging.INFO)
+    else:
         for name in ("apache_beam", "tensorflow", "absl", "root"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -9,16 +9,15 @@ import asyncio
 import contextlib
 import io
 import random
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import skimage.data
 from aiohttp import web
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+from benchmarks import measure
+
 WIDTH, HEIGHT = 500, 375  # ImageNet's usual size
 SOURCES = ("astronaut", "coffee", "rocket", "retina", "immunohistochemistry", "hubble_deep_field")
 OF_EACH = 8
@@ -37,21 +36,14 @@ def make_photographs() -> list[bytes]:
     return photographs
 
 
-def write_list(path: Path, origin: str, number: int, delay: float = 0.0) -> Path:
+def write_list(path: Path, number: int, origin: str, delay: float = 0.0) -> Path:
     """Writes a list of so many different URLs, each answered with one of the photographs after `delay` seconds."""
     path.write_text("".join(f"{origin}/{delay}/{index}.jpg\n" for index in range(number)))
     return path
 
 
-@contextlib.contextmanager
-def serve() -> Iterator[str]:
-    origin = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.photographs"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert origin.stdin and origin.stdout
-    yield origin.stdout.readline().strip()
-    origin.stdin.close()
-    origin.wait()
+def serve() -> contextlib.AbstractContextManager[str]:
+    return measure.serve(["-m", "benchmarks.photographs"])
 
 
 async def _main() -> None:

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.fetching import serve
+from benchmarks.measure import serve
 
 COMMIT = 2_000
 GOOD = ("good/{}.jpg", "good/{}.png", "good/{}.webp", "chunked/{}.jpg", "gzip/{}.jpg", "redirect/2/{}.jpg", "delay/0.1/{}.jpg")
@@ -89,7 +89,7 @@ def main() -> int:
     images = parser.parse_args().images
     from beam_pipeline import run
 
-    with tempfile.TemporaryDirectory() as folder, serve() as origin:
+    with tempfile.TemporaryDirectory() as folder, serve(["tests/origin.py"]) as origin:
         urls, output = Path(folder, "urls.txt"), Path(folder, "dataset")
         fixed = "--checkpoint none --allow_private_addresses --fetch_timeout 1 --fetch_attempts 2 --encoding lab_uint8"
         fixed += " --host_concurrency 64 --max_image_bytes 10000000 --image_size 128"

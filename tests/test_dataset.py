@@ -8,7 +8,7 @@ from apache_beam.io import tfrecordio
 
 from beam_pipeline import books, color, dataset, records
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EmbeddedImage, ImageRef, LabImage
+from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.sinks import Shard
 
 SIZE = 16
@@ -36,7 +36,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True):
         name = f"{prefix}-{number:05}-of-00003.tfrecord" + (".gz" if compression == "gzip" else "")
         with tf.io.TFRecordWriter(str(folder / name), "GZIP" if compression == "gzip" else "") as writer:
             for index in part:
-                image = LabImage(ImageRef(f"id{index}", f"http://a/{index}"), PIXELS[index], color.rgb_to_lab(PIXELS[index]))
+                image = RgbImage(ImageRef(f"id{index}", f"http://a/{index}"), PIXELS[index])
                 writer.write(records.encode_example(EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding))
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
     books.close_commit(options, 0, True, "", None, {"lines": 12}, shards[:2], shards[2:], [], [])

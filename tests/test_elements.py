@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, LabImage, RgbImage
+from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
 
 REF = ImageRef("n00004475_6590", "http://example.com/a.jpg")
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -55,7 +55,6 @@ def test_refs_survive_pickling(identifier, url):
         REF,
         EncodedImage(REF, b"data", 1, REF.url),
         RgbImage(REF, PIXELS),
-        LabImage(REF, PIXELS, PIXELS.astype(np.float32)),
         EmbeddedImage(RgbImage(REF, PIXELS), None),
         Failure(REF, "fetch", "http_404", "404 Not Found"),
     ],
@@ -75,7 +74,7 @@ def test_elements_with_arrays_can_be_compared_and_hashed():
 
 @pytest.mark.parametrize("embedding", [None, np.arange(1001, dtype=np.float32)])
 def test_an_embedded_image_is_about_its_image(embedding):
-    image = EmbeddedImage(LabImage(REF, PIXELS, PIXELS.astype(np.float32)), embedding)
+    image = EmbeddedImage(RgbImage(REF, PIXELS), embedding)
     assert image.ref is REF
     assert image.embedding is embedding
 

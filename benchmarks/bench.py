@@ -1,0 +1,302 @@
+"""What is fast, measured: `make bench`. One table, printed and written to `benchmarks/RESULTS.md`.
+
+Each figure is a ratio of two things that take turns in one run; medians of several rounds. Photographs of 500x375 come from an
+origin on loopback, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from benchmarks import fetching, measure, photographs
+from benchmarks.measure import job, median, program
+from benchmarks.network import BATCH
+
+ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
+# Images by which the batches have grown to their full size.
+GROWN = 64
+STEADY_BATCHES = 6
+RESULTS = measure.ROOT / "benchmarks" / "RESULTS.md"
+
+Row = tuple[str, str, str, str, str]
+
+
+class Bench:
+    """One method for each figure; each gives rows of the table: what, measured, beside, ratio, to reach."""
+
+    def __init__(self, folder: Path, origin: str, checkpoint: Path, img2dataset: str, rounds: int):
+        self._folder, self._origin, self._checkpoint, self._img2dataset = folder, origin, checkpoint, img2dataset
+        self._rounds = rounds
+
+    def end_to_end(self) -> Iterator[Row]:
+        for precision, goal in (("float32", "0.95"), ("bfloat16", "0.92")):
+            figures = measure.in_turns(
+                self._rounds,
+                {
+                    "run": lambda precision=precision: self._run_with_network(precision)[1],  # type: ignore[misc]
+                    "bare": lambda precision=precision: float(self._ask(program("network.bare", precision, STEADY_BATCHES))),  # type: ignore[misc]
+                },
+            )
+            run, bare = median(figures["run"]), median(figures["bare"])
+            name = f"a. end to end / bare network, {precision}"
+            yield name, f"{run:.2f} images/s", f"{bare:.2f} images/s", f"{run / bare:.3f}", goal
+
+    def without_network(self) -> Iterator[Row]:
+        rows: dict[str, Callable[[], float]] = {
+            encoding: partial(self._milliseconds, partial(self._job, f"--checkpoint none --encoding {encoding}"))
+            for encoding in ("lab_float32", "rgb_png")
+        }
+        rows["jpg"] = partial(self._milliseconds, fetching.img2dataset(self._img2dataset))
+        # OpenCV's own way with PNG is its level 1; img2dataset's default is 9.
+        png = "--encode_format png --encode_quality 1"
+        rows["png"] = partial(self._milliseconds, fetching.img2dataset(self._img2dataset, png))
+        kernels: list[dict[str, float]] = []
+
+        def take_kernels() -> float:
+            pinned = ["taskset", "-c", "0", sys.executable, "-m", "benchmarks.kernels", self._origin]
+            kernels.append(json.loads(self._ask(pinned)))
+            return sum(kernels[-1].values())
+
+        figures = measure.in_turns(self._rounds, {**rows, "kernels": take_kernels})
+        kernel = {name: median([taken[name] for taken in kernels]) for name in kernels[0]}
+        for encoding, parts, other in (
+            ("lab_float32", ("decode", "resize", "rgb2lab", "scale", "crc", "write", "request"), "jpg"),
+            ("rgb_png", ("decode", "resize", "png", "crc png", "write png", "request"), "png"),
+        ):
+            own, those, theirs = median(figures[encoding]), sum(kernel[part] for part in parts), median(figures[other])
+            told = ", ".join(f"{part.removesuffix(' png')} {kernel[part]:.2f}" for part in parts)
+            name = f"b. without the network, {encoding}"
+            yield f"{name} / library calls", f"{own:.1f} ms", f"{those:.1f} ms ({told})", f"{own / those:.2f}", "1.10"
+            yield f"{name} / img2dataset, {other.upper()}", f"{own:.1f} ms", f"{theirs:.1f} ms", f"{own / theirs:.2f}", "1.6"
+
+    def start_up(self) -> Iterator[Row]:
+        parts: list[dict[str, float]] = []
+
+        def take_parts() -> float:
+            parts.append(json.loads(self._ask(program("network.start", self._checkpoint, time.monotonic()))))
+            return parts[-1]["ready"]
+
+        figures = measure.in_turns(
+            self._rounds, {"first image": lambda: self._run_with_network("float32", images=100)[0], "parts": take_parts}
+        )
+        first = median(figures["first image"])
+        imported, filled, ready = (median([part[name] for part in parts]) for name in ("imported", "filled", "ready"))
+        name = "c. command to first image"
+        yield (
+            f"{name} / imports {imported:.1f} s, network filled",
+            f"{first:.1f} s",
+            f"{filled:.1f} s",
+            f"{first / filled:.2f}",
+            "1.3",
+        )
+        yield (
+            f"{name} / the same, and the network traced and optimized",
+            f"{first:.1f} s",
+            f"{ready:.1f} s",
+            f"{first / ready:.2f}",
+            "",
+        )
+
+    def memory_and_growth(self) -> Iterator[Row]:
+        sizes = (1_000, 4_000, 16_000)
+        figures = measure.in_turns(self._rounds, {str(size): partial(self._use, size) for size in sizes})
+        seconds = {size: median([used.seconds for used in figures[str(size)]]) for size in sizes}
+        base = median([used.megabytes for used in figures["1000"]])
+        for size in (5_000, 20_000):
+            name = f"d. peak memory, {size:,} images / 1,000, without the network"
+            now = self._use(size).megabytes
+            yield name, f"{now:.0f} MB", f"{base:.0f} MB", f"{now / base:.2f}", "1.10"
+        few, many = (self._use(size, "--checkpoint untrained --precision bfloat16").megabytes for size in (200, 1_000))
+        yield "d. peak memory, 1,000 images / 200, with the network", f"{many:.0f} MB", f"{few:.0f} MB", f"{many / few:.2f}", "1.10"
+        early, late = (seconds[4_000] - seconds[1_000]) / 3, (seconds[16_000] - seconds[4_000]) / 12
+        told = ", ".join(f"{size:,} in {seconds[size]:.1f} s" for size in sizes)
+        name = "g. growth: seconds for 1,000 images more after 4,000 / after 1,000"
+        yield name, f"{late:.2f} s ({told})", f"{early:.2f} s", f"{late / early:.2f}", "0.95 to 1.05"
+
+    def long_list(self) -> Iterator[Row]:
+        lines, skip, urls = 14_000_000, 13_999_000, self._folder / "long.txt"
+        with urls.open("w") as file:
+            file.writelines(
+                f"n{line % 21841:08}_{line}\thttp://farm{line % 9}.example.org/{line:016x}.jpg\n" for line in range(skip)
+            )
+            file.writelines(f"n_{line}\t{self._origin}/0.0/{line}.jpg\n" for line in range(skip, lines))
+        used = self._use_list(urls, f"--checkpoint none --skip {skip} --count 100")
+        urls.unlink()
+        short = self._use(100)
+        name = "g. 100 images after 13,999,000 of 14 million lines / the first 100 of a list"
+        told = f"{used.seconds:.1f} s, {used.megabytes:.0f} MB", f"{short.seconds:.1f} s, {short.megabytes:.0f} MB"
+        yield name, *told, f"{used.megabytes / short.megabytes:.2f} (MB)", ""
+
+    def encodings(self) -> Iterator[Row]:
+        for encoding in ENCODINGS:
+            for compression in ("none", "gzip"):
+                output, images = self._folder / "read", 1_000
+                urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
+                measure.measure(job(urls, output, f"--checkpoint none --encoding {encoding} --compression {compression}"))
+                files = json.loads((output / "dataset.json").read_text())["files"]
+                size = sum(file["bytes"] for file in files) / images
+                rates = json.loads(self._ask(program("reading.read", output)))
+                written = float(self._ask(program("reading.write", encoding, compression, self._folder)))
+                name = f"{encoding}{', gzip' if compression == 'gzip' else ''}"
+                told = f"{size:,.0f} bytes", f"written in {written:.1f} ms, read in {rates['milliseconds']:.1f} ms"
+                yield f"e. {name}: an example", *told, "", ""
+                load, bare = rates["load"], rates["bare"]
+                yield f"f. {name}: load / parsing alone", f"{load:.0f}/s", f"{bare:.0f}/s", f"{load / bare:.2f}", ""
+                subprocess.run(["rm", "-r", output], check=True)
+
+    def workers(self) -> Iterator[Row]:
+        modes = {
+            "2 worker threads": "--direct_num_workers 2 --direct_running_mode multi_threading",
+            "2 worker processes": "--direct_num_workers 2 --direct_running_mode multi_processing",
+        }
+        rows: dict[str, Callable[[], float]] = {
+            "1 worker on 1 processor": partial(self._rate, "--checkpoint none", {0}),
+            "1 worker": partial(self._rate, "--checkpoint none"),
+            **{name: partial(self._rate, f"--checkpoint none {mode}") for name, mode in modes.items()},
+            "1 plain loop": partial(self._loop, 1),
+            "2 plain loops": partial(self._loop, 2),
+        }
+        rates = {name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()}
+        alone, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
+        name = "h. two processors / one: decoding, resizing and Lab in plain loops"
+        yield name, f"{rates['2 plain loops']:.0f}/s", f"{loop:.0f}/s", f"{rates['2 plain loops'] / loop:.2f}", ""
+        for name in ("1 worker", *modes):
+            told = f"h. {name} / 1 worker on 1 processor, without the network"
+            yield told, f"{rates[name]:.0f}/s", f"{alone:.0f}/s", f"{rates[name] / alone:.2f}", "1.8"
+        network = "--checkpoint untrained --precision bfloat16"
+        rows = {
+            "1 worker": partial(self._rate, network, short=100, long=340),
+            **{name: partial(self._rate, f"{network} {mode}", short=100, long=340) for name, mode in modes.items()},
+        }
+        rates = {name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()}
+        for name, mode in modes.items():
+            loads = self._count_loads(f"{network} {mode}")
+            measured = f"{rates[name]:.2f}/s, network loaded {loads} times"
+            yield (
+                f"h. {name} / 1 worker, bfloat16",
+                measured,
+                f"{rates['1 worker']:.2f}/s",
+                f"{rates[name] / rates['1 worker']:.2f}",
+                "",
+            )
+
+    def _run_with_network(self, precision: str, images: int = GROWN + (STEADY_BATCHES + 3) * BATCH) -> tuple[float, float]:
+        """Seconds from the command to the first image, and images a second over full batches in the middle of the run."""
+        urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
+        options = f"--checkpoint {self._checkpoint} --precision {precision} --verbose"
+        began = time.monotonic()
+        with self._output() as output:
+            process = subprocess.Popen(job(urls, output, options), cwd=measure.ROOT, stderr=subprocess.PIPE, text=True)
+            assert process.stderr
+            times = [time.monotonic() for line in process.stderr if self._origin in line]
+            process.wait()
+        assert len(times) == images
+        last = min(GROWN + STEADY_BATCHES * BATCH, images - 1)
+        return times[0] - began, (last - GROWN) / (times[last] - times[GROWN])
+
+    def _milliseconds(self, make: Callable[[Path, Path], list[str]]) -> float:
+        """Processor milliseconds an image on one processor: two that share a core would slow each other."""
+        return measure.slope(make, self._write_list, self._folder, processors={0})[1]
+
+    def _rate(self, options: str, processors: set[int] | None = None, short: int = 300, long: int = 3_300) -> float:
+        return measure.slope(partial(self._job, options), self._write_list, self._folder, short, long, processors)[0]
+
+    def _use(self, images: int, options: str = "--checkpoint none") -> measure.Usage:
+        return self._use_list(photographs.write_list(self._folder / "list.txt", images, self._origin), options)
+
+    def _use_list(self, urls: Path, options: str) -> measure.Usage:
+        with self._output() as output:
+            return measure.measure(job(urls, output, options))
+
+    def _count_loads(self, options: str) -> int:
+        urls = photographs.write_list(self._folder / "list.txt", 100, self._origin)
+        with self._output() as output:
+            done = subprocess.run(
+                job(urls, output, f"{options} --verbose"), cwd=measure.ROOT, check=True, stderr=subprocess.PIPE, text=True
+            )
+        return done.stderr.count("loaded the network")
+
+    def _loop(self, processes: int) -> float:
+        loops = [
+            subprocess.Popen(program("kernels.repeat", 10), cwd=measure.ROOT, stdout=subprocess.PIPE, text=True)
+            for _ in range(processes)
+        ]
+        return sum(float(loop.communicate()[0]) for loop in loops)
+
+    def _job(self, options: str, urls: Path, output: Path) -> list[str]:
+        return job(urls, output, options)
+
+    def _write_list(self, path: Path, images: int) -> Path:
+        return photographs.write_list(path, images, self._origin)
+
+    @contextlib.contextmanager
+    def _output(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            yield Path(folder) / "dataset"
+
+    @staticmethod
+    def _ask(command: list[str]) -> str:
+        done = subprocess.run(command, cwd=measure.ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return done.stdout.splitlines()[-1]
+
+
+def write_checkpoint(path: Path) -> Path:
+    """Writes a checkpoint of the published one's size, with untrained weights."""
+    import tensorflow as tf
+
+    from beam_pipeline import checkpoints
+
+    variables = checkpoints.expected_variables()
+    weights = [checkpoints.untrained_weights(name, shape) for name, shape in variables.items()]
+    tf.raw_ops.Save(filename=str(path), tensor_names=list(variables), data=weights)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--img2dataset", required=True, help="the python of an environment that has img2dataset")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of methods of Bench: the rows of others stay as they are")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, photographs.serve() as origin:
+        checkpoint = write_checkpoint(Path(folder) / "inception_resnet_v2.ckpt")
+        bench = Bench(Path(folder), origin, checkpoint, options.img2dataset, options.rounds)
+        for figure in (
+            *(bench.end_to_end, bench.without_network, bench.start_up, bench.memory_and_growth, bench.long_list),
+            *(bench.encodings, bench.workers),
+        ):
+            if not options.only or figure.__name__ in options.only:
+                rows += figure()
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    if options.only and RESULTS.exists():
+        names = {row[0] for row in rows}
+        old = [line for line in RESULTS.read_text().splitlines() if re.match(r"\| [a-h]\.", line)]
+        lines += [line for line in old if line.split(" | ")[0].removeprefix("| ") not in names]
+    text = "\n".join(
+        [
+            "# Results\n",
+            f"{measure.describe_machine()} {photographs.WIDTH}x{photographs.HEIGHT} JPEGs from an origin on the same machine; "
+            f"medians of {options.rounds} rounds, taken in turns. Made by `make bench`.\n",
+            "| figure | measured | beside | ratio | to reach |",
+            "| --- | --- | --- | --- | --- |",
+            *sorted(lines, key=lambda line: line[2]),
+            "",
+        ]
+    )
+    print(text)
+    RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The library calls that the job's task cannot be done without, each by itself in a loop: processor milliseconds an image."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import aiohttp
+import google_crc32c
+import numpy as np
+from PIL import Image
+from skimage import color
+
+from benchmarks import photographs
+
+SIDE = 299
+
+
+def milliseconds(function: Callable[[Any], Any], images: Iterable[Any]) -> float:
+    """The median of five rounds."""
+    images, rounds = list(images), []
+    for _ in range(5):
+        began = time.process_time()
+        for image in images:
+            function(image)
+        rounds.append((time.process_time() - began) / len(images) * 1000)
+    return float(np.median(rounds))
+
+
+def main(origin: str) -> None:
+    files = photographs.make_photographs()
+    decoded = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+    fitted = (SIDE, round(SIDE * photographs.HEIGHT / photographs.WIDTH))
+    resized = [image.resize(fitted, Image.Resampling.LANCZOS) for image in decoded]
+    pixels = [np.asarray(image.resize((SIDE, SIDE))) for image in decoded]
+    labs = [color.rgb2lab(image.astype(np.float32) / 255) for image in pixels]
+    planes = [(lab[..., :1] / 50 - 1).tobytes() + (lab[..., 1:] / 127).tobytes() for lab in labs]
+    pngs = [_png(image) for image in resized]
+    with tempfile.TemporaryFile(buffering=0) as file:
+        milliseconds_of = {
+            "decode": milliseconds(lambda data: Image.open(io.BytesIO(data)).load(), files),
+            "resize": milliseconds(lambda image: image.resize(fitted, Image.Resampling.LANCZOS), decoded),
+            "rgb2lab": milliseconds(lambda image: color.rgb2lab(image.astype(np.float32) / 255), pixels),
+            "scale": milliseconds(lambda lab: (lab[..., :1] / 50 - 1, lab[..., 1:] / 127), labs),
+            "png": milliseconds(_png, resized),
+            "crc": milliseconds(google_crc32c.value, planes),
+            "write": milliseconds(file.write, planes),
+            "crc png": milliseconds(google_crc32c.value, pngs),
+            "write png": milliseconds(file.write, pngs),
+            "request": asyncio.run(_request(origin)),
+        }
+    print(json.dumps(milliseconds_of))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+async def _request(origin: str) -> float:
+    async with aiohttp.ClientSession() as session:
+
+        async def get(number: int) -> None:
+            async with session.get(f"{origin}/0.0/{number}.jpg") as answer:
+                await answer.read()
+
+        await get(0)
+        began = time.process_time()
+        for number in range(500):
+            await get(number)
+        return (time.process_time() - began) / 500 * 1000
+
+
+def repeat(seconds: str) -> None:
+    """Decodes, resizes and converts for so long, and prints images a second: what one process on one processor does at most."""
+    files = photographs.make_photographs()
+    began, images = time.monotonic(), 0
+    while time.monotonic() - began < float(seconds):
+        image = Image.open(io.BytesIO(files[images % len(files)])).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        color.rgb2lab(np.asarray(image).astype(np.float32) / 255)
+        images += 1
+    print(images / (time.monotonic() - began))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(sys.argv[1])

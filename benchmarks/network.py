@@ -1,0 +1,41 @@
+"""The network by itself, for programs of their own: its rate, and how long it takes until it is ready."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+BATCH = 32
+
+
+def bare(precision: str, batches: str) -> None:
+    """Prints images a second of the `tf.function` on batches of photographs."""
+    import numpy as np
+    from PIL import Image
+
+    from beam_pipeline.inception import INPUT_SIZE, load_network
+    from benchmarks import photographs
+
+    network = load_network("untrained", precision)
+    files = photographs.make_photographs()[:BATCH]
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((INPUT_SIZE, INPUT_SIZE))) for data in files])
+    network.embed(pixels)
+    began = time.monotonic()
+    for _ in range(int(batches)):
+        network.embed(pixels)
+    print(int(batches) * BATCH / (time.monotonic() - began))
+
+
+def start(checkpoint: str, began: str) -> None:
+    """Prints the seconds since `began` after which all is imported, after which the network is filled, and ready."""
+    import apache_beam  # noqa: F401
+    import tensorflow as tf  # noqa: F401
+
+    from beam_pipeline import inception
+
+    seconds = {"imported": time.monotonic() - float(began)}
+    network = inception.Network(checkpoint, "float32")
+    seconds["filled"] = time.monotonic() - float(began)
+    network.warm_up()
+    print(json.dumps({**seconds, "ready": time.monotonic() - float(began)}))
