@@ -76,7 +76,7 @@ def build(
     for split, prefix, part in zip(("Train", "Validation"), (sinks.TRAIN_PREFIX, sinks.VALIDATION_PREFIX), splits, strict=True):
         shards[split] = (
             part
-            | f"Encode{split}Examples" >> beam.ParDo(MapInThreads(encode_example, config, ticks))
+            | f"Encode{split}Examples" >> beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
             | f"Write{split}Examples"
             >> sinks.WriteExamples(
                 FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
@@ -145,7 +145,7 @@ def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[Encode
 
 def in_threads(function: Callable[[Any, Config], Any], config: Config) -> beam.ParDo:
     """Maps images while the worker's thread computes the embeddings of others: a batch is ready when the next can begin."""
-    return beam.ParDo(MapInThreads(function, config, ahead=config.batch_size))
+    return beam.ParDo(MapInThreads(function, config, ahead=config.batch_size, give_way=config.has_network))
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:

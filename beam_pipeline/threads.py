@@ -6,6 +6,8 @@ import collections
 import concurrent.futures
 import functools
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,13 +27,14 @@ class MapInThreads(beam.DoFn):
     is always as much to do for the threads while it computes embeddings.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, ahead: int = 2 * _MOST_THREADS):
+    def __init__(self, function: Callable[..., Any], *arguments: Any, ahead: int = 2 * _MOST_THREADS, give_way: bool = False):
         """Args:
         function: Of an element, which has `nbytes`, and the arguments; gives an element, or a TaggedOutput.
         arguments: The further arguments.
         ahead: Elements under way, of at most 64 MiB together.
+        give_way: Takes the time that nothing else on the machine needs, as beside the network.
         """
-        self._function, self._arguments, self._ahead = function, arguments, ahead
+        self._function, self._arguments, self._ahead, self._give_way = function, arguments, ahead, give_way
 
     def start_bundle(self) -> None:
         self.teardown()
@@ -39,7 +42,7 @@ class MapInThreads(beam.DoFn):
         self._bytes = 0
 
     def process(self, element: Any) -> Iterator[Any]:
-        self._under_way.append((_threads().submit(self._function, element, *self._arguments), element.nbytes))
+        self._under_way.append((_threads(self._give_way).submit(self._function, element, *self._arguments), element.nbytes))
         self._bytes += element.nbytes
         while len(self._under_way) > self._ahead or self._bytes > _MOST_BYTES:
             yield self._next()
@@ -67,8 +70,15 @@ def windowed(outcome: Any) -> Any:
 
 
 @functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(min(_MOST_THREADS, count_processors()), "images")
+def _threads(give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
+    number = min(_MOST_THREADS, count_processors())
+    return concurrent.futures.ThreadPoolExecutor(number, "images", initializer=_give_way if give_way else None)
+
+
+def _give_way() -> None:
+    """Takes the least priority: the network's threads wait for one another, so that one that is held up holds up all."""
+    if sys.platform == "linux":  # where each thread has its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def count_processors() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 import threading
 import time
 
@@ -87,3 +89,13 @@ def test_a_bundle_begins_with_nothing_of_one_that_was_broken_off():
     assert not list(dofn.process(Item(0)))
     early, late = drive(dofn, [Item(1)])
     assert (early, late) == ([], [Item(1)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process has one priority")
+@pytest.mark.parametrize("give_way", [False, True])
+def test_threads_beside_the_network_give_way(give_way):
+    def priority(item: Item) -> Item:
+        return Item(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    _, [item] = drive(MapInThreads(priority, give_way=give_way), [Item(0)])
+    assert item.number == (19 if give_way else os.getpriority(os.PRIO_PROCESS, 0))
