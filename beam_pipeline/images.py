@@ -1,8 +1,7 @@
-"""Encoded bytes -> square 8-bit sRGB pixels: decode, orient, flatten, convert, resize. Pure."""
+"""Encoded bytes -> square 8-bit sRGB pixels: decode, orient, flatten, convert, resize. In any thread."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import io
 import threading
@@ -21,7 +20,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes some 24 bytes.
 _MOST_PIXELS = 64_000_000
-_decoding = collections.Counter[str]()
+_decoding: list[int] = []
 _decoded = threading.Condition()
 
 # Progressive JPEGs have ten or so; files have a comment or two, and a profile.
@@ -98,13 +97,13 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
 def _room_for(pixels: int) -> Iterator[None]:
     """Waits until an image may be decoded beside those of other threads."""
     with _decoded:
-        _decoded.wait_for(lambda: not _decoding["pixels"] or _decoding["pixels"] + pixels <= _MOST_PIXELS)
-        _decoding["pixels"] += pixels
+        _decoded.wait_for(lambda: not _decoding or sum(_decoding) + pixels <= _MOST_PIXELS)
+        _decoding.append(pixels)
     try:
         yield
     finally:
         with _decoded:
-            _decoding["pixels"] -= pixels
+            _decoding.remove(pixels)
             _decoded.notify_all()
 
 

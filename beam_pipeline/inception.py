@@ -53,10 +53,6 @@ class Network:
             variable.assign(weights)
         self._precision = precision
 
-    def warm_up(self) -> None:
-        """Has the graph traced and optimized, for which the first batch would have to wait."""
-        self.embed(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
-
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """The logits of images.
 
@@ -114,7 +110,8 @@ def load_network(checkpoint: str, precision: str) -> Network:
         if key not in _networks:
             began = time.monotonic()
             network = Network(checkpoint, precision)
-            network.warm_up()
+            # Has the graph traced and optimized, for which the first batch would have to wait.
+            network.embed(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
             _networks[key] = network
             _LOGGER.info("process %d loaded the network in %.1f s", os.getpid(), time.monotonic() - began)
         return _networks[key]
@@ -128,7 +125,7 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
         self._checkpoint, self._precision, self._batch_size = checkpoint, precision, batch_size
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
-        """Batches double from a small one, after which the first images can be written, to the size that is asked for.
+        """In each bundle batches double from a small one, after which images can be written, to the size that is asked for.
 
         Beam would settle on a size by the time that batches take, for which it has to be given a limit.
         """

@@ -29,7 +29,7 @@ from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.fetch import FetchImages
 from beam_pipeline.progress import Ticks
-from beam_pipeline.threads import MapInThreads
+from beam_pipeline.threads import MOST_BYTES, MapInThreads
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -145,7 +145,8 @@ def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[Encode
 
 def in_threads(function: Callable[[Any, Config], Any], config: Config) -> beam.ParDo:
     """Maps images while the worker's thread computes the embeddings of others: a batch is ready when the next can begin."""
-    return beam.ParDo(MapInThreads(function, config, ahead=config.batch_size, give_way=config.has_network))
+    ahead = min(config.batch_size, 1 + MOST_BYTES // (3 * config.image_size**2))
+    return beam.ParDo(MapInThreads(function, config, ahead=ahead, give_way=config.has_network))
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import os
 import sys
@@ -17,7 +18,10 @@ from apache_beam.transforms.window import GlobalWindows
 
 # More would wait for the interpreter's lock: an image is held up by it for a tenth of its time.
 _MOST_THREADS = 8
-_MOST_BYTES = 64 * 2**20
+MOST_BYTES = 64 * 2**20
+# Below all else that computes, but not so low that a thread with the interpreter's lock in its hands comes to a halt.
+_LOW_PRIORITY = 10
+_making = threading.Lock()
 
 
 class MapInThreads(beam.DoFn):
@@ -27,24 +31,26 @@ class MapInThreads(beam.DoFn):
     is always as much to do for the threads while it computes embeddings.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, ahead: int = 2 * _MOST_THREADS, give_way: bool = False):
+    def __init__(self, function: Callable[..., Any], *arguments: Any, ahead: int | None = None, give_way: bool = False):
         """Args:
         function: Of an element, which has `nbytes`, and the arguments; gives an element, or a TaggedOutput.
         arguments: The further arguments.
-        ahead: Elements under way, of at most 64 MiB together.
-        give_way: Takes the time that nothing else on the machine needs, as beside the network.
+        ahead: Elements under way, of at most 64 MiB together; one for each thread by default.
+        give_way: With low priority, as beside the network.
         """
-        self._function, self._arguments, self._ahead, self._give_way = function, arguments, ahead, give_way
+        self._function, self._arguments, self._give_way = function, arguments, give_way
+        self._most_ahead = ahead
 
     def start_bundle(self) -> None:
         self.teardown()
         self._under_way: collections.deque[tuple[concurrent.futures.Future[Any], int]] = collections.deque()
         self._bytes = 0
+        self._ahead = self._most_ahead or _count_threads()
 
     def process(self, element: Any) -> Iterator[Any]:
         self._under_way.append((_threads(self._give_way).submit(self._function, element, *self._arguments), element.nbytes))
         self._bytes += element.nbytes
-        while len(self._under_way) > self._ahead or self._bytes > _MOST_BYTES:
+        while len(self._under_way) > self._ahead or self._bytes > MOST_BYTES:
             yield self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -70,15 +76,24 @@ def windowed(outcome: Any) -> Any:
 
 
 @functools.cache
+def _executor(give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(_count_threads(), "images", initializer=_give_way if give_way else None)
+
+
 def _threads(give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
-    number = min(_MOST_THREADS, count_processors())
-    return concurrent.futures.ThreadPoolExecutor(number, "images", initializer=_give_way if give_way else None)
+    with _making:
+        return _executor(give_way)
+
+
+def _count_threads() -> int:
+    return min(_MOST_THREADS, count_processors())
 
 
 def _give_way() -> None:
-    """Takes the least priority: the network's threads wait for one another, so that one that is held up holds up all."""
-    if sys.platform == "linux":  # where each thread has its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    """Lets the network go first: its threads wait for one another, so that one that is held up holds up all."""
+    if sys.platform == "linux":  # where each thread has a priority of its own
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
 
 
 def count_processors() -> int:

@@ -54,7 +54,7 @@ def job(urls: Path, output: Path, options: str = "--checkpoint none") -> list[st
 
 
 def program(text: str, *arguments: object) -> list[str]:
-    """A command that runs `main(...)` of some module of this folder: `startup.main`."""
+    """A command that runs `main(...)` of some module of this folder: `network.start`."""
     module, _, function = text.partition(".")
     return [sys.executable, "-c", f"from benchmarks import {module}; {module}.{function}{tuple(map(str, arguments))!r}"]
 

@@ -19,10 +19,12 @@ def exact_lab(pixels: np.ndarray) -> np.ndarray:
     return reference.rgb2lab(pixels.astype(np.float64) / 255)
 
 
-def test_lab_is_that_of_scikit_image():
-    lab = color.rgb_to_lab(COLORS)
-    assert (lab.dtype, lab.shape) == (np.float32, COLORS.shape)
-    np.testing.assert_allclose(lab, exact_lab(COLORS), rtol=0, atol=5e-4)
+@pytest.mark.parametrize("levels", [LEVELS, np.arange(18, dtype=np.uint8)])  # the latter for what is linear near black
+def test_lab_is_that_of_scikit_image(levels):
+    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(len(levels), -1, 3)
+    lab = color.rgb_to_lab(colors)
+    assert (lab.dtype, lab.shape) == (np.float32, colors.shape)
+    np.testing.assert_allclose(lab, exact_lab(colors), rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(

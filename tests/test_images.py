@@ -4,7 +4,6 @@ import concurrent.futures
 import io
 import struct
 import threading
-import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -697,13 +696,15 @@ def test_comments_and_scans_of_usual_files_are_fine():
 def test_no_more_is_decoded_at_a_time_than_memory_is_meant_for(monkeypatch, pixels, at_a_time):
     monkeypatch.setattr(images, "_MOST_PIXELS", 100)
     load, lock, running, most = ImageFile.ImageFile.load, threading.Lock(), 0, 0
+    # As many as may be together wait for one another; were there more, `most` would tell.
+    together = threading.Barrier(at_a_time)
 
     def watched_load(image: Any) -> Any:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.01)
+        together.wait(timeout=60)
         with lock:
             running -= 1
         return load(image)
@@ -711,6 +712,6 @@ def test_no_more_is_decoded_at_a_time_than_memory_is_meant_for(monkeypatch, pixe
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", watched_load)
     data = encode(Image.new("RGB", (pixels // 10, 10), RED), "PNG")
     with concurrent.futures.ThreadPoolExecutor(8) as executor:
-        pictures = list(executor.map(lambda _: decode(data, 8, "stretch", MAX_PIXELS), range(16)))
+        pictures = list(executor.map(lambda _: decode(data, 8, "stretch", MAX_PIXELS), range(12)))
     assert (np.array(pictures) == RED).all()
     assert most == at_a_time
