@@ -20,6 +20,12 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; --help lists the options")
 
 
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"it is true or false, not {text!r}")
+    return text == "true"
+
+
 def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
     """Takes the project's own options out of a command line.
 
@@ -37,7 +43,8 @@ def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for field in dataclasses.fields(Config):
-        kind: dict[str, Any] = {"action": "store_true"}
+        # Bare on a command line; a Flex Template's launcher gives every option a value.
+        kind: dict[str, Any] = {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
         if type_of(field.name) is not bool:
             choices = choices_of(field.name)
             metavar = "{" + ",".join(choices) + "}" if choices else {str: "TEXT", int: "N", float: "X"}[type_of(field.name)]

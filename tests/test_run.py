@@ -171,9 +171,11 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
 
 @pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
 def test_several_workers(urls, tmp_path, mode):
-    done = command(*options(urls, tmp_path / "out", "--direct_num_workers", "2", "--direct_running_mode", mode))
+    done = command(*options(urls, tmp_path / "out", "--direct_num_workers", "2", "--direct_running_mode", mode, "--verbose"))
     assert done.returncode == 0, done.stderr
     assert "5 examples, 1 failures" in done.stdout
+    # Wherever an image was made, its name is told here.
+    assert all(f"good/{number}.jpg" in done.stderr for number in range(5))
 
 
 def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):

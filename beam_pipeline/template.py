@@ -1,0 +1,69 @@
+"""The Flex Template's container spec, made from Config: `python -m beam_pipeline.template > dataflow_template.json`.
+
+So that the template's options, help texts, types, defaults and checks are the command's.
+https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+from typing import Any
+
+from beam_pipeline.config import Config, choices_of, type_of
+
+IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
+
+_NUMBERS = {int: r"[0-9]+", float: r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"}
+
+
+def container_spec(image: str = IMAGE) -> dict[str, Any]:
+    """What `google.dataflow.v1beta3.ContainerSpec` holds, as JSON has it.
+
+    Args:
+      image: The container image that launches the job, and runs its workers.
+    """
+    return {
+        "image": image,
+        "sdkInfo": {"language": "PYTHON"},
+        "metadata": {
+            "name": "Image URLs to TFRecords for colorization",
+            "description": "Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
+            "parameters": [_parameter(field) for field in dataclasses.fields(Config)],
+        },
+        "defaultEnvironment": {"sdkContainerImage": image},
+    }
+
+
+def _parameter(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    kind, choices = type_of(field.name), choices_of(field.name)
+    parameter = {
+        "name": field.name,
+        "label": field.name.replace("_", " ").capitalize(),
+        "helpText": field.metadata["help"],
+        "isOptional": field.name != "output",
+    }
+    if kind is bool:
+        parameter |= {"paramType": "BOOLEAN", "regexes": ["^(true|false)$"], "defaultValue": "false"}
+    elif choices:
+        options = [{"value": choice, "label": choice} for choice in choices]
+        parameter |= {"paramType": "ENUM", "enumOptions": options, "regexes": [f"^({'|'.join(map(re.escape, choices))})$"]}
+    elif kind in _NUMBERS:
+        parameter |= {"paramType": "NUMBER", "regexes": [f"^{_NUMBERS[kind]}$"]}
+    else:
+        parameter |= {"paramType": "GCS_WRITE_FOLDER" if field.name == "output" else "TEXT"}
+    if kind is not bool and field.default not in (None, ""):
+        parameter["defaultValue"] = str(field.default)
+    return parameter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", default=IMAGE, help="the container image that launches the job, and runs its workers")
+    print(json.dumps(container_spec(parser.parse_args().image), indent=2))
+
+
+if __name__ == "__main__":
+    main()
