@@ -32,6 +32,11 @@ RESULTS = measure.ROOT / "benchmarks" / "RESULTS.md"
 Row = tuple[str, str, str, str, str]
 
 
+def row(name: str, measured: float, beside: float, unit: str, goal: str = "", measured_how: str = "", beside_how: str = "") -> Row:
+    """A row of two figures in the same unit, each with what there is to say of it."""
+    return name, f"{measured:.3g} {unit}{measured_how}", f"{beside:.3g} {unit}{beside_how}", f"{measured / beside:.2f}", goal
+
+
 class Bench:
     """One method for each figure; each gives rows of the table: what, measured, beside, ratio, to reach."""
 
@@ -48,9 +53,15 @@ class Bench:
                     "bare": partial(self._bare_rate, precision),
                 },
             )
-            run, bare = median(figures["run"]), median(figures["bare"])
             name = f"a. end to end / bare network, {precision}"
-            yield name, f"{run:.2f} images/s", f"{bare:.2f} images/s", f"{run / bare:.3f}", goal
+            yield row(name, median(figures["run"]), median(figures["bare"]), "images/s", goal)
+
+    def bfloat16_error(self) -> Iterator[Row]:
+        told = json.loads(self._ask(program("network.compare_precisions")))
+        measured = f"{told['mean']:.3f} (largest {told['largest']:.2f}, least cosine {told['cosine']:.5f})"
+        deviation = told["deviation"]
+        name = "a. mean error of bfloat16 logits / deviation of the logits, untrained weights"
+        yield name, measured, f"{deviation:.2f}", f"{told['mean'] / deviation:.4f}", ""
 
     def without_network(self) -> Iterator[Row]:
         rows: dict[str, Callable[[], float]] = {
@@ -77,8 +88,8 @@ class Bench:
             own, those, theirs = median(figures[encoding]), sum(kernel[part] for part in parts), median(figures[other])
             told = ", ".join(f"{part.removesuffix(' png')} {kernel[part]:.2f}" for part in parts)
             name = f"b. without the network, on one processor, {encoding}"
-            yield f"{name} / library calls", f"{own:.1f} ms", f"{those:.1f} ms ({told})", f"{own / those:.2f}", "1.10"
-            yield f"{name} / img2dataset, {other.upper()}", f"{own:.1f} ms", f"{theirs:.1f} ms", f"{own / theirs:.2f}", "1.6"
+            yield row(f"{name} / library calls", own, those, "ms", "1.10", beside_how=f" ({told})")
+            yield row(f"{name} / img2dataset, {other.upper()}", own, theirs, "ms", "1.6")
 
     def start_up(self) -> Iterator[Row]:
         parts: list[dict[str, float]] = []
@@ -93,20 +104,8 @@ class Bench:
         first = median(figures["first image"])
         imported, filled, ready = (median([part[name] for part in parts]) for name in ("imported", "filled", "ready"))
         name = "c. command to first image"
-        yield (
-            f"{name} / imports {imported:.1f} s, network filled",
-            f"{first:.1f} s",
-            f"{filled:.1f} s",
-            f"{first / filled:.2f}",
-            "1.3",
-        )
-        yield (
-            f"{name} / the same, and the network traced and optimized",
-            f"{first:.1f} s",
-            f"{ready:.1f} s",
-            f"{first / ready:.2f}",
-            "",
-        )
+        yield row(f"{name} / imports, and the network filled", first, filled, "s", "1.3", beside_how=f" (imports {imported:.3g})")
+        yield row(f"{name} / the same, and the network traced and optimized", first, ready, "s")
 
     def memory_and_growth(self) -> Iterator[Row]:
         sizes = (1_000, 4_000, 16_000)
@@ -115,20 +114,13 @@ class Bench:
         base = median([used.megabytes for used in figures["1000"]])
         for size in (5_000, 20_000):
             name = f"d. peak memory, {size:,} images / 1,000, without the network (once)"
-            now = self._use(size).megabytes
-            yield name, f"{now:.0f} MB", f"{base:.0f} MB", f"{now / base:.2f}", "1.10"
+            yield row(name, self._use(size).megabytes, base, "MB", "1.10")
         few, many = (self._use(size, "--checkpoint untrained --precision bfloat16").megabytes for size in (200, 1_000))
-        yield (
-            "d. peak memory, 1,000 images / 200, with the network (once)",
-            f"{many:.0f} MB",
-            f"{few:.0f} MB",
-            f"{many / few:.2f}",
-            "1.10",
-        )
+        yield row("d. peak memory, 1,000 images / 200, with the network (once)", many, few, "MB", "1.10")
         early, late = (seconds[4_000] - seconds[1_000]) / 3, (seconds[16_000] - seconds[4_000]) / 12
         told = ", ".join(f"{size:,} in {seconds[size]:.1f} s" for size in sizes)
         name = "g. growth: seconds for 1,000 images more after 4,000 / after 1,000"
-        yield name, f"{late:.2f} s ({told})", f"{early:.2f} s", f"{late / early:.2f}", "0.95 to 1.05"
+        yield row(name, late, early, "s", "0.95 to 1.05", measured_how=f" ({told})")
 
     def long_list(self) -> Iterator[Row]:
         lines, skip, urls = 14_000_000, 13_999_000, self._folder / "long.txt"
@@ -147,7 +139,7 @@ class Bench:
     def encodings(self) -> Iterator[Row]:
         for encoding in ENCODINGS:
             for compression in ("none", "gzip"):
-                output, images = self._folder / "read", 1_000
+                output, images = self._folder / "read", 500
                 urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
                 measure.measure(job(urls, output, f"--checkpoint none --encoding {encoding} --compression {compression}"))
                 files = json.loads((output / "dataset.json").read_text())["files"]
@@ -157,8 +149,7 @@ class Bench:
                 name = f"{encoding}{', gzip' if compression == 'gzip' else ''}"
                 told = f"{size:,.0f} bytes", f"written in {written:.1f} ms, read in {rates['milliseconds']:.1f} ms"
                 yield f"e. {name}: an example", *told, "", ""
-                load, bare = rates["load"], rates["bare"]
-                yield f"f. {name}: load / parsing alone", f"{load:.0f}/s", f"{bare:.0f}/s", f"{load / bare:.2f}", ""
+                yield row(f"f. {name}: load / parsing alone", rates["load"], rates["bare"], "images/s")
                 subprocess.run(["rm", "-r", output], check=True)
 
     def workers(self) -> Iterator[Row]:
@@ -176,18 +167,11 @@ class Bench:
         rates = {name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()}
         alone, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
         name = "h. two processors / one: decoding, resizing and Lab in plain loops"
-        yield name, f"{rates['2 plain loops']:.0f}/s", f"{loop:.0f}/s", f"{rates['2 plain loops'] / loop:.2f}", ""
+        yield row(name, rates["2 plain loops"], loop, "images/s")
         for name in modes:
-            yield (
-                f"h. {name} / 1 worker, without the network",
-                f"{rates[name]:.0f}/s",
-                f"{rates['1 worker']:.0f}/s",
-                f"{rates[name] / rates['1 worker']:.2f}",
-                "",
-            )
+            yield row(f"h. {name} / 1 worker, without the network", rates[name], rates["1 worker"], "images/s")
         for name in ("1 worker", *modes):
-            told = f"h. {name} / 1 worker on 1 processor, without the network"
-            yield told, f"{rates[name]:.0f}/s", f"{alone:.0f}/s", f"{rates[name] / alone:.2f}", "1.8"
+            yield row(f"h. {name} / 1 worker on 1 processor, without the network", rates[name], alone, "images/s", "1.8")
         network = "--checkpoint untrained --precision bfloat16"
         rows = {
             "1 worker": partial(self._rate, network, short=100, long=340),
@@ -196,14 +180,8 @@ class Bench:
         rates = {name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()}
         for name, mode in modes.items():
             loads = self._count_loads(f"{network} {mode}")
-            measured = f"{rates[name]:.2f}/s, network loaded {loads} times"
-            yield (
-                f"h. {name} / 1 worker, bfloat16",
-                measured,
-                f"{rates['1 worker']:.2f}/s",
-                f"{rates[name] / rates['1 worker']:.2f}",
-                "",
-            )
+            loaded = f", network loaded {loads} times"
+            yield row(f"h. {name} / 1 worker, bfloat16", rates[name], rates["1 worker"], "images/s", measured_how=loaded)
 
     def _run_with_network(self, precision: str, images: int = GROWN + (STEADY_BATCHES + 3) * BATCH) -> tuple[float, float]:
         """Seconds from the command to the first image written, and images a second over full batches in the middle of the run."""
@@ -306,7 +284,14 @@ def main() -> None:
         checkpoint = write_checkpoint(Path(folder) / "inception_resnet_v2.ckpt")
         bench = Bench(Path(folder), origin, checkpoint, options.img2dataset, options.rounds)
         for figure in (
-            *(bench.end_to_end, bench.without_network, bench.start_up, bench.memory_and_growth, bench.long_list),
+            *(
+                bench.end_to_end,
+                bench.bfloat16_error,
+                bench.without_network,
+                bench.start_up,
+                bench.memory_and_growth,
+                bench.long_list,
+            ),
             *(bench.encodings, bench.workers),
         ):
             if not options.only or figure.__name__ in options.only:

@@ -40,3 +40,20 @@ def start(checkpoint: str, began: str) -> None:
     seconds["filled"] = time.monotonic() - float(began)
     network.embed(np.zeros((1, inception.INPUT_SIZE, inception.INPUT_SIZE, 3), np.uint8))
     print(json.dumps({**seconds, "ready": time.monotonic() - float(began)}))
+
+
+def compare_precisions() -> None:
+    """Prints, as JSON, how far the logits of photographs in bfloat16 are from those in float32."""
+    import numpy as np
+    from PIL import Image
+
+    from beam_pipeline.inception import INPUT_SIZE, load_network
+    from benchmarks import photographs
+
+    files = photographs.make_photographs()
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((INPUT_SIZE, INPUT_SIZE))) for data in files])
+    exact, near = (load_network("untrained", precision).embed(pixels) for precision in ("float32", "bfloat16"))
+    errors = np.abs(near - exact)
+    cosines = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
+    told = {"largest": errors.max(), "mean": errors.mean(), "deviation": exact.std(), "cosine": cosines.min()}
+    print(json.dumps({name: float(value) for name, value in told.items()}))

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-ROUNDS, REPEATS = 3, 3
+ROUNDS, REPEATS = 3, 2
 
 
 def read(folder: str) -> None:
