@@ -107,8 +107,6 @@ def close_commit(
 
 def read_commits(folder: str) -> list[Books]:
     """The records of the commits that are whole, in order. Raises ValueError if one is missing or broken."""
-    if not FileSystems.exists(folder):
-        return []
     paths = [path for path in files.list_folder(folder, f"{COMMIT_PREFIX}[0-9]*{_RECORD}") if not path.endswith(_BODIES)]
     paths.sort(key=lambda path: (len(path), path))
     if [files.base_name(path) for path in paths] != [f"{COMMIT_PREFIX}{number:05}{_RECORD}" for number in range(len(paths))]:
@@ -177,6 +175,7 @@ def describe(config: Config, checkpoint_sha256: str | None, books: Books, repeat
 
 def read_description(folder: str) -> dict[str, Any] | None:
     """Reads a folder's `dataset.json`; None where there is none. Raises ValueError, which names it, if it is broken."""
+    files.check_client(folder)
     path = FileSystems.join(folder, DESCRIPTION)
     if not FileSystems.exists(path):
         return None

@@ -63,6 +63,8 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
     Raises:
       UsageError: names the flag, and the one that was probably meant.
     """
+    if any(argument.startswith("--template_location") for argument in beam_argv):
+        return  # the launcher of Flex Templates, which checks parameters itself, and adds flags of its own
     own = {f"--{field.name}" for field in dataclasses.fields(Config)}
     known = own | _beam_flags()
     previous = ""

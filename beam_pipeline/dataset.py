@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline import books, color, quiet
+from beam_pipeline import books, color, files, quiet, tfrecords
 
 with quiet.silent_imports():
     import tensorflow as tf
@@ -38,7 +39,7 @@ def load(folder: str | os.PathLike[str], split: str = "train") -> tf.data.Datase
     order of a hash; shards are read in a random order that is the same each time, 16 at a time in turns.
 
     Args:
-      folder: Where `dataset.json` lies, a str or a path.
+      folder: Where `dataset.json` lies, a str or a path, on any filesystem that Beam knows.
       split: `train` or `validation`.
 
     Returns:
@@ -57,14 +58,29 @@ def load(folder: str | os.PathLike[str], split: str = "train") -> tf.data.Datase
     paths = [FileSystems.join(folder, file["name"]) for file in description["files"] if file["split"] == split]
     random.Random(0).shuffle(paths)
     packed = description["options"]["compression"] == "gzip"
-    files = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
-    shards = files.interleave(
-        lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP" if packed else ""),
+    # TensorFlow knows local files, Beam the object stores too.
+    read = _read_anywhere if FileSystems.get_scheme(folder) else _read_local
+    shards = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string)).interleave(
+        lambda path: read(path, packed),
         cycle_length=min(16, max(1, len(paths))),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
     return shards.map(lambda record: parse_example(record, description), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _read_local(path: tf.Tensor, packed: bool) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(path, compression_type="GZIP" if packed else "")
+
+
+def _read_anywhere(path: tf.Tensor, packed: bool) -> tf.data.Dataset:
+    record = tf.TensorSpec((), tf.string)
+    return tf.data.Dataset.from_generator(_records, args=(path, packed), output_signature=record)
+
+
+def _records(path: bytes, packed: bool) -> Iterator[bytes]:
+    with files.open_file(path.decode(), packed) as file:
+        yield from tfrecords.read_records(file, path.decode())
 
 
 def parse_example(record: tf.Tensor, description: dict[str, Any]) -> dict[str, tf.Tensor]:

@@ -1,13 +1,48 @@
-"""Small whole files on any filesystem that Beam knows."""
+"""Files on any filesystem that Beam knows: local ones, and those of object stores whose client is installed."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
+import importlib
 import uuid
 from collections.abc import Iterator
+from typing import IO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+import beam_pipeline.s3  # noqa: F401  # has Beam share its clients
+
+# Beam's S3 wants options, if only empty ones, where no pipeline has set them: at reading, and in some workers.
+if FileSystems._pipeline_options is None:
+    FileSystems.set_options(PipelineOptions([]))
+
+# Whose client is an extra: the module that it needs.
+_EXTRAS = {"gs": ("gcp", "google.cloud.storage"), "s3": ("aws", "boto3")}
+
+
+def check_client(path: str) -> None:
+    """Raises ValueError, which tells what to install, if the client of the path's object store is not."""
+    scheme = FileSystems.get_scheme(path)
+    if scheme in _EXTRAS:
+        extra, module = _EXTRAS[scheme]
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f"{path} needs the client of {scheme}://: pip install 'beam_pipeline[{extra}]'") from error
+
+
+@contextlib.contextmanager
+def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
+    """Opens a file for reading; unpacks gzip. Raises OSError, which names the path."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
+        if packed:
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield cast(IO[bytes], file)
+        else:
+            yield cast(IO[bytes], raw)
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import uuid
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline import books, files, sources
@@ -30,15 +30,21 @@ def check(config: Config) -> Found:
     """Makes sure of the folders, without writing to them.
 
     Raises:
-      UsageError: the output folder holds another dataset or the list itself, or one of the folders cannot be reached or made.
+      UsageError: the output folder holds another dataset or the list itself, one of the folders cannot be reached or made, or
+        an option names an object store whose client is not installed.
     """
+    for name, value in vars(config).items():
+        try:
+            files.check_client(str(value))
+        except ValueError as error:
+            raise UsageError(f"--{name} {error}") from error
     if set(config.output) & set("*?["):
         raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
     for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
         if "://" not in folder:
             _check_local_folder(Path(folder))
     try:
-        FileSystems.exists(config.output)
+        files.list_folder(config.output)
     # What an object store's client raises is its own affair.
     except Exception as error:
         raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
@@ -92,16 +98,30 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
       UsageError: a folder cannot be made or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    try:
-        records = () if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}[0-9]*")
-        clear(config.output, (*records, *_SHARDS, *_UNFINISHED), keep)
-        for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
-            if not FileSystems.exists(folder):
-                FileSystems.mkdirs(folder)
-        for folder in filter(None, (config.original_dir, config.resized_dir)):
-            clear(folder, ("*.jpeg.*.tmp",))
-    except (OSError, BeamIOError) as error:
-        raise UsageError(f"--output {config.output} cannot be used: {error}") from error
+    records = () if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}[0-9]*")
+    for option in ("output", "original_dir", "resized_dir"):
+        folder = getattr(config, option)
+        if folder is None:
+            continue
+        try:
+            if option == "output":
+                clear(folder, (*records, *_SHARDS, *_UNFINISHED), keep)
+            elif not FileSystems.get_scheme(folder):  # object stores show no file that is not whole
+                clear(folder, ("*.jpeg.*.tmp",))
+            _make(folder)
+        # What an object store's client raises is its own affair.
+        except Exception as error:
+            raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
+
+
+def _make(folder: str) -> None:
+    if FileSystems.get_scheme(folder):
+        # An object store has no folders, and tells only at writing what may be written.
+        probe = FileSystems.join(folder, f"{books.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
+        files.write_bytes(probe, b"may this be written?")
+        FileSystems.delete([probe])
+    elif not FileSystems.exists(folder):
+        FileSystems.mkdirs(folder)
 
 
 def clear_leftovers(folder: str) -> None:
@@ -111,8 +131,6 @@ def clear_leftovers(folder: str) -> None:
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
     """Removes the files of some patterns, in that order, and temporary ones; but not those whose names are in `keep`."""
-    if not FileSystems.exists(folder):
-        return
     for pattern in (*patterns, "beam-temp-*/*"):
         FileSystems.delete([path for path in files.list_folder(folder, pattern) if files.base_name(path) not in keep])
     if FileSystems.get_scheme(folder) is None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
 from beam_pipeline import books, files, images, records, repeats, sinks, sources
@@ -198,4 +199,5 @@ def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) ->
 def count_reason(failure: Failure, ticks: Ticks | None) -> tuple[str, int]:
     if ticks:
         ticks.failure()
+    Metrics.counter("failures", failure.reason).inc()
     return f"failures/{failure.reason}", 1

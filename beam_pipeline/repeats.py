@@ -27,8 +27,9 @@ def merge(repeats: Iterable[tuple[int, str]]) -> tuple[int, str]:
 
 
 def write(path: str, repeats: Iterable[Repeat]) -> None:
-    """Writes the bodies of a commit, one a line."""
-    files.write_bytes(path, "".join(json.dumps(repeat) + "\n" for repeat in repeats).encode())
+    """Writes the bodies of a commit, one a line; none, no file: Beam cannot write an empty one to S3."""
+    if lines := "".join(json.dumps(repeat) + "\n" for repeat in repeats):
+        files.write_bytes(path, lines.encode())
 
 
 def read(path: str) -> list[Repeat]:

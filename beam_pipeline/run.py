@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import ctypes
 import gc
-import io
 import logging
 import os
 import re
@@ -37,8 +36,7 @@ _to_remove: list[str] = []  # by a signal, after which nothing else is done
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Gives its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_at_signals("stopped; what is whole is kept, and the same command goes on")
     _bound_arenas()
     try:
         config, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
@@ -50,10 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config, beam_argv: Sequence[str]) -> int:
     """Checks what the options name, makes the dataset, and tells what came of it. Gives the exit status."""
-    from beam_pipeline import books, checkpoints, outputs, sources
+    from beam_pipeline import books, checkpoints, outputs, runners, sources
 
-    beam_options = parse_beam_options(beam_argv)
-    share_processors(beam_options)
+    beam_options = runners.parse_options(beam_argv)
     found = outputs.check(config)
     if found.finished:
         outputs.clear_leftovers(config.output)
@@ -71,7 +68,17 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
         print(f"going on after {len(found.commits):,} whole commits in {config.output}")
 
     try:
-        make_dataset_in_thread(config, beam_options, found.commits, sha256)
+        if runners.is_in_this_process(beam_options):
+            # Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds.
+            with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
+                executor.submit(make_dataset, config, beam_options, found.commits, sha256).result()
+        else:
+            if runners.job_outlives_command(beam_options):
+                _end_at_signals("stopped waiting; the job may go on, and has to have ended before the same command is given again")
+            make_dataset(config, beam_options, found.commits, sha256)
+            if not runners.waits_for_job(beam_options):
+                print(f"the job is on its way; when it is done, {config.output} holds {books.DESCRIPTION}")
+                return 0
         description = books.read_description(config.output)
     except UsageError:
         raise
@@ -85,39 +92,42 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     return 0
 
 
-def make_dataset_in_thread(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
-    """Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds."""
+def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
+    """Runs the graph for what is not done yet; for all of it if the list has changed and may be begun anew."""
     from beam_pipeline import outputs
     from beam_pipeline.commits import ListChangedError
 
-    def work() -> None:
-        try:
-            make_dataset(config, beam_options, done, sha256)
-        except ListChangedError:
-            if not config.overwrite:
-                raise
-            outputs.prepare(config, [])
-            make_dataset(config, beam_options, [], sha256)
-
-    with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
-        executor.submit(work).result()
+    try:
+        run_commits(config, beam_options, done, sha256)
+    except ListChangedError:
+        if not config.overwrite:
+            raise
+        outputs.prepare(config, [])
+        run_commits(config, beam_options, [], sha256)
 
 
-def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
+def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
     """Runs the graph: once, or on this machine once for each commit that is not done yet."""
     import apache_beam as beam
+    from apache_beam.options.pipeline_options import StandardOptions
 
-    from beam_pipeline import books, commits, fetch, pipeline
+    from beam_pipeline import books, commits, fetch, pipeline, runners
     from beam_pipeline.progress import ProgressLine, Ticks
 
     if done and done[-1].is_last:
         books.finish(config, sha256)
         return
-    runner = make_runner(beam_options)
-    is_local = not isinstance(runner, str)
+    is_local, name = runners.is_in_this_process(beam_options), runners.name_of(beam_options)
     size = config.urls_per_commit
     if size is None and is_local:
         size = URLS_PER_COMMIT if config.has_network else URLS_PER_COMMIT_WITHOUT_NETWORK
+    if done and not size:
+        raise UsageError(
+            f"--output {config.output} holds the first commits of a dataset: go on with the DirectRunner or --urls_per_commit, "
+            "or remove them"
+        )
+    if size and not runners.waits_for_job(beam_options):
+        raise UsageError("--urls_per_commit needs a command that waits for each commit's job: leave it out")
     with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as file, ProgressLine(file.name, sys.stderr) as progress:
         _to_remove.append(file.name)
         # Held here, what is known of hosts outlives a commit.
@@ -125,67 +135,20 @@ def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[B
         if is_local and sys.stderr.isatty():
             threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
         for commit in commits.plan(config, size, done) if size else [commits.WHOLE_LIST]:
-            graph = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
+            # A portable runner takes its name out of the options.
+            beam_options.view_as(StandardOptions).runner = name
+            graph = beam.Pipeline(runner=runners.make_runner(beam_options), options=beam_options)
             pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local and sys.stderr.isatty() else None)
-            graph.run().wait_until_finish()
+            result = graph.run()
+            if not is_local:
+                print(runners.describe_job(result, beam_options), flush=True)
+            if runners.waits_for_job(beam_options):
+                result.wait_until_finish()
             # A graph that has run is a knot of references, whose files and memory the next one needs.
             del graph
             gc.collect()
         if fetcher:
             fetcher.close()
-
-
-def parse_beam_options(beam_argv: Sequence[str]) -> PipelineOptions:
-    """Beam's options, checked as far as Beam does before a graph runs.
-
-    Raises:
-      UsageError: a value makes no sense, there is no such runner, or it needs another option.
-    """
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            beam_options = PipelineOptions(list(beam_argv))
-            beam_options.get_all_options()
-            # No class or function of the graph is defined in the main module.
-            beam_options.view_as(SetupOptions).save_main_session = False
-            beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
-    except SystemExit:
-        raise UsageError(f"{_last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's") from None
-    except Exception as error:
-        raise UsageError(f"Beam cannot run with these options: {_last_line(str(error))}") from error
-    return beam_options
-
-
-def share_processors(beam_options: PipelineOptions) -> None:
-    """Has the networks of several worker processes on this machine take no more threads than it has processors, in all."""
-    from apache_beam.options.pipeline_options import DirectOptions
-
-    from beam_pipeline.threads import count_processors
-
-    options = beam_options.view_as(DirectOptions)
-    if options.direct_running_mode == "multi_processing":
-        processors = count_processors()
-        each = max(1, processors // (options.direct_num_workers or processors))
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(each))
-
-
-def make_runner(beam_options: Any) -> Any:
-    """The runner that the options name.
-
-    The DirectRunner is the one inside Beam's Python package. Beam would first try to download Prism, with no time limit;
-    only where --prism_location says that it is at hand is that tried.
-    """
-    from apache_beam.options.pipeline_options import PrismRunnerOptions, StandardOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-    name = beam_options.view_as(StandardOptions).runner or "DirectRunner"
-    has_prism = beam_options.view_as(PrismRunnerOptions).prism_location
-    if name.lower() in ("directrunner", "direct", "fnapirunner") and not has_prism:
-        return FnApiRunner()
-    return name
 
 
 def summarize(description: dict[str, Any], folder: str) -> str:
@@ -230,17 +193,22 @@ def _bound_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def _interrupt(number: int, unused_frame: Any) -> None:
-    """Ends at once: the threads of a run could not be persuaded to, and what a run leaves is cleared by the next."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
-    _complain("stopped; what is whole is kept, and the same command goes on", 1)
-    # That is all there is to say: threads and workers would each tell at length what they have lost.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    _kill_workers(os.getpid())
-    for path in _to_remove:
-        Path(path).unlink(missing_ok=True)
-    os._exit(128 + number)
+def _end_at_signals(message: str) -> None:
+    """Has Ctrl-C and SIGTERM end the process at once: the threads of a run could not be persuaded to. The next run clears up."""
+
+    def end(number: int, unused_frame: Any) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+        _complain(message, 1)
+        # That is all there is to say: threads and workers would each tell at length what they have lost.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        _kill_workers(os.getpid())
+        for path in _to_remove:
+            Path(path).unlink(missing_ok=True)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
 
 
 def _kill_workers(process: int) -> None:
@@ -254,13 +222,11 @@ def _kill_workers(process: int) -> None:
 
 def explain(error: Exception) -> str:
     """The gist of what ended a job, in one line; Beam's errors hold the worker's whole traceback."""
-    gist = re.sub(r" \[while running '.*?'\]$", "", _last_line(str(error)) or type(error).__name__)
+    from beam_pipeline import runners
+
+    gist = re.sub(r" \[while running '.*?'\]$", "", runners.last_line(str(error)) or type(error).__name__)
     own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", gist)
     return own[1] if own else f"the job failed: {gist}"
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _complain(message: str, status: int) -> int:

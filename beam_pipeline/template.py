@@ -16,6 +16,7 @@ from beam_pipeline.config import Config, choices_of, type_of
 
 IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
 
+_NOT_HERE = ("urls_per_commit",)  # a launcher submits one job, and does not wait for it
 _NUMBERS = {int: r"[0-9]+", float: r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"}
 
 
@@ -31,7 +32,7 @@ def container_spec(image: str = IMAGE) -> dict[str, Any]:
         "metadata": {
             "name": "Image URLs to TFRecords for colorization",
             "description": "Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
-            "parameters": [_parameter(field) for field in dataclasses.fields(Config)],
+            "parameters": [_parameter(field) for field in dataclasses.fields(Config) if field.name not in _NOT_HERE],
         },
         "defaultEnvironment": {"sdkContainerImage": image},
     }

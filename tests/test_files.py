@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -163,3 +164,12 @@ def test_list_folder_of_the_current_folder(tmp_path, monkeypatch):
 )
 def test_base_name(path, name):
     assert files.base_name(path) == name
+
+
+@pytest.mark.parametrize(("path", "extra"), [("gs://bucket/x", "gcp"), ("s3://bucket/x", "aws")])
+def test_a_client_that_is_not_installed_is_told(monkeypatch, path, extra):
+    for module in ("google.cloud.storage", "boto3"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
+    with pytest.raises(ValueError, match=rf"{path} .*pip install 'beam_pipeline\[{extra}\]'"):
+        files.check_client(path)
+    files.check_client("/a/local/path")

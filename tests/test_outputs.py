@@ -1,5 +1,8 @@
 """What is in the folder decides what is done, and only what a run writes is removed."""
 
+import sys
+from typing import Any
+
 import pytest
 
 from beam_pipeline import books, outputs
@@ -51,7 +54,7 @@ def test_keeps_whole_commits(tmp_path):
     found = outputs.check(config)
     assert found.finished is None and len(found.commits) == 1
     outputs.prepare(config, found.commits)
-    assert names(tmp_path) == ["commit-00000.bodies.jsonl", "commit-00000.json", kept, "notes.txt"]
+    assert names(tmp_path) == ["commit-00000.json", kept, "notes.txt"]
 
 
 def test_a_whole_dataset_is_found(tmp_path):
@@ -149,3 +152,11 @@ def test_a_list_beside_the_dataset_is_fine(tmp_path):
 def test_an_unknown_filesystem_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"--output foo://b/x cannot be reached"):
         outputs.check(Config(input="urls.txt", output="foo://b/x"))
+
+
+@pytest.mark.parametrize("option", ["input", "output", "checkpoint", "original_dir"])
+def test_an_object_store_without_its_client_is_refused(monkeypatch, tmp_path, option):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    options: dict[str, Any] = {"input": str(tmp_path / "urls.txt"), "output": str(tmp_path / "out"), option: "s3://bucket/x"}
+    with pytest.raises(UsageError, match=rf"--{option} s3://bucket/x .*beam_pipeline\[aws\]"):
+        outputs.check(Config(**options))

@@ -4,6 +4,7 @@ import collections
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -168,13 +169,15 @@ def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
     assert len(origin.requests) == asked
 
 
-def find_shuffled_pixels(graph: beam.Pipeline) -> tuple[list[str], list[str]]:
+def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:
     """Follows what FetchImages gives, down to the writing of shards.
+
+    Args:
+      components: Of a graph, as Beam's proto has it.
 
     Returns:
       The steps that hold pixels, and those among them that shuffle.
     """
-    components = graph.to_runner_api().components
     leaves = [step for step in components.transforms.values() if not step.subtransforms]
     shuffling = {name for step in components.transforms.values() if step.spec.urn in SHUFFLES for name in step.inputs.values()}
     [fetch] = [step for step in leaves if step.unique_name == "FetchImages" or step.unique_name.startswith("FetchImages/ParDo")]
@@ -195,7 +198,7 @@ def find_shuffled_pixels(graph: beam.Pipeline) -> tuple[list[str], list[str]]:
 def test_no_pixels_are_shuffled(tmp_path, options):
     graph = beam.Pipeline(runner=FnApiRunner())
     pipeline.build(graph, make_config(tmp_path, ["http://a/b.jpg"], **options))
-    steps, shuffled = find_shuffled_pixels(graph)
+    steps, shuffled = find_shuffled_pixels(graph.to_runner_api().components)
     assert shuffled == []
     for passed in ("DecodeImages", "EmbedImages", "EncodeTrainExamples", "WriteTrainExamples", "WriteValidationExamples"):
         assert any(passed in step for step in steps), f"{passed} was not reached, so nothing was looked at"
@@ -205,4 +208,4 @@ def test_a_shuffle_of_pixels_would_be_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "embed_images", lambda config: beam.Reshuffle())
     graph = beam.Pipeline(runner=FnApiRunner())
     pipeline.build(graph, make_config(tmp_path, ["http://a/b.jpg"]))
-    assert find_shuffled_pixels(graph)[1]
+    assert find_shuffled_pixels(graph.to_runner_api().components)[1]

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from origin import image
 
-from beam_pipeline import files, pipeline, run
+from beam_pipeline import books, command_line, files, pipeline, run, sinks
 from beam_pipeline.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -201,36 +199,6 @@ def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
     assert len(errors.splitlines()) == 1 and "stopped" in errors
 
 
-@pytest.mark.parametrize("arguments", [[], ["--runner", "DirectRunner"], ["--runner=direct"], ["--runner", "FnApiRunner"]])
-def test_direct_runner_does_not_look_for_prism(arguments):
-    assert isinstance(run.make_runner(PipelineOptions(arguments)), FnApiRunner)
-
-
-def test_direct_runner_takes_the_prism_that_is_given():
-    assert run.make_runner(PipelineOptions(["--runner", "DirectRunner", "--prism_location", "/opt/prism"])) == "DirectRunner"
-
-
-@pytest.mark.parametrize(
-    ("flags", "threads"),
-    [
-        ("", None),
-        ("--direct_num_workers 4", None),
-        ("--direct_num_workers 4 --direct_running_mode multi_processing", "2"),
-        ("--direct_num_workers 9 --direct_running_mode multi_processing", "1"),
-        ("--direct_num_workers 0 --direct_running_mode multi_processing", "1"),  # one for each processor
-    ],
-)
-def test_networks_of_several_processes_share_the_processors(monkeypatch, flags, threads):
-    monkeypatch.setattr("beam_pipeline.threads.count_processors", lambda: 8)
-    monkeypatch.setattr(os, "environ", {})
-    run.share_processors(PipelineOptions(flags.split()))
-    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == threads
-
-
-def test_other_runners_are_beams():
-    assert run.make_runner(PipelineOptions(["--runner", "FlinkRunner"])) == "FlinkRunner"
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_refused(urls, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
@@ -374,3 +342,19 @@ def test_many_commits_leave_nothing_open(origin, tmp_path):
     assert run.main(options(str(urls), tmp_path / "out", "--urls_per_commit", "2")) == 0
     after = len(os.listdir("/proc/self/fd")), threading.active_count()
     assert after[0] <= before[0] + 3 and after[1] <= before[1] + 1
+
+
+def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, capsys):
+    """A list of which some commits are made is no list for an engine that would take all of it."""
+    output = tmp_path / "out"
+    config, _ = command_line.parse(options(urls, output))
+    output.mkdir()
+    books.close_commit(config, 0, False, "", None, {"lines": 1, "failures/dns": 1}, [], [], [sinks.Shard("f", 1, 1)], [])
+    assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
+    assert "first commits" in capsys.readouterr().err
+
+
+def test_commits_need_a_command_that_waits(urls, tmp_path, capsys):
+    flags = ["--urls_per_commit", "5", "--runner", "PortableRunner", "--job_endpoint", "localhost:9", "--no_wait_until_finish"]
+    assert run.main([*options(urls, tmp_path / "out"), *flags]) == 2
+    assert "--urls_per_commit" in capsys.readouterr().err

@@ -27,7 +27,6 @@ GIVEN = {
     "resized_dir": "gs://bucket/resized",
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "retry_reasons": "timeout,dns",
-    "urls_per_commit": "100000",
 }
 
 
@@ -46,7 +45,7 @@ def test_the_committed_file_is_what_the_command_prints():
 def test_googles_class_reads_the_file():
     spec = ContainerSpec.from_json((ROOT / "dataflow_template.json").read_text())
     read = {parameter.name: parameter for parameter in spec.metadata.parameters}
-    assert list(read) == [field.name for field in dataclasses.fields(Config)]
+    assert list(read) == [field.name for field in dataclasses.fields(Config) if field.name != "urls_per_commit"]
     assert not read["output"].is_optional
     assert all(parameter.is_optional for name, parameter in read.items() if name != "output")
     assert read["encoding"].param_type == ParameterType.ENUM
@@ -92,3 +91,15 @@ def test_values_that_make_no_sense_do_not_pass_the_template(name, value):
 def test_flags_are_turned_on_and_off():
     assert launch(input="urls.txt", output="out", overwrite="true")[0].overwrite
     assert not launch(input="urls.txt", output="out", overwrite="false")[0].overwrite
+
+
+def test_flags_of_the_launcher_are_left_to_beam():
+    flags = ["--runner=DataflowRunner", "--template_location=gs://bucket/job_object", "--a_flag_of_the_launcher=1"]
+    config, beam_argv = parse(["--input=gs://bucket/urls.txt", "--output=gs://bucket/out", *flags])
+    assert beam_argv == flags
+    assert config.output == "gs://bucket/out"
+
+
+def test_the_launchers_script_is_the_command():
+    shown = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "--urls_per_commit" in shown.stdout

@@ -1,0 +1,27 @@
+# One image that launches the job from the Flex Template and runs its workers; docs/dataflow.md tells how to build and use it.
+#
+#   docker build --tag IMAGE .                                  --checkpoint names a file on gs://, a mounted one, or a URL
+#   docker build --tag IMAGE --target with_checkpoint .         the checkpoint lies in the image
+
+FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:20230622_RC00 AS launcher
+FROM apache/beam_python3.11_sdk:2.77.0 AS worker
+
+FROM python:3.11-slim-bookworm AS plain
+COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
+COPY --from=worker /opt/apache/beam /opt/apache/beam
+
+WORKDIR /opt/beam_pipeline
+COPY pyproject.toml setup.py constraints.txt README.md main.py ./
+COPY beam_pipeline beam_pipeline
+RUN pip install --no-cache-dir --constraint constraints.txt '.[gcp]' && pip check
+
+# The launcher runs main.py with the template's parameters; workers run in the environment that is here.
+ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/beam_pipeline/main.py \
+    RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
+ENTRYPOINT ["/opt/apache/beam/boot"]
+
+FROM plain AS with_checkpoint
+COPY inception_resnet_v2_2016_08_30.ckpt /opt/checkpoint/
+
+# Of several targets the last is the one that is built if none is named.
+FROM plain

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datasets import OPTIONS, Dataset, read_dataset, run_job, write_list
+from origin import Origin
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Iterator[Origin]:
+    with contextlib.closing(Origin()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def url_list(photographs: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("list") / "urls.txt"
+    write_list(path, photographs)
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """What the DirectRunner makes of the list."""
+    folder = tmp_path_factory.mktemp("reference") / "dataset"
+    done = run_job(["--input", url_list, "--output", folder, *OPTIONS])
+    assert done.returncode == 0, done.stderr
+    return read_dataset(folder)

@@ -1,0 +1,139 @@
+"""Dataflow: Beam's own submission code against a stand-in for the service, and the job that arrives there run to its end.
+
+The service itself cannot be had without Google: what it would start on its workers, this runs on Beam's own runner, with
+nothing but what was staged.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from datasets import OPTIONS, assert_right, assert_same, read_dataset, run_job
+from test_pipeline import find_shuffled_pixels
+
+ROOT = Path(__file__).parents[2]
+
+# What a worker does: take what was staged, and run it.
+WORKER = """
+import sys
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+import beam_pipeline
+assert beam_pipeline.__file__.startswith(sys.argv[2]), beam_pipeline.__file__
+graph = beam_runner_api_pb2.Pipeline.FromString(open(sys.argv[1], "rb").read())
+for environment in graph.components.environments.values():
+    environment.urn, environment.payload = "beam:env:embedded_python:v1", b""
+    del environment.dependencies[:]
+FnApiRunner().run_via_runner_api(graph, PipelineOptions()).wait_until_finish()
+"""
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Takes jobs, and says that they are done."""
+
+    jobs: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.jobs.append(job)
+        self.answer({"id": "job-1", "name": job["name"], "projectId": "project", "currentState": "JOB_STATE_RUNNING"})
+
+    def do_GET(self) -> None:
+        messages = "/messages" in self.path
+        self.answer({} if messages else {"id": "job-1", "projectId": "project", "currentState": "JOB_STATE_DONE"})
+
+    def answer(self, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *unused_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    jobs: list[dict[str, Any]] = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Service", (Service,), {"jobs": jobs}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}", jobs
+    server.shutdown()
+    server.server_close()
+
+
+def submit(endpoint: str, url_list: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    (folder / "staged").mkdir()
+    return run_job(
+        [
+            *("--runner", "DataflowRunner", "--dataflow_endpoint", endpoint, "--no_auth", "--project", "project"),
+            *("--region", "europe-west1", "--temp_location", folder / "temp", "--staging_location", folder / "staged"),
+            *("--setup_file", "./setup.py", "--machine_type", "n2-standard-8", "--max_num_workers", "30"),
+            *("--sdk_container_image", "registry/beam_pipeline"),
+            *("--input", url_list, "--output", folder / "dataset"),
+            *OPTIONS,
+            *flags,
+        ],
+        cwd=ROOT,
+        NO_GCE_CHECK="true",
+    )
+
+
+def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tmp_path):
+    endpoint, jobs = service
+    submitted = submit(endpoint, url_list, tmp_path)
+    # The stand-in says that the job is done, but has run nothing.
+    assert submitted.returncode == 1
+    assert "has ended without" in submitted.stderr
+    [job] = jobs
+    environment = job["environment"]
+    options = environment["sdkPipelineOptions"]["options"]
+    [pool] = environment["workerPools"]
+    assert "no_use_multiple_sdk_containers" in environment["experiments"]  # one network for each machine
+    assert options["save_main_session"] is False
+    assert pool["machineType"] == "n2-standard-8"
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 30
+    assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == ["registry/beam_pipeline"]
+    staged = {package["name"]: Path(package["location"]) for package in pool["packages"]}
+    graph_file = Path(options["pipelineUrl"])
+
+    components = beam_runner_api_pb2.Pipeline.FromString(graph_file.read_bytes()).components
+    [worker] = components.environments.values()  # steps that differ in it could not be fused
+    assert worker.resource_hints[common_urns.resource_hints.MIN_RAM_BYTES.urn] == b"4000000000"
+    steps = {step.unique_name for step in components.transforms.values()}
+    assert {"ReadRefs", "DropDuplicates", "FetchImages", "DecodeImages", "EmbedImages", "WriteTrainExamples", "CloseBooks"} <= steps
+    assert find_shuffled_pixels(components)[1] == []
+
+    library = tmp_path / "library"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*command, library, staged["workflow.tar.gz"]], check=True)
+    run = [sys.executable, "-c", WORKER, str(graph_file), str(library)]
+    environ = {**os.environ, "PYTHONPATH": str(library)}
+    done = subprocess.run(run, cwd=tmp_path, env=environ, timeout=600, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)
+
+
+def test_a_template_is_not_waited_for(service, url_list, tmp_path):
+    endpoint, jobs = service
+    submitted = submit(endpoint, url_list, tmp_path, "--template_location", str(tmp_path / "staged" / "template"))
+    assert submitted.returncode == 0, submitted.stderr
+    assert "on its way" in submitted.stdout
+    assert not jobs
+    assert json.loads((tmp_path / "staged" / "template").read_text())["environment"]

@@ -1,0 +1,151 @@
+"""Runs of the command, and what has to be the same whatever engine they ran on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from origin import Origin, image
+from PIL import Image
+from skimage.color import rgb2lab
+
+from beam_pipeline import dataset
+from beam_pipeline.files import list_folder, read_bytes
+
+SIZE = 299
+EXAMPLES_PER_SHARD = 8
+OPTIONS = (
+    *("--checkpoint", "untrained", "--allow_private_addresses", "--fetch_timeout", "5"),
+    *("--examples_per_shard", str(EXAMPLES_PER_SHARD), "--validation_fraction", "0.2", "--batch_size", "8"),
+)
+
+
+class Dataset(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+      examples: By URL: the split, and the features.
+      failures: By URL: stage and reason.
+      description: `dataset.json`.
+    """
+
+    examples: dict[str, tuple[str, dict[str, Any]]]
+    failures: dict[str, tuple[str, str]]
+    description: dict[str, Any]
+
+
+def write_list(path: Path, origin: Origin, good: int = 48) -> None:
+    """A list with everything in it: images of several shapes and formats, repeated lines, and what fails at each stage."""
+    shapes = ((320, 240), (120, 200), (299, 299))
+    names = [f"{number}.{('jpg', 'png', 'webp')[number % 3]}" for number in range(good)]
+    lines = [
+        f"n{number}\t{origin.url(f'sized/{shapes[number % 3][0]}/{shapes[number % 3][1]}/{name}')}"
+        for number, name in enumerate(names)
+    ]
+    lines += [
+        *(origin.url(f"status/{code}/x{code}.jpg") for code in (404, 410, 500)),
+        *(origin.url(path) for path in ("html/page.jpg", "half/half.jpg", "empty/nothing.jpg", "redirect-loop")),
+        *("gopher://127.0.0.1/old.jpg", "nonsense"),
+    ]
+    path.write_text("\n".join(["# a list", *lines, lines[0], lines[5]]) + "\n")
+
+
+@contextlib.contextmanager
+def job(arguments: Sequence[str | Path], cwd: Path | None = None, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs the command as a user would; with what it starts it ends with the `with`."""
+    command = [sys.executable, "-m", "beam_pipeline.run", *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def run_job(arguments: Sequence[str | Path], cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    with job(arguments, cwd, **environment) as process:
+        output, errors = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def read_dataset(folder: str | Path) -> Dataset:
+    """Reads a finished folder, wherever it is."""
+    folder = str(folder)
+    description = json.loads(read_bytes(f"{folder}/dataset.json"))
+    examples = {}
+    for split in ("train", "validation"):
+        for example in dataset.load(folder, split).as_numpy_iterator():
+            url = example["image_url"].decode()
+            assert url not in examples, f"{url} stands twice"
+            examples[url] = (split, example)
+    lines = [line for path in list_folder(folder, "failures-*.jsonl") for line in read_bytes(path).splitlines()]
+    failures = {failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)}
+    assert len(failures) == len(lines)
+    return Dataset(examples, failures, description)
+
+
+def assert_right(made: Dataset) -> None:
+    """Every example is what its URL's image gives by Pillow and scikit-image; the books balance; no shard is too large."""
+    counts = made.description["counts"]
+    assert counts["examples"] == len(made.examples) == sum(file["examples"] for file in made.description["files"])
+    assert counts["failures"] == len(made.failures)
+    assert counts["lines"] == sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures"))
+    assert max(file["examples"] for file in made.description["files"]) <= EXAMPLES_PER_SHARD
+    for url, (_, example) in made.examples.items():
+        assert example["image_name"].decode() == hashlib.md5(url.encode()).hexdigest() + ".jpeg"
+        lab = rgb2lab(_expected_pixels(url))
+        np.testing.assert_allclose(example["image_l"], lab[..., :1] / 50 - 1, atol=1e-4)
+        np.testing.assert_allclose(example["image_ab"], lab[..., 1:] / 127, atol=1e-4)
+        assert example["image_embedding"].shape == (1001,)
+
+
+def assert_full_shards(made: Dataset, slots: int) -> None:
+    """Each slot makes one bundle: all of its shards are full but the last."""
+    for split in ("train", "validation"):
+        sizes = [file["examples"] for file in made.description["files"] if file["split"] == split]
+        assert len(sizes) <= sum(sizes) // EXAMPLES_PER_SHARD + slots, sizes
+
+
+def _expected_pixels(url: str) -> np.ndarray:
+    width, height, name = url.split("/")[-3:]
+    picture = Image.open(io.BytesIO(image(name, int(width), int(height)))).convert("RGB")
+    ratio = min(SIZE / picture.width, SIZE / picture.height)
+    side = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
+    square = Image.new("RGB", (SIZE, SIZE), "white")
+    square.paste(picture.resize(side, Image.Resampling.LANCZOS), ((SIZE - side[0]) // 2, (SIZE - side[1]) // 2))
+    return np.asarray(square)
+
+
+def assert_same(made: Dataset, reference: Dataset) -> None:
+    """The same examples in the same splits, embeddings to 1e-4, and the same failures."""
+    assert made.failures == reference.failures
+    assert made.description["counts"] == reference.description["counts"]
+    assert set(made.examples) == set(reference.examples)
+    for url, (split, example) in made.examples.items():
+        other_split, other = reference.examples[url]
+        assert split == other_split
+        assert set(example) == set(other)
+        for name, value in example.items():
+            if name == "image_embedding":
+                np.testing.assert_allclose(value, other[name], rtol=1e-4, atol=1e-4, err_msg=url)
+            else:
+                np.testing.assert_array_equal(value, other[name], err_msg=f"{name} of {url}")

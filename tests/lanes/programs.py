@@ -1,0 +1,57 @@
+"""Programs that a lane starts, and takes down whatever happens: servers on loopback, each with a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# Where the Makefile puts what it downloads and builds.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_pipeline" / "lanes"
+
+
+@contextlib.contextmanager
+def program(
+    command: Sequence[str | Path], log: Path, cwd: Path | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program for the time of a `with`; with all that it has started it ends by its process group."""
+    with log.open("ab") as file:
+        variables = {**os.environ, **environment}
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=file, stderr=file, cwd=cwd, env=variables, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    """Returns when something answers on a port of loopback. Raises RuntimeError, with the log's end, if nothing does."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"{process.args!r} does not answer on port {port}:\n{log.read_text()[-3000:]}")
+
+
+def descendants(process: int) -> Iterator[int]:
+    """The processes that a process has started, and theirs."""
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            yield child
+            yield from descendants(child)

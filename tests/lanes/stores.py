@@ -1,0 +1,169 @@
+"""Object stores: gs:// and s3://, each an emulator on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datasets import OPTIONS, assert_right, assert_same, job, read_dataset, run_job
+from programs import free_port, program, wait_for_port
+
+from beam_pipeline import checkpoints, files
+from benchmarks.bench import write_checkpoint
+
+
+class Tokens(http.server.BaseHTTPRequestHandler):
+    """Gives a token to everyone."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        kind = "urn:ietf:params:oauth:token-type:access_token"
+        token = {"access_token": "token", "issued_token_type": kind, "token_type": "Bearer", "expires_in": 3600}
+        body = json.dumps(token).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *unused_arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def credentials(folder: Path) -> Iterator[Path]:
+    """The file of a federated account: without credentials, the client looks for a machine of Google's, for half a minute."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (folder / "subject").write_text("someone")
+    account = {
+        "type": "external_account",
+        "audience": "anyone",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"http://127.0.0.1:{server.server_port}/token",
+        "credential_source": {"file": str(folder / "subject")},
+    }
+    (folder / "account.json").write_text(json.dumps(account))
+    yield folder / "account.json"
+    server.shutdown()
+    server.server_close()
+
+
+@contextlib.contextmanager
+def gcs(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Gives the URL of an empty bucket, and the environment in which it is found."""
+    port, log = free_port(), folder / "log"
+    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
+    with credentials(folder) as account, program([*command, "--default-bucket", "bucket"], log) as server:
+        wait_for_port(port, server, log)
+        environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(account), "GOOGLE_CLOUD_PROJECT": "project"}
+        yield "gs://bucket", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", **environment}
+
+
+@contextlib.contextmanager
+def s3(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    port, log = free_port(), folder / "log"
+    with program([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log) as server:
+        wait_for_port(port, server, log)
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10).close()
+        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+        yield "s3://bucket", {**environment, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+@pytest.fixture(scope="module", params=[gcs, s3], ids=["gs", "s3"])
+def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty bucket, for this process and those that it starts."""
+    with pytest.MonkeyPatch.context() as patch, request.param(tmp_path_factory.mktemp("store")) as (url, environment):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the very weights of `untrained`."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "untrained.ckpt")
+
+
+def upload(path: Path, url: str) -> str:
+    files.write_bytes(url, path.read_bytes())
+    return url
+
+
+def test_list_checkpoint_originals_and_dataset(bucket, url_list, checkpoint, reference, photographs, tmp_path):
+    urls = upload(url_list, f"{bucket}/lists/urls.txt")
+    weights = upload(checkpoint, f"{bucket}/models/untrained.ckpt")
+    keep = ["--input", urls, "--original_dir", f"{bucket}/originals", *OPTIONS]
+    first = run_job([*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"], XDG_CACHE_HOME=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    made = read_dataset(f"{bucket}/dataset")
+    assert_right(made)
+    assert_same(made, reference)
+    assert made.description["checkpoint"]["sha256"] == checkpoints.verify(str(checkpoint))
+
+    # What is whole is left alone; what was kept is not asked for again.
+    again = run_job([*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"], XDG_CACHE_HOME=str(tmp_path))
+    assert again.returncode == 0 and "is complete" in again.stdout
+    asked = sum("/sized/" in request.path for request in photographs.requests)
+    other = [*keep, "--checkpoint", "none", "--encoding", "rgb_png", "--compression", "gzip", "--output", f"{bucket}/other"]
+    second = run_job(other)
+    assert second.returncode == 0, second.stderr
+    assert sum("/sized/" in request.path for request in photographs.requests) == asked
+    assert set(read_dataset(f"{bucket}/other").examples) == set(made.examples)
+
+    # Nothing is left that a dataset does not name.
+    left = {files.base_name(path) for path in files.list_folder(f"{bucket}/dataset", "**")}
+    assert left == {"dataset.json"} | {file["name"] for file in made.description["files"] + made.description["failure_files"]}
+
+
+def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
+    options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/commits", "--urls_per_commit", "8"]
+    with job(options) as process:
+        while not (first := files.list_folder(f"{bucket}/commits", "commit-00000.json")):
+            assert process.poll() is None
+        process.kill()
+    assert not files.list_folder(f"{bucket}/commits", "dataset.json"), "it was too quick"
+    record = json.loads(files.read_bytes(next(iter(first))))
+    done = run_job(options)
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stdout
+    made = read_dataset(f"{bucket}/commits")
+    assert set(made.examples) == set(reference.examples) and made.failures == reference.failures
+    named = made.description["files"] + made.description["failure_files"]
+    assert {shard["name"] for shard in record["train"]} <= {file["name"] for file in named}
+    left = {files.base_name(path) for path in files.list_folder(f"{bucket}/commits", "**")}
+    assert left == {"dataset.json"} | {file["name"] for file in named}
+
+
+def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
+    options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/over"]
+    assert run_job([*options, "--urls_per_commit", "20"]).returncode == 0
+    done = run_job([*options, "--encoding", "rgb_png", "--overwrite"])
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(f"{bucket}/over")
+    named = made.description["files"] + made.description["failure_files"]
+    left = {files.base_name(path) for path in files.list_folder(f"{bucket}/over", "**")}
+    assert left == {"dataset.json"} | {file["name"] for file in named}
+
+
+def test_a_folder_of_images(bucket, tmp_path):
+    from origin import image
+
+    for number in range(3):
+        files.write_bytes(f"{bucket}/photographs/{number}.jpg", image(f"{number}.jpg"))
+    arguments = ["--images", f"{bucket}/photographs/*.jpg", "--output", tmp_path / "dataset", "--checkpoint", "none"]
+    done = run_job(arguments)
+    assert done.returncode == 0, done.stderr
+    assert sorted(read_dataset(tmp_path / "dataset").examples) == [f"{bucket}/photographs/{number}.jpg" for number in range(3)]
+
+
+def test_a_bucket_that_is_not_there_is_told(bucket, url_list):
+    done = run_job(["--input", url_list, "--checkpoint", "none", "--output", f"{bucket}-of-nobody/dataset"])
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "bucket-of-nobody" in done.stderr

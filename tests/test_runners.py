@@ -1,0 +1,127 @@
+"""Beam's options: what is made of them for each runner, and what is said of those that make no sense."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_pipeline import runners
+from beam_pipeline.config import UsageError
+
+
+@pytest.mark.parametrize("arguments", [[], ["--runner", "DirectRunner"], ["--runner=direct"], ["--runner", "FnApiRunner"]])
+def test_the_direct_runner_does_not_look_for_prism(arguments):
+    options = PipelineOptions(arguments)
+    assert runners.is_in_this_process(options)
+    assert isinstance(runners.make_runner(options), FnApiRunner)
+
+
+def test_the_direct_runner_takes_the_prism_that_is_given():
+    options = PipelineOptions(["--runner", "DirectRunner", "--prism_location", "/opt/prism"])
+    assert not runners.is_in_this_process(options)
+    assert runners.make_runner(options) == "PrismRunner"
+
+
+@pytest.mark.parametrize("name", ["FlinkRunner", "SparkRunner", "DataflowRunner", "PrismRunner"])
+def test_other_runners_are_beams(name):
+    options = PipelineOptions(["--runner", name])
+    assert runners.make_runner(options) == runners.name_of(options) == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads"),
+    [
+        ("", None),
+        ("--direct_num_workers 4", None),
+        ("--direct_num_workers 4 --direct_running_mode multi_processing", "2"),
+        ("--direct_num_workers 9 --direct_running_mode multi_processing", "1"),
+        ("--direct_num_workers 0 --direct_running_mode multi_processing", "1"),  # one for each processor
+    ],
+)
+def test_networks_of_several_processes_share_the_processors(monkeypatch, flags, threads):
+    monkeypatch.setattr(runners, "count_processors", lambda: 8)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
+    runners.parse_options(flags.split())
+    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == threads
+
+
+def test_no_main_session_is_pickled():
+    assert runners.parse_options([]).view_as(SetupOptions).save_main_session is False
+
+
+DATAFLOW = ["--runner", "DataflowRunner", "--project", "project", "--region", "here", "--temp_location", "gs://bucket/temp"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "experiments", "hints"),
+    [
+        ([], ["no_use_multiple_sdk_containers"], ["min_ram=4GB"]),
+        (
+            ["--experiments=use_multiple_sdk_containers", "--resource_hint=min_ram=8GB"],
+            ["use_multiple_sdk_containers"],
+            ["min_ram=8GB"],
+        ),
+        (
+            ["--resource_hints=accelerator=type:nvidia-l4;count:1;install-nvidia-driver"],
+            ["no_use_multiple_sdk_containers"],
+            ["accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "min_ram=4GB"],
+        ),
+    ],
+)
+def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(monkeypatch, flags, experiments, hints):
+    # Google's client is an extra.
+    monkeypatch.setattr(runners, "make_runner", lambda options: FnApiRunner())
+    options = runners.parse_options([*DATAFLOW, *flags])
+    assert options.view_as(DebugOptions).experiments == experiments
+    assert options.view_as(StandardOptions).resource_hints == hints
+
+
+@pytest.mark.parametrize(
+    ("flags", "waits"),
+    [
+        ([], True),
+        (["--no_wait_until_finish"], False),
+        (["--runner", "DataflowRunner", "--template_location", "gs://bucket/template"], False),
+        (["--runner", "FlinkRunner", "--output_executable_path", "job.jar"], False),
+    ],
+)
+def test_who_waits_for_the_job(flags, waits):
+    assert runners.waits_for_job(PipelineOptions(flags)) is waits
+
+
+@pytest.mark.parametrize(
+    ("flags", "outlives"),
+    [
+        ("--runner DataflowRunner", True),
+        ("--runner FlinkRunner --flink_master host:8081", True),
+        ("--runner FlinkRunner", False),
+        ("--runner SparkRunner", False),
+        ("--runner SparkRunner --spark_master_url spark://host:7077", True),
+        ("--runner PrismRunner", False),
+        ("--runner PortableRunner --job_endpoint host:8099", True),
+    ],
+)
+def test_which_jobs_outlive_the_command(flags, outlives):
+    assert runners.job_outlives_command(PipelineOptions(flags.split())) is outlives
+
+
+def test_a_job_server_that_ends_with_the_command_is_waited_for():
+    with pytest.raises(UsageError, match="--job_endpoint"):
+        runners.parse_options(["--runner", "FlinkRunner", "--flink_master", "host:8081", "--no_wait_until_finish"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--direct_num_workers", "many"], "many"),
+        (["--runner", "NoSuchRunner"], "NoSuchRunner"),
+    ],
+)
+def test_what_beam_cannot_use_is_told_in_one_line(arguments, said):
+    with pytest.raises(UsageError, match=said) as raised:
+        runners.parse_options(arguments)
+    assert "\n" not in str(raised.value)
