@@ -40,11 +40,26 @@ def measure(command: Sequence[str], processors: set[int] | None = None) -> Usage
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if processors:
         os.sched_setaffinity(process.pid, processors)
+    megabytes = 0.0
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        megabytes = max(megabytes, _peak_memory(process.pid))
+        time.sleep(0.1)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Usage(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Usage(time.monotonic() - began, used.ru_utime + used.ru_stime, megabytes)
+
+
+def _peak_memory(process: int) -> float:
+    """Of a process or of one that it has started, in megabytes; what the system tells at the end counts its parent's too."""
+    peak = 0.0
+    with contextlib.suppress(OSError):
+        told = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+        peak = int(told[1]) / 1024 if told else 0.0
+        for path in Path(f"/proc/{process}/task").glob("*/children"):
+            peak = max([peak, *map(_peak_memory, map(int, path.read_text().split()))])
+    return peak
 
 
 def job(urls: Path, output: Path, options: str = "--checkpoint none") -> list[str]:
