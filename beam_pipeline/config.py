@@ -29,7 +29,7 @@ STRIKE_SPACING = 5.0  # seconds
 HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a host is given up
 
 # Images in one commit of a run on this machine, if the user gives no number.
-URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 20_000
+URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
 
 Resize = Literal["pad", "crop", "stretch"]
 Encoding = Literal["lab_float32", "lab_uint8", "rgb_png"]
@@ -122,7 +122,7 @@ class Config:
         shapes_dataset=False,
     )
     urls_per_commit: int | None = _option(
-        "images of the list in one commit: an interrupted run loses no more. On the DirectRunner 2,000, or 20,000 without the "
+        "images of the list in one commit: an interrupted run loses no more. On the DirectRunner 2,000, or 10,000 without the "
         "network, which is minutes; elsewhere all",
         None,
         at_least=1,

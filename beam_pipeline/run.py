@@ -140,8 +140,8 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
             graph = beam.Pipeline(runner=runners.make_runner(beam_options), options=beam_options)
             pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local and sys.stderr.isatty() else None)
             result = graph.run()
-            if not is_local:
-                print(runners.describe_job(result, beam_options), flush=True)
+            if page := runners.job_page(result, beam_options):
+                print(page, flush=True)
             if runners.waits_for_job(beam_options):
                 result.wait_until_finish()
             # A graph that has run is a knot of references, whose files and memory the next one needs.

@@ -86,13 +86,12 @@ def job_outlives_command(options: PipelineOptions) -> bool:
     return _has_service(options) or elsewhere.get(name_of(options).lower(), False)
 
 
-def describe_job(result: Any, options: PipelineOptions) -> str:
-    """What to look for in the engine's own pages."""
+def job_page(result: Any, options: PipelineOptions) -> str | None:
+    """Where Dataflow shows the job; None for other engines, and where only a template was made."""
     if not _is_dataflow(options) or not result.has_job:
-        return f"{name_of(options)}: the job is submitted"
-    google, number = options.view_as(GoogleCloudOptions), result.job_id()
-    page = f"https://console.cloud.google.com/dataflow/jobs/{google.region}/{number}?project={google.project}"
-    return f"Dataflow job {number}: {page}"
+        return None
+    google = options.view_as(GoogleCloudOptions)
+    return f"https://console.cloud.google.com/dataflow/jobs/{google.region}/{result.job_id()}?project={google.project}"
 
 
 def _is_dataflow(options: PipelineOptions) -> bool:

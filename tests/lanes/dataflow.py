@@ -99,6 +99,7 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     # The stand-in says that the job is done, but has run nothing.
     assert submitted.returncode == 1
     assert "has ended without" in submitted.stderr
+    assert "/jobs/europe-west1/job-1?project=project" in submitted.stdout
     [job] = jobs
     environment = job["environment"]
     options = environment["sdkPipelineOptions"]["options"]

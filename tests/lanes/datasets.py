@@ -118,6 +118,16 @@ def assert_right(made: Dataset) -> None:
         assert example["image_embedding"].shape == (1001,)
 
 
+def assert_makes_the_same(engine: Sequence[str | Path], url_list: Path, output: Path, reference: Dataset, slots: int) -> None:
+    """Runs the job on an engine, with so many slots, and compares."""
+    done = run_job([*engine, "--input", url_list, "--output", output, *OPTIONS])
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(output)
+    assert_right(made)
+    assert_same(made, reference)
+    assert_full_shards(made, slots)
+
+
 def assert_full_shards(made: Dataset, slots: int) -> None:
     """Each slot makes one bundle: all of its shards are full but the last."""
     for split in ("train", "validation"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from datasets import OPTIONS, assert_full_shards, assert_right, assert_same, job, read_dataset, run_job
+from datasets import OPTIONS, assert_makes_the_same, assert_right, assert_same, job, read_dataset, run_job
 from programs import CACHE, descendants, free_port, program, wait_for_port
 
 FLINK = CACHE / "flink-1.19.3" / "deps"
@@ -108,27 +108,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield started
 
 
-def arguments(cluster: Cluster, url_list: Path, output: Path, parallelism: int) -> list[str | Path]:
+def engine(cluster: Cluster, parallelism: int) -> list[str | Path]:
     return [
         *("--runner", "FlinkRunner", "--flink_master", f"localhost:{cluster.port}", "--flink_version", "1.19"),
         *("--flink_job_server_jar", JOB_SERVER, "--parallelism", str(parallelism)),
         *("--environment_type", "PROCESS", "--environment_option", f"process_command={BOOT}"),
-        *("--input", url_list, "--output", output, *OPTIONS),
     ]
 
 
 @pytest.mark.parametrize("parallelism", [2, 4])
 def test_the_dataset_is_the_same(cluster, url_list, reference, tmp_path, parallelism):
-    done = run_job(arguments(cluster, url_list, tmp_path / "dataset", parallelism))
-    assert done.returncode == 0, done.stderr
-    made = read_dataset(tmp_path / "dataset")
-    assert_right(made)
-    assert_same(made, reference)
-    assert_full_shards(made, parallelism)
+    assert_makes_the_same(engine(cluster, parallelism), url_list, tmp_path / "dataset", reference, slots=parallelism)
 
 
 def test_metrics_stand_in_flinks_own_page(cluster, url_list, reference, tmp_path):
-    done = run_job([*arguments(cluster, url_list, tmp_path / "dataset", 2), "--checkpoint", "none"])
+    done = run_job([*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS, "--checkpoint", "none"])
     assert done.returncode == 0, done.stderr
     last = max(cluster.ask("/jobs/overview")["jobs"], key=lambda job: job["start-time"])
     page = cluster.ask(f"/jobs/{last['jid']}/accumulators")["user-task-accumulators"]
@@ -151,7 +145,7 @@ def read_varint(data: bytes) -> int:
 
 def test_workers_that_are_killed_cost_nothing(cluster, url_list, reference, tmp_path):
     begun = time.time() * 1000
-    with job(arguments(cluster, url_list, tmp_path / "dataset", 2)) as process:
+    with job([*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]) as process:
         wait_for_record(tmp_path / "dataset", process)
         for worker in find_workers(cluster):
             os.kill(worker, signal.SIGKILL)
