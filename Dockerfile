@@ -13,7 +13,7 @@ COPY --from=worker /opt/apache/beam /opt/apache/beam
 WORKDIR /opt/beam_pipeline
 COPY pyproject.toml setup.py constraints.txt README.md main.py ./
 COPY beam_pipeline beam_pipeline
-RUN pip install --no-cache-dir --constraint constraints.txt '.[gcp]' && pip check
+RUN pip install --no-cache-dir --constraint constraints.txt '.[aws,gcp]' && pip check
 
 # The launcher runs main.py with the template's parameters; workers run in the environment that is here.
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/beam_pipeline/main.py \

@@ -4,7 +4,8 @@ BIN := .venv/bin
 # What the lanes download and build; it stays from one checkout to the next.
 LANES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline/lanes
 FLINK := 1.19.3
-BEAM := 2.77.0
+BEAM := $(shell sed -n "s/^apache-beam==//p" constraints.txt)
+JOB_SERVERS := 2.62.0
 
 .PHONY: run test lint lanes test-flink test-spark test-prism test-dataflow test-stores soak bench bench-fetching clean
 
@@ -22,10 +23,10 @@ lint: .venv/ready
 
 lanes: test-prism test-flink test-spark test-dataflow test-stores  ## The same graph on other engines, and on object stores
 
-test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib $(LANES)/flink-job-server.jar $(LANES)/boot-$(BEAM)/container  ## A Flink cluster on this machine
+test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib $(LANES)/flink-job-server-$(JOB_SERVERS).jar $(LANES)/boot-$(BEAM)/container  ## A Flink cluster on this machine
 	$(BIN)/pytest tests/lanes/flink.py
 
-test-spark: .venv/lanes $(LANES)/spark-job-server.jar  ## The Spark inside Beam's job server
+test-spark: .venv/lanes $(LANES)/spark-job-server-$(JOB_SERVERS).jar  ## The Spark inside Beam's job server
 	$(BIN)/pytest tests/lanes/spark.py
 
 test-prism: .venv/lanes $(LANES)/prism-$(BEAM)/prism  ## Beam's runner in Go
@@ -45,8 +46,8 @@ $(LANES)/flink-$(FLINK)/deps/lib: | .venv/lanes
 	rm -rf $(LANES)/flink-$(FLINK) && mv $(LANES)/flink/apache-flink-libraries-$(FLINK) $(LANES)/flink-$(FLINK)
 	rm -r $(LANES)/flink
 
-$(LANES)/%-job-server.jar: tests/lanes/job_servers/%.xml
-	mvn --quiet --batch-mode --file $< -Dfolder=$(LANES)/build-$* package
+$(LANES)/%-job-server-$(JOB_SERVERS).jar:
+	mvn --quiet --batch-mode --file tests/lanes/job_servers/$*.xml -Dfolder=$(LANES)/build-$* package
 	mv $(LANES)/build-$*/$*-job-server.jar $@
 	rm -r $(LANES)/build-$*
 

@@ -17,14 +17,14 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
-from beam_pipeline import files, records, repeats
+from beam_pipeline import files, records, repeats, tallies
 from beam_pipeline.config import Config
+from beam_pipeline.finished import DESCRIPTION
 from beam_pipeline.repeats import Repeat
 from beam_pipeline.sinks import Shard
 
-DESCRIPTION = "dataset.json"
-COMMIT_PREFIX, _RECORD, _BODIES = "commit-", ".json", ".bodies.jsonl"
-_PACKAGES = ("apache-beam", "tensorflow", "pillow", "numpy", "scikit-image")
+COMMIT_PREFIX, _RECORD, _BODIES, _TALLIES = "commit-", ".json", ".bodies.jsonl", ".tallies.jsonl"
+_PACKAGES = ("apache-beam", "tensorflow", "tensorflow-transform", "pillow", "numpy", "scikit-image")
 
 
 class BooksError(Exception):
@@ -36,7 +36,7 @@ class Books:
     """The books of one commit.
 
     Attributes:
-      counts: `lines`, `ignored`, `duplicates`, and `failures/REASON` for each reason.
+      counts: `lines`, `ignored`, `duplicates`, and `failures/STAGE/REASON` for each reason.
       train, validation, failures: The files that were written.
       is_last: No more of the list is left.
       list_digest: Of the list up to here, so that another list is not taken for its rest.
@@ -58,8 +58,21 @@ class Books:
         return [*self.train, *self.validation, *self.failures]
 
     @property
+    def stages(self) -> dict[str, dict[str, int]]:
+        """Failures by stage and reason."""
+        stages: dict[str, dict[str, int]] = {}
+        for key, number in sorted(self.counts.items()):
+            kind, *names = key.split("/")
+            if kind == "failures":
+                stages.setdefault(names[0], {})[names[1]] = number
+        return stages
+
+    @property
     def reasons(self) -> dict[str, int]:
-        return {key.partition("/")[2]: number for key, number in sorted(self.counts.items()) if key.startswith("failures/")}
+        reasons: collections.Counter[str] = collections.Counter()
+        for stage in self.stages.values():
+            reasons.update(stage)
+        return dict(sorted(reasons.items()))
 
     def totals(self) -> dict[str, int]:
         """The whole numbers that have to balance."""
@@ -88,6 +101,8 @@ def close_commit(
     validation: Iterable[Shard],
     failures: Iterable[Shard],
     bodies: Iterable[Repeat],
+    tallied: Iterable[tallies.Tally],
+    unused_analyzed: Iterable[Any] = (),
 ) -> None:
     """Balances the books of a commit and writes its record; after the last, `dataset.json`. To be called last.
 
@@ -100,6 +115,7 @@ def close_commit(
     books.balance()
     path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}")
     repeats.write(path + _BODIES, bodies)
+    tallies.write(path + _TALLIES, tallied)
     files.write_bytes(path + _RECORD, json.dumps(dataclasses.asdict(books)).encode())
     if is_last:
         finish(config, checkpoint_sha256)
@@ -107,7 +123,7 @@ def close_commit(
 
 def read_commits(folder: str) -> list[Books]:
     """The records of the commits that are whole, in order. Raises ValueError if one is missing or broken."""
-    paths = [path for path in files.list_folder(folder, f"{COMMIT_PREFIX}[0-9]*{_RECORD}") if not path.endswith(_BODIES)]
+    paths = list(files.list_folder(folder, f"{COMMIT_PREFIX}[0-9]*{_RECORD}"))
     paths.sort(key=lambda path: (len(path), path))
     if [files.base_name(path) for path in paths] != [f"{COMMIT_PREFIX}{number:05}{_RECORD}" for number in range(len(paths))]:
         raise ValueError("the record of a commit is missing")
@@ -137,7 +153,8 @@ def finish(config: Config, checkpoint_sha256: str | None) -> None:
             f"{config.max_failed_fraction:g} allows: {reasons}; a higher one accepts it, --overwrite tries again"
         )
     repeated = repeats.most_repeated(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_BODIES}")))
-    description = describe(config, checkpoint_sha256, books, repeated)
+    tallied = tallies.add_up(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_TALLIES}")))
+    description = describe(config, checkpoint_sha256, books, repeated, tallied)
     files.write_bytes(FileSystems.join(config.output, DESCRIPTION), json.dumps(description, indent=1).encode())
     FileSystems.delete(list(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*")))
 
@@ -154,7 +171,9 @@ def add_up(commits: Sequence[Books]) -> Books:
     return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.checkpoint_sha256)
 
 
-def describe(config: Config, checkpoint_sha256: str | None, books: Books, repeated: Iterable[Repeat] = ()) -> dict[str, Any]:
+def describe(
+    config: Config, checkpoint_sha256: str | None, books: Books, repeated: Iterable[Repeat], tallied: dict[str, Any]
+) -> dict[str, Any]:
     """What `dataset.json` holds."""
     shards = [("train", shard) for shard in books.train] + [("validation", shard) for shard in books.validation]
     return {
@@ -164,6 +183,8 @@ def describe(config: Config, checkpoint_sha256: str | None, books: Books, repeat
         "embedding_size": records.EMBEDDING_SIZE if config.has_network else 0,
         "features": records.describe_features(config.encoding, config.image_size, config.has_network),
         "counts": {**books.totals(), "failures_by_reason": books.reasons},
+        "failures_by_stage": books.stages,
+        **tallied,
         "repeated_content": [repeat._asdict() for repeat in repeated],
         "checkpoint": {"name": config.checkpoint, "sha256": checkpoint_sha256},
         "options": dataclasses.asdict(config),
@@ -171,21 +192,6 @@ def describe(config: Config, checkpoint_sha256: str | None, books: Books, repeat
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
         "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in books.failures],
     }
-
-
-def read_description(folder: str) -> dict[str, Any] | None:
-    """Reads a folder's `dataset.json`; None where there is none. Raises ValueError, which names it, if it is broken."""
-    files.check_client(folder)
-    path = FileSystems.join(folder, DESCRIPTION)
-    if not FileSystems.exists(path):
-        return None
-    try:
-        description = json.loads(files.read_bytes(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
-        raise ValueError(f"{path} does not describe a dataset")
-    return description
 
 
 def _sorted(shards: Iterable[Shard]) -> list[Shard]:

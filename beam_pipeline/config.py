@@ -28,6 +28,9 @@ REPEATED, REPEATED_TOLD = 3, 100
 STRIKE_SPACING = 5.0  # seconds
 HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a host is given up
 
+# Hosts that are told one by one in dataset.json, those with the most images.
+HOSTS_TOLD = 100
+
 # Images in one commit of a run on this machine, if the user gives no number.
 URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
 
@@ -128,6 +131,18 @@ class Config:
         at_least=1,
         shapes_dataset=False,
     )
+    labels: str | None = _option(
+        "names of the 1,000 classes, to show in the report: imagenet1000_clsid_to_human.pkl or the same as text; nothing in it "
+        "is executed",
+        None,
+        shapes_dataset=False,
+    )
+    statistics: bool | None = _option(
+        "also write transform/: mean and variance of embeddings and Lab, and how frequent colours are, for tensorflow_transform. "
+        "By default where it takes next to no time: with the network, unless the encoding is rgb_png, on a disk",
+        None,
+    )
+    report: bool | None = _option("write report.html at the end; by default on the DirectRunner", None, shapes_dataset=False)
     overwrite: bool = _option("replace a dataset that the output folder already holds", False, shapes_dataset=False)
     verbose: bool = _option("log each image's name as it is written", False, shapes_dataset=False)
 
@@ -150,6 +165,12 @@ class Config:
     @property
     def has_network(self) -> bool:
         return self.checkpoint != "none"
+
+    @property
+    def has_statistics(self) -> bool:
+        if self.statistics is not None:
+            return self.statistics
+        return self.has_network and self.encoding != "rgb_png" and "://" not in self.output
 
     def dataset_options(self) -> dict[str, Any]:
         """The options that decide what stands in the dataset; the others decide how fast, or how much is told."""

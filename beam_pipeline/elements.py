@@ -43,10 +43,11 @@ class EncodedImage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RgbImage:
-    """A square sRGB image: `pixels` uint8 (S, S, 3)."""
+    """A square sRGB image: `pixels` uint8 (S, S, 3), and the width and height it had before it was resized, `original_size`."""
 
     ref: ImageRef
     pixels: np.ndarray
+    original_size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:

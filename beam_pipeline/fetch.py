@@ -11,6 +11,7 @@ import concurrent.futures
 import io
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -173,6 +174,7 @@ class FetchImages(beam.DoFn):
         self._window = _AHEAD * config.fetch_concurrency
         self._fetched = Metrics.counter("fetch", "images")
         self._bytes = Metrics.counter("fetch", "bytes")
+        self._waited = Metrics.counter("fetch", "waited_microseconds")
 
     def setup(self) -> None:
         self._fetcher = shared_fetcher(self._config)
@@ -201,7 +203,9 @@ class FetchImages(beam.DoFn):
             future.cancel()
 
     def _next(self) -> EncodedImage | TaggedOutput:
+        began = time.perf_counter()
         future = self._done.get()
+        self._waited.inc(round((time.perf_counter() - began) * 1e6))
         self._under_way.discard(future)
         outcome = future.result()
         if isinstance(outcome, Failure):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import importlib
 import uuid
 from collections.abc import Iterator
@@ -34,20 +33,14 @@ def check_client(path: str) -> None:
             raise ValueError(f"{path} needs the client of {scheme}://: pip install 'beam_pipeline[{extra}]'") from error
 
 
-@contextlib.contextmanager
-def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
-    """Opens a file for reading; unpacks gzip. Raises OSError, which names the path."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
-        if packed:
-            with gzip.GzipFile(fileobj=raw) as file:
-                yield cast(IO[bytes], file)
-        else:
-            yield cast(IO[bytes], raw)
+def open_bytes(path: str) -> IO[bytes]:
+    """Opens a file as it lies there, for reading. Raises OSError, which names the path."""
+    return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:
     """Reads a file as it lies there, at most `limit` bytes of it. Raises OSError, which names the path."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with open_bytes(path) as file:
         return file.read(limit)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -53,7 +55,14 @@ class DecodeError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
+class Decoded(NamedTuple):
+    """A square, `pixels` uint8 (size, size, 3), sRGB; width and height of the image of which it was made, upright, in pixels."""
+
+    pixels: np.ndarray
+    original_size: tuple[int, int]
+
+
+def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
     """Decodes an image file and makes it a square.
 
     EXIF orientation is applied; transparency lies on white; an animation gives its first frame; grey, palette, CMYK, YCCK
@@ -64,9 +73,6 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
       size: Side of the square, pixels.
       resize: `pad`, `crop` or `stretch`, as `make_square` has them.
       max_pixels: An image whose header tells more is refused before it is decoded.
-
-    Returns:
-      uint8 (size, size, 3), sRGB.
 
     Raises:
       DecodeError: the bytes give no image.
@@ -81,7 +87,9 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
             with _room_for(pixels):
                 image.load()
                 _scale_transparent_color(image, data)
-                return np.asarray(make_square(_to_srgb(_orient(image)), size, resize))
+                upright = _orient(image)
+                original_size = read_note(image) or upright.size
+                return Decoded(np.asarray(make_square(_to_srgb(upright), size, resize)), original_size)
     except DecodeError:
         raise
     except UnidentifiedImageError:
@@ -91,6 +99,17 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
         is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
         reason = "truncated" if is_cut else "corrupt"
         raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+
+
+def note_size(size: tuple[int, int]) -> str:
+    """What `encode_png` notes as `original` of the size of which an image was made."""
+    return f"{size[0]}x{size[1]}"
+
+
+def read_note(image: Image.Image) -> tuple[int, int] | None:
+    """The size that an image has as a note, if it has."""
+    note = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", str(image.info.get("original", "")))
+    return (int(note[1]), int(note[2])) if note else None
 
 
 @contextlib.contextmanager

@@ -52,19 +52,20 @@ class Network:
         for variable, weights in zip(variables, checkpoints.read_weights(checkpoint), strict=True):
             variable.assign(weights)
         self._precision = precision
+        self._turn = threading.Lock()
 
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """The logits of images.
+    def embed(self, pixels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """The logits of images. Threads take turns: a second batch would not be faster, but take as much memory again.
 
         Args:
-          pixels: uint8 (N, S, S, 3), sRGB. Where S is not 299, the network sees them resized by Lanczos.
+          pixels: Of N images, uint8 (S, S, 3), sRGB. Where S is not 299, the network sees them resized by Lanczos.
 
         Returns:
           float32 (N, 1001).
         """
-        if pixels.shape[1] != INPUT_SIZE:
-            pixels = _resize(pixels)
-        return self._embed(pixels).numpy()
+        batch = np.stack([image if image.shape[0] == INPUT_SIZE else _resize(image) for image in pixels])
+        with self._turn:
+            return self._embed(batch).numpy()
 
     # One trace for every batch size: the rest of a bundle is a small batch.
     @tf.function(input_signature=[tf.TensorSpec((None, INPUT_SIZE, INPUT_SIZE, 3), tf.uint8)], autograph=False)
@@ -74,10 +75,10 @@ class Network:
         return tf.cast(self._model(tf.cast(scaled, self._precision), training=False), tf.float32)
 
 
-def _resize(pixels: np.ndarray) -> tf.Tensor:
+def _resize(pixels: np.ndarray) -> np.ndarray:
     side = (INPUT_SIZE, INPUT_SIZE)
     resized = tf.image.resize(pixels, side, tf.image.ResizeMethod.LANCZOS3, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
 
 
 def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
@@ -125,7 +126,7 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
         self._checkpoint, self._precision, self._batch_size = checkpoint, precision, batch_size
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
-        """In each bundle batches double from a small one, after which images can be written, to the size that is asked for.
+        """Batches double from a small one, after which images can be written, to the size that is asked for.
 
         Beam would settle on a size by the time that batches take, for which it has to be given a limit.
         """
@@ -143,7 +144,7 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
     def run_inference(
         self, batch: Sequence[RgbImage], model: Network, inference_args: dict[str, Any] | None = None
     ) -> Iterator[EmbeddedImage]:
-        embeddings = model.embed(np.stack([image.pixels for image in batch]))
+        embeddings = model.embed([image.pixels for image in batch])
         return map(EmbeddedImage, batch, embeddings)
 
     def get_num_bytes(self, batch: Sequence[RgbImage]) -> int:

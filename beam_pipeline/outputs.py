@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import os
+import shutil
 import uuid
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any, NamedTuple
 
 from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline import books, files, sources
+from beam_pipeline import books, files, finished, labels, sources
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.finished import METRICS, REPORT, TRANSFORM
 from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
 
 _SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
-_UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{books.COMMIT_PREFIX}[0-9]*.tmp")
+_UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{METRICS}.*.tmp", f"{REPORT}.*.tmp", f"{books.COMMIT_PREFIX}[0-9]*.tmp")
 
 
 class Found(NamedTuple):
@@ -49,14 +52,23 @@ def check(config: Config) -> Found:
     except Exception as error:
         raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
     _check_input_is_elsewhere(config)
+    if config.labels:
+        try:
+            labels.read(config.labels)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--labels {error}") from error
+    if config.has_statistics and FileSystems.get_scheme(config.output) not in (None, "gs"):
+        raise UsageError(
+            f"--statistics needs a folder that TensorFlow can write, on a disk or gs://, not {config.output}; leave it out"
+        )
     try:
-        finished, commits = books.read_description(config.output), books.read_commits(config.output)
-        made_with = finished["options"] if finished else commits[-1].options if commits else {}
+        whole, commits = finished.read_description(config.output), books.read_commits(config.output)
+        made_with = whole["options"] if whole else commits[-1].options if commits else {}
     except (ValueError, TypeError, LookupError) as error:
         if config.overwrite:
             return Found(None, [])
         raise UsageError(f"--output {config.output} holds a broken {books.DESCRIPTION} or commit: {error}; remove it") from error
-    if config.overwrite and (finished or (commits and commits[-1].is_last)):
+    if config.overwrite and (whole or (commits and commits[-1].is_last)):
         return Found(None, [])
     wanted = config.dataset_options()
     different = [name for name, value in wanted.items() if made_with and made_with.get(name) != value]
@@ -64,11 +76,28 @@ def check(config: Config) -> Found:
         return Found(None, [])
     if different:
         raise UsageError(
-            f"--output {config.output} holds {'a dataset' if finished else 'the beginning of a dataset'} made with "
+            f"--output {config.output} holds {'a dataset' if whole else 'the beginning of a dataset'} made with "
             f"--{different[0]} {made_with.get(different[0])}, not {wanted[different[0]]}; "
             "give --overwrite to replace it, or another folder"
         )
-    return Found(finished, commits)
+    return Found(whole, commits)
+
+
+_PATHS = ("input", "images", "output", "original_dir", "resized_dir")
+
+
+def make_absolute(config: Config) -> Config:
+    """The options with whole paths: workers that other programs start have other working directories."""
+    names = (*_PATHS, *(["checkpoint"] if config.has_network and config.checkpoint != "untrained" else []))
+    paths = {name: value for name in names if (value := getattr(config, name)) and finished.is_local(value)}
+    return dataclasses.replace(config, **{name: os.path.abspath(path) for name, path in paths.items()})
+
+
+def refuse_local_files(config: Config) -> None:
+    """Raises UsageError if an option names a file of this machine, for workers that cannot reach it."""
+    for name in _PATHS:
+        if (value := getattr(config, name)) and finished.is_local(value):
+            raise UsageError(f"--{name} {value} lies on this machine, which Dataflow's workers cannot reach; put it on gs://")
 
 
 def _check_input_is_elsewhere(config: Config) -> None:
@@ -98,7 +127,7 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
       UsageError: a folder cannot be made or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    records = () if commits else (books.DESCRIPTION, f"{books.COMMIT_PREFIX}[0-9]*")
+    records = () if commits else (books.DESCRIPTION, METRICS, REPORT, f"{TRANSFORM}/**", f"{books.COMMIT_PREFIX}[0-9]*")
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -129,10 +158,19 @@ def clear_leftovers(folder: str) -> None:
     clear(folder, (f"{books.COMMIT_PREFIX}[0-9]*", *_UNFINISHED))
 
 
+def clear_strays(folder: str, description: dict[str, Any]) -> None:
+    """Removes what attempts that an engine repeated left beside the dataset that has come of the last."""
+    listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
+    clear(folder, (*_SHARDS, *_UNFINISHED), listed)
+
+
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
     """Removes the files of some patterns, in that order, and temporary ones; but not those whose names are in `keep`."""
-    for pattern in (*patterns, "beam-temp-*/*"):
+    patterns = (*patterns, "beam-temp-*/**")
+    for pattern in patterns:
         FileSystems.delete([path for path in files.list_folder(folder, pattern) if files.base_name(path) not in keep])
     if FileSystems.get_scheme(folder) is None:
-        for temporary in Path(folder).glob("beam-temp-*"):
-            temporary.rmdir()
+        # What is left of them is empty.
+        for pattern in patterns:
+            for emptied in Path(folder).glob(pattern.removesuffix("/**")) if pattern.endswith("/**") else ():
+                shutil.rmtree(emptied)

@@ -24,15 +24,16 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
-from beam_pipeline import books, files, images, records, repeats, sinks, sources
+from beam_pipeline import books, files, images, records, repeats, sinks, sources, tallies
 from beam_pipeline.commits import WHOLE_LIST, Commit
 from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.fetch import FetchImages
 from beam_pipeline.progress import Ticks
-from beam_pipeline.threads import MOST_BYTES, MapInThreads
+from beam_pipeline.threads import MOST_BYTES, MOST_THREADS, MapInThreads
 
 _LOGGER = logging.getLogger(__name__)
+ANALYSIS_PREFIX = "beam-temp-analysis-"
 
 
 def build(
@@ -72,17 +73,18 @@ def build(
         pictures |= "KeepResized" >> in_threads(keep_resized, config)
     embedded = pictures | "EmbedImages" >> embed_images(config)
 
-    shards = {}
+    encoded, shards = {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
     for split, prefix, part in zip(("Train", "Validation"), (sinks.TRAIN_PREFIX, sinks.VALIDATION_PREFIX), splits, strict=True):
-        shards[split] = (
-            part
-            | f"Encode{split}Examples" >> beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
-            | f"Write{split}Examples"
-            >> sinks.WriteExamples(
-                FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
-            )
+        encode = beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
+        encoded[split] = part | f"Encode{split}Examples" >> encode
+        shards[split] = encoded[split] | f"Write{split}Examples" >> sinks.WriteExamples(
+            FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
         )
+    if config.has_statistics:
+        analyzed = encoded["Train"] | "AnalyzeExamples" >> analyze(config, commit)
+    else:
+        analyzed = pipeline | "AnalyzeNothing" >> beam.Create([None])
     failures = (checked.failures, fetched.failures, bodies.failures, decoded.failures) | "Failures" >> beam.Flatten()
     reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
     written = failures | "WriteFailures" >> sinks.WriteFailures(
@@ -93,6 +95,9 @@ def build(
     if commit == WHOLE_LIST:
         counted |= "KeepRepeated" >> beam.Filter(lambda body: body.times >= REPEATED)
 
+    survived = embedded | "TallyExamples" >> beam.ParDo(tallies.CountOutcomes())
+    failed = failures | "TallyFailures" >> beam.ParDo(tallies.CountOutcomes())
+    tallied = (survived, failed) | "Tallies" >> beam.Flatten() | "SumTallies" >> beam.CombinePerKey(sum)
     counts = (lines.counts, unique.counts, reasons) | "Counts" >> beam.Flatten() | "Sum" >> beam.CombinePerKey(sum)
     _ = (
         pipeline
@@ -109,6 +114,8 @@ def build(
             AsList(shards["Validation"]),
             AsList(written),
             AsList(counted),
+            AsList(tallied),
+            AsList(analyzed),
         )
     )
 
@@ -146,13 +153,13 @@ def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[Encode
 
 def in_threads(function: Callable[[Any, Config], Any], config: Config) -> beam.ParDo:
     """Maps images while the worker's thread computes the embeddings of others: a batch is ready when the next can begin."""
-    ahead = min(config.batch_size, 1 + MOST_BYTES // (3 * config.image_size**2))
+    ahead = min(max(config.batch_size, MOST_THREADS), 1 + MOST_BYTES // (3 * config.image_size**2))
     return beam.ParDo(MapInThreads(function, config, ahead=ahead, give_way=config.has_network))
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
-        return RgbImage(image.ref, images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
+        return RgbImage(image.ref, *images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
     except images.DecodeError as error:
         failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
         return TaggedOutput("failures", failure)
@@ -162,7 +169,7 @@ def keep_resized(image: RgbImage, config: Config) -> RgbImage:
     """Keeps the pixels, with a note of how they were made square: another run may want them another way."""
     assert config.resized_dir
     path = FileSystems.join(config.resized_dir, image.ref.name)
-    data = records.encode_png(image.pixels, resize=config.resize)
+    data = records.encode_png(image.pixels, resize=config.resize, original=images.note_size(image.original_size))
     if not FileSystems.exists(path) or files.read_bytes(path) != data:
         files.write_bytes(path, data)
     return image
@@ -183,6 +190,23 @@ def embed_images(config: Config) -> beam.PTransform:
     return RunInference(EmbeddingHandler(config.checkpoint, config.precision, config.batch_size))
 
 
+def analyze(config: Config, commit: Commit) -> beam.PTransform:
+    """Has tensorflow_transform look at the training examples; gives one element, when what it has learnt is written."""
+    from beam_pipeline.statistics import AnalyzeExamples
+
+    def sums_of(number: int) -> str:
+        return FileSystems.join(config.output, f"{books.COMMIT_PREFIX}{number:05}.sums")
+
+    features = records.describe_features(config.encoding, config.image_size, config.has_network)
+    return AnalyzeExamples(
+        config.output,
+        {"encoding": config.encoding, "features": features},
+        before=sums_of(commit.number - 1) if commit.number else None,
+        after=None if commit.is_last else sums_of(commit.number),
+        temporary=FileSystems.join(config.output, f"{ANALYSIS_PREFIX}{commit.number:05}"),
+    )
+
+
 def validation_index(image: EmbeddedImage, partitions: int, fraction: float) -> int:
     """1 for images of the validation split, by their name, which is a hash of the URL: the same on every run and runner."""
     return int(int(image.ref.name[:8], 16) < fraction * 2**32)
@@ -200,4 +224,4 @@ def count_reason(failure: Failure, ticks: Ticks | None) -> tuple[str, int]:
     if ticks:
         ticks.failure()
     Metrics.counter("failures", failure.reason).inc()
-    return f"failures/{failure.reason}", 1
+    return f"failures/{failure.stage}/{failure.reason}", 1

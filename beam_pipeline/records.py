@@ -1,29 +1,24 @@
-"""EmbeddedImage -> serialized tf.train.Example, for each encoding, and what a dataset's features are. Pure.
-
-A record is 1 MB of packed floats, which on the wire are plain little-endian bytes. The protobuf library takes 20 ms to
-put them there one by one; copying them takes a fraction of one, so the few bytes around them are written here. The format:
-https://protobuf.dev/programming-guides/encoding and tensorflow/core/example/{example,feature}.proto.
-"""
+"""EmbeddedImage <-> serialized tf.train.Example, for each encoding, and what a dataset's features are. Pure."""
 
 from __future__ import annotations
 
 import io
+import math
 import zlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from beam_pipeline import color
+from beam_pipeline import color, wire
 from beam_pipeline.elements import EmbeddedImage
 
 EMBEDDING_SIZE = 1001
 # In photographs little repeats but runs: looking for those alone takes fewer bytes than zlib's level 1, and less time.
 PNG_COMPRESSION = zlib.Z_RLE
 
-# The field numbers of Feature.
-_BYTES_LIST, _FLOAT_LIST = 1, 2
+Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
@@ -34,20 +29,57 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
       encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
     """
     ref = image.ref
-    features = [
-        _feature("image_name", _BYTES_LIST, ref.name.encode()),
-        _feature("image_url", _BYTES_LIST, ref.url.encode(errors="surrogateescape")),
-        _feature("image_id", _BYTES_LIST, ref.id.encode()),
-    ]
+    width, height = image.image.original_size
+    features: dict[str, bytes | int | np.ndarray] = {
+        "image_name": ref.name.encode(),
+        "image_url": ref.url.encode(errors="surrogateescape"),
+        "image_id": ref.id.encode(),
+        "original_width": width,
+        "original_height": height,
+    }
     if encoding == "rgb_png":
-        features.append(_feature("image_png", _BYTES_LIST, encode_png(image.image.pixels)))
+        features["image_png"] = encode_png(image.image.pixels)
     else:
-        scale, kind = (color.scale_lab, _FLOAT_LIST) if encoding == "lab_float32" else (color.quantize_lab, _BYTES_LIST)
-        l, ab = scale(color.rgb_to_lab(image.image.pixels))
-        features += [_feature("image_l", kind, l), _feature("image_ab", kind, ab)]
+        scale = color.scale_lab if encoding == "lab_float32" else color.quantize_lab
+        features["image_l"], features["image_ab"] = scale(color.rgb_to_lab(image.image.pixels))
     if image.embedding is not None:
-        features.append(_feature("image_embedding", _FLOAT_LIST, image.embedding))
-    return b"".join(_message(1, [part for feature in features for part in feature]))
+        features["image_embedding"] = image.embedding
+    return wire.write_example(features)
+
+
+def decode_example(record: bytes, features: Features) -> dict[str, Any]:
+    """The inverse of `encode_example`, but that a PNG stays as it is.
+
+    Args:
+      record: A serialized tf.train.Example.
+      features: As `describe_features` gives them.
+
+    Returns:
+      By name: bytes, an int, or an array of the feature's dtype and shape, which may be a view of the record.
+
+    Raises:
+      ValueError: it is no tf.train.Example, or does not hold the very features.
+    """
+    values = wire.read_example(record)
+    if set(values) != set(features):
+        raise ValueError(f"it holds {', '.join(sorted(values)) or 'nothing'}, not {', '.join(sorted(features))}")
+    return {name: _decode_value(name, values[name], feature) for name, feature in features.items()}
+
+
+def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Mapping[str, Any]) -> Any:
+    dtype, shape = feature["dtype"], feature["shape"]
+    in_bytes = dtype in ("bytes", "png", "raw uint8")
+    if in_bytes:
+        if not isinstance(value, list) or len(value) != 1:
+            raise ValueError(f"{name} is not one value of bytes")
+        if dtype != "raw uint8":
+            return value[0]
+        value, dtype = np.frombuffer(value[0], np.uint8), "uint8"
+    if isinstance(value, list) or value.dtype != dtype:
+        raise ValueError(f"{name} is not of {dtype}")
+    if value.size != math.prod(shape):
+        raise ValueError(f"{name} holds {value.size} values, not {math.prod(shape)}")
+    return value.reshape(shape) if shape else int(value[0])
 
 
 def encode_png(pixels: np.ndarray, **notes: str) -> bytes:
@@ -69,6 +101,8 @@ def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[s
         "image_name": {"dtype": "bytes", "shape": [], "meaning": "md5(image_url).jpeg"},
         "image_url": {"dtype": "bytes", "shape": [], "meaning": "the line's URL, or the file's path"},
         "image_id": {"dtype": "bytes", "shape": [], "meaning": "the line's ID, empty if it had none"},
+        "original_width": {"dtype": "int64", "shape": [], "meaning": "of the image before it was resized, pixels"},
+        "original_height": {"dtype": "int64", "shape": [], "meaning": "of the image before it was resized, pixels"},
     }
     if encoding == "lab_float32":
         features["image_l"] = {"dtype": "float32", "shape": [side, side, 1], "meaning": "L* / 50 - 1"}
@@ -85,25 +119,3 @@ def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[s
             "meaning": "logits of Inception-ResNet-v2 for the grey image",
         }
     return features
-
-
-def _feature(name: str, kind: int, value: bytes | memoryview | np.ndarray) -> Iterable[bytes | memoryview]:
-    """An entry of `Features.feature`: {1: name, 2: Feature {kind: {1: value}}}."""
-    if isinstance(value, np.ndarray):
-        value = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data.cast("B")
-    entry = [*_message(1, [name.encode()]), *_message(2, _message(kind, _message(1, [value])))]
-    return _message(1, entry)
-
-
-def _message(field: int, parts: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
-    """A length-delimited field, in parts that are joined only once."""
-    parts = list(parts)
-    return [bytes([field << 3 | 2]), _varint(sum(map(len, parts))), *parts]
-
-
-def _varint(number: int) -> bytes:
-    groups = []
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*groups, number])

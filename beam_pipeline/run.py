@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config, beam_argv: Sequence[str]) -> int:
     """Checks what the options name, makes the dataset, and tells what came of it. Gives the exit status."""
-    from beam_pipeline import books, checkpoints, outputs, runners, sources
+    from beam_pipeline import books, checkpoints, finished, outputs, runners, sources
 
     beam_options = runners.parse_options(beam_argv)
+    if not runners.is_in_this_process(beam_options):
+        config = outputs.make_absolute(config)
+    if not runners.reaches_local_files(beam_options):
+        outputs.refuse_local_files(config)
+    if config.report and not runners.waits_for_job(beam_options):
+        raise UsageError(
+            "--report needs a command that waits for the job: leave it out, and give python -m beam_pipeline.report later"
+        )
     found = outputs.check(config)
     if found.finished:
         outputs.clear_leftovers(config.output)
@@ -79,7 +88,9 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
             if not runners.waits_for_job(beam_options):
                 print(f"the job is on its way; when it is done, {config.output} holds {books.DESCRIPTION}")
                 return 0
-        description = books.read_description(config.output)
+        description = finished.read_description(config.output)
+        if description:
+            outputs.clear_strays(config.output, description)
     except UsageError:
         raise
     except Exception as error:
@@ -89,7 +100,20 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     if description is None:
         return _complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
     print(summarize(description, config.output))
+    if runners.is_in_this_process(beam_options) if config.report is None else config.report:
+        write_report(config)
     return 0
+
+
+def write_report(config: Config) -> None:
+    """Writes the report of a finished dataset. What goes wrong is told, and costs nothing that is made."""
+    from beam_pipeline import report
+
+    try:
+        print(f"{report.write(config.output, config.labels)}: what came of it, to look at")
+    # The dataset is whole without.
+    except Exception as error:
+        _complain(f"{config.output} has no report: {error}", 0)
 
 
 def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
@@ -111,7 +135,7 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
     import apache_beam as beam
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from beam_pipeline import books, commits, fetch, pipeline, runners
+    from beam_pipeline import books, commits, fetch, metrics, pipeline, runners
     from beam_pipeline.progress import ProgressLine, Ticks
 
     if done and done[-1].is_last:
@@ -121,6 +145,7 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
     size = config.urls_per_commit
     if size is None and is_local:
         size = URLS_PER_COMMIT if config.has_network else URLS_PER_COMMIT_WITHOUT_NETWORK
+        size *= runners.count_workers(beam_options)
     if done and not size:
         raise UsageError(
             f"--output {config.output} holds the first commits of a dataset: go on with the DirectRunner or --urls_per_commit, "
@@ -139,11 +164,13 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
             beam_options.view_as(StandardOptions).runner = name
             graph = beam.Pipeline(runner=runners.make_runner(beam_options), options=beam_options)
             pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local and sys.stderr.isatty() else None)
+            began = time.monotonic()
             result = graph.run()
             if page := runners.job_page(result, beam_options):
                 print(page, flush=True)
             if runners.waits_for_job(beam_options):
                 result.wait_until_finish()
+                metrics.add(config.output, result, time.monotonic() - began)
             # A graph that has run is a knot of references, whose files and memory the next one needs.
             del graph
             gc.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +24,11 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from beam_pipeline import files
 from beam_pipeline.config import UsageError
 from beam_pipeline.threads import count_processors
 
-_IN_THIS_PROCESS = ("directrunner", "direct", "fnapirunner")
+_IN_THIS_PROCESS = ("directrunner", "fnapirunner")
 _PROCESSES_A_MACHINE = ("no_use_multiple_sdk_containers", "use_multiple_sdk_containers")
 _WORKER_MEMORY = "min_ram=4GB"
 
@@ -49,7 +51,7 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
         raise UsageError(f"{last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's") from None
     except Exception as error:
         raise UsageError(f"Beam cannot run with these options: {last_line(str(error))}") from error
-    _share_processors(options.view_as(DirectOptions))
+    _share_processors(options)
     if _is_dataflow(options):
         _size_workers(options)
     if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
@@ -63,7 +65,10 @@ def name_of(options: PipelineOptions) -> str:
     Beam's DirectRunner would first try to download Prism, with no time limit, and go on without a word where it fails. Here it is
     the one inside Beam's Python package, or else the Prism that `--prism_location` names.
     """
-    name = options.view_as(StandardOptions).runner or "DirectRunner"
+    # Beam knows runners by short names too, and by those of its own modules.
+    name = re.sub(r"^apache_beam\..*\.", "", options.view_as(StandardOptions).runner or "DirectRunner")
+    if "." not in name and not name.lower().endswith("runner"):
+        name += "Runner"
     if name.lower() not in _IN_THIS_PROCESS:
         return name
     return "PrismRunner" if options.view_as(PrismRunnerOptions).prism_location else "DirectRunner"
@@ -98,6 +103,11 @@ def _is_dataflow(options: PipelineOptions) -> bool:
     return name_of(options).lower().startswith("dataflow")
 
 
+def reaches_local_files(options: PipelineOptions) -> bool:
+    """Whether the workers see this machine's files, as far as one can tell: those of Dataflow do not."""
+    return not _is_dataflow(options) or options.view_as(GoogleCloudOptions).dataflow_endpoint.startswith("http://localhost")
+
+
 def _has_service(options: PipelineOptions) -> bool:
     """Whether jobs are handed to a service that the command has not started."""
     return _is_dataflow(options) or bool(options.view_as(PortableOptions).job_endpoint)
@@ -105,27 +115,37 @@ def _has_service(options: PipelineOptions) -> bool:
 
 def make_runner(options: PipelineOptions) -> Any:
     """The runner that the options name, for one graph."""
+    if _is_dataflow(options):
+        files.check_client("gs://")
     return FnApiRunner() if is_in_this_process(options) else name_of(options)
 
 
 def _size_workers(options: PipelineOptions) -> None:
     """Has Dataflow start one process a machine, whose network and threads use all processors, and give it enough memory.
 
-    The hint is the whole job's, since steps whose hints differ are not fused.
+    The hint is the whole job's, since steps whose hints differ are not fused. What excludes hints goes before it.
     """
     debug, standard = options.view_as(DebugOptions), options.view_as(StandardOptions)
     if not any(map(debug.lookup_experiment, _PROCESSES_A_MACHINE)):
         debug.add_experiment(_PROCESSES_A_MACHINE[0])
+    google = options.view_as(GoogleCloudOptions)
+    services = (*(debug.experiments or ()), *(google.dataflow_service_options or ()))
+    if google.flexrs_goal or any(service.startswith("worker_accelerator") for service in services):
+        return
     if not any(hint.lower().replace("-", "_").startswith("min_ram") for hint in standard.resource_hints):
         standard.resource_hints = [*standard.resource_hints, _WORKER_MEMORY]
 
 
-def _share_processors(options: DirectOptions) -> None:
+def count_workers(options: PipelineOptions) -> int:
+    """Worker processes on this machine; each commit starts them anew, so that it has to be large enough for all."""
+    direct = options.view_as(DirectOptions)
+    return (direct.direct_num_workers or count_processors()) if direct.direct_running_mode == "multi_processing" else 1
+
+
+def _share_processors(options: PipelineOptions) -> None:
     """Has the networks of several worker processes on this machine take no more threads than it has processors, in all."""
-    if options.direct_running_mode == "multi_processing":
-        processors = count_processors()
-        each = max(1, processors // (options.direct_num_workers or processors))
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(each))
+    if (workers := count_workers(options)) > 1:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, count_processors() // workers)))
 
 
 def last_line(text: str) -> str:

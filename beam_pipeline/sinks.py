@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,12 +17,15 @@ from apache_beam import coders
 from apache_beam.io import filebasedsink, iobase, textio, tfrecordio
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
 
 from beam_pipeline import files
 from beam_pipeline.elements import Failure
 
 TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX = "lab_images", "val_lab_images", "failures"
 FAILURES_PER_SHARD = 1_000_000
+
+_BYTES, _MICROSECONDS = Metrics.counter("write", "bytes"), Metrics.counter("write", "microseconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +41,11 @@ class _CountingWriter(filebasedsink.FileBasedSinkWriter):
     """Closes to its temporary path and the number of its records. Its errors name the file."""
 
     def write(self, value: bytes) -> None:
+        began = time.perf_counter()
         with files.naming(self.temp_shard_path):
             super().write(value)
+        _BYTES.inc(len(value))
+        _MICROSECONDS.inc(round((time.perf_counter() - began) * 1e6))
 
     def close(self) -> tuple[str, int]:
         with files.naming(self.temp_shard_path):

@@ -16,8 +16,8 @@ from beam_pipeline.config import Config, choices_of, type_of
 
 IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
 
-_NOT_HERE = ("urls_per_commit",)  # a launcher submits one job, and does not wait for it
-_NUMBERS = {int: r"[0-9]+", float: r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"}
+_NOT_HERE = ("urls_per_commit", "report")  # a launcher submits one job, and does not wait for it
+_NUMBERS = {int: r"[0-9]+", float: r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"}
 
 
 def container_spec(image: str = IMAGE) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _parameter(field: dataclasses.Field[Any]) -> dict[str, Any]:
         "isOptional": field.name != "output",
     }
     if kind is bool:
-        parameter |= {"paramType": "BOOLEAN", "regexes": ["^(true|false)$"], "defaultValue": "false"}
+        parameter |= {"paramType": "BOOLEAN", "regexes": ["^(true|false)$"]}
     elif choices:
         options = [{"value": choice, "label": choice} for choice in choices]
         parameter |= {"paramType": "ENUM", "enumOptions": options, "regexes": [f"^({'|'.join(map(re.escape, choices))})$"]}
@@ -55,8 +55,8 @@ def _parameter(field: dataclasses.Field[Any]) -> dict[str, Any]:
         parameter |= {"paramType": "NUMBER", "regexes": [f"^{_NUMBERS[kind]}$"]}
     else:
         parameter |= {"paramType": "GCS_WRITE_FOLDER" if field.name == "output" else "TEXT"}
-    if kind is not bool and field.default not in (None, ""):
-        parameter["defaultValue"] = str(field.default)
+    if field.default not in (None, ""):
+        parameter["defaultValue"] = str(field.default).lower() if kind is bool else str(field.default)
     return parameter
 
 

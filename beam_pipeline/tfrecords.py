@@ -9,34 +9,54 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 
-import google_crc32c
+_MOST_BYTES = 2**31
 
 
-def read_records(file: IO[bytes], name: str) -> Iterator[bytes]:
-    """The records of a file, each held against its checksums.
+def read_records(file: IO[bytes], name: str, checked: bool = True) -> Iterator[bytes]:
+    """The records of a file.
 
     Args:
       file: Of uncompressed bytes.
       name: Of the file, for errors.
+      checked: Whether they are held against their checksums, for which google-crc32c is imported.
 
     Raises:
       ValueError: a record is broken or cut off; names the file and the number of the record, from 0.
     """
     number = 0
     while head := file.read(12):
-        length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (0, None)
-        if checksum != _masked_crc(head[:8]):
-            raise ValueError(f"{name} is broken at record {number}: its length does not match its checksum")
-        body = file.read(length + 4)
-        if len(body) != length + 4:
+        length = _read_length(head, name, number, checked)
+        data, checksum = file.read(length), file.read(4)
+        if len(data) + len(checksum) != length + 4:
             raise ValueError(f"{name} is cut off in record {number}")
-        data = body[:-4]
-        if struct.unpack("<I", body[-4:])[0] != _masked_crc(data):
+        if checked and struct.unpack("<I", checksum)[0] != _masked_crc(data):
             raise ValueError(f"{name} is broken at record {number}: it does not match its checksum")
         yield data
         number += 1
 
 
+def find_records(file: IO[bytes], name: str) -> list[int]:
+    """Where each record of a file begins, found without reading them. Raises ValueError, as `read_records` does unchecked."""
+    places, place = [], 0
+    while head := file.read(12):
+        places.append(place)
+        place += 12 + _read_length(head, name, len(places) - 1, checked=False) + 4
+        file.seek(place - 1)
+        if not file.read(1):
+            raise ValueError(f"{name} is cut off in record {len(places) - 1}")
+    return places
+
+
+def _read_length(head: bytes, name: str, number: int, checked: bool) -> int:
+    length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (_MOST_BYTES, None)
+    # No record is as long as protobuf's messages may be: a length that no checksum tells to be broken must not take all memory.
+    if length >= _MOST_BYTES or (checked and checksum != _masked_crc(head[:8])):
+        raise ValueError(f"{name} is broken at record {number}: its length does not match its checksum")
+    return int(length)
+
+
 def _masked_crc(data: bytes) -> int:
+    import google_crc32c
+
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

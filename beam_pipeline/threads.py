@@ -19,7 +19,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 
 # More would wait for the interpreter's lock: an image is held up by it for a tenth of its time.
-_MOST_THREADS = 8
+MOST_THREADS = 8
 MOST_BYTES = 64 * 2**20
 # Below all else that computes, but not so low that a thread with the interpreter's lock in its hands comes to a halt.
 _LOW_PRIORITY = 10
@@ -104,7 +104,7 @@ def _threads(give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
 
 
 def _count_threads() -> int:
-    return min(_MOST_THREADS, count_processors())
+    return min(MOST_THREADS, count_processors())
 
 
 def _give_way() -> None:

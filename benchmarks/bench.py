@@ -277,7 +277,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--img2dataset", required=True, help="the python of an environment that has img2dataset")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="names of methods of Bench: the rows of others stay as they are")
+    parser.add_argument(
+        "--only", nargs="*", help="names of methods of Bench: the rows of others stay as they are, whenever they were taken"
+    )
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, photographs.serve() as origin:
@@ -305,7 +307,8 @@ def main() -> None:
         [
             "# Results\n",
             f"{measure.describe_machine()} {photographs.WIDTH}x{photographs.HEIGHT} JPEGs from an origin on the same machine; "
-            f"medians of {options.rounds} rounds, taken in turns. Made by `make bench`.\n",
+            f"medians of {options.rounds} rounds, taken in turns, but for rows that say once, and e and f, of one dataset each. "
+            f"Made by `make bench`{', which took some of the rows at another time' if options.only else ''}.\n",
             "| figure | measured | beside | ratio | to reach |",
             "| --- | --- | --- | --- | --- |",
             *sorted(lines, key=lambda line: line[2]),

@@ -64,7 +64,7 @@ def _peak_memory(process: int) -> float:
 
 def job(urls: Path, output: Path, options: str = "--checkpoint none") -> list[str]:
     """The command that makes a dataset of a list on loopback."""
-    command = [sys.executable, "-m", "beam_pipeline.run", "--input", str(urls), "--output", str(output)]
+    command = [sys.executable, "-m", "beam_pipeline.run", "--report=false", "--input", str(urls), "--output", str(output)]
     return [*command, *["--allow_private_addresses", "--host_concurrency", "64"], *options.split()]
 
 

@@ -13,9 +13,9 @@ def read(folder: str) -> None:
     """Prints, as JSON, examples a second of `dataset.load` and of one that only parses, and the former's processor ms."""
     import tensorflow as tf
 
-    from beam_pipeline import books, dataset
+    from beam_pipeline import dataset, finished
 
-    description = books.read_description(folder)
+    description = finished.read_description(folder)
     assert description
     paths = [f"{folder}/{file['name']}" for file in description["files"]]
     packed = "GZIP" if description["options"]["compression"] == "gzip" else ""
@@ -54,7 +54,7 @@ def write(encoding: str, compression: str, folder: str) -> None:
 
     ref = ImageRef("n00000000_0", "http://example.org/photograph.jpg")
     photos = photographs.make_photographs()
-    pictures = [EmbeddedImage(RgbImage(ref, images.decode(data, 299, "pad", 10**8)), None) for data in photos]
+    pictures = [EmbeddedImage(RgbImage(ref, *images.decode(data, 299, "pad", 10**8)), None) for data in photos]
     sink = sinks.WriteExamples(str(Path(folder) / "written"), compression, 10**6)._sink
     rounds = []
     for _ in range(5):

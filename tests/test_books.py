@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from beam_pipeline import books
+from beam_pipeline import books, finished
 from beam_pipeline.config import Config
 from beam_pipeline.sinks import Shard
 
 TRAIN = [Shard("lab_images-00001-of-00002.tfrecord", 2, 20), Shard("lab_images-00000-of-00002.tfrecord", 3, 30)]
 VALIDATION = [Shard("val_lab_images-00000-of-00001.tfrecord", 1, 10)]
 FAILURES = [Shard("failures-00000-of-00001.jsonl", 4, 400)]
-COUNTS: dict[str, int] = {"lines": 13, "ignored": 2, "duplicates": 1, "failures/dns": 3, "failures/http_404": 1}
+COUNTS: dict[str, int] = {"lines": 13, "ignored": 2, "duplicates": 1, "failures/fetch/dns": 3, "failures/fetch/http_404": 1}
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def config(tmp_path) -> Config:
 
 
 def close(config, counts=COUNTS, train=TRAIN, validation=VALIDATION, failures=FAILURES, number=0, is_last=True):
-    books.close_commit(config, number, is_last, "digest", "abc", counts, train, validation, failures, [])
+    books.close_commit(config, number, is_last, "digest", "abc", counts, train, validation, failures, [], [])
 
 
 def test_description_tells_what_is_there(config):
     close(config)
-    description = books.read_description(config.output)
+    description = finished.read_description(config.output)
     assert description is not None
     assert description["encoding"] == "lab_float32"
     assert description["image_size"] == 299
@@ -52,39 +52,46 @@ def test_description_tells_what_is_there(config):
 def test_no_embedding_is_told(tmp_path):
     config = Config(input="urls.txt", output=str(tmp_path), checkpoint="none")
     close(config)
-    description = books.read_description(config.output)
+    description = finished.read_description(config.output)
     assert description is not None
     assert description["embedding_size"] == 0
     assert "image_embedding" not in description["features"]
 
 
-@pytest.mark.parametrize("counts", [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/dns": 2}, {}])
+@pytest.mark.parametrize("counts", [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/fetch/dns": 2}, {}])
 def test_books_that_do_not_balance_end_the_run(config, counts):
     with pytest.raises(books.BooksError, match="do not balance"):
         close(config, counts)
-    assert books.read_description(config.output) is None
+    assert finished.read_description(config.output) is None
     assert books.read_commits(config.output) == []
 
 
 def test_no_description(tmp_path):
-    assert books.read_description(str(tmp_path)) is None
-    assert books.read_description(str(tmp_path / "nowhere")) is None
+    assert finished.read_description(str(tmp_path)) is None
+    assert finished.read_description(str(tmp_path / "nowhere")) is None
 
 
 def test_a_broken_description_is_named(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match=r"dataset\.json is not JSON"):
-        books.read_description(str(tmp_path))
+        finished.read_description(str(tmp_path))
 
 
 def test_commits_add_up(config, tmp_path):
     second = [Shard("lab_images-00001-00000-of-00001.tfrecord", 7, 70)]
     close(config, is_last=False)
-    assert books.read_description(config.output) is None
+    assert finished.read_description(config.output) is None
     [first] = books.read_commits(config.output)
     assert (first.train, first.is_last, first.list_digest) == (TRAIN[::-1], False, "digest")
-    close(config, {"lines": 9, "ignored": 1, "failures/dns": 1}, second, [], [Shard("failures-00001-00000.jsonl", 1, 9)], number=1)
-    description = books.read_description(config.output)
+    close(
+        config,
+        {"lines": 9, "ignored": 1, "failures/fetch/dns": 1},
+        second,
+        [],
+        [Shard("failures-00001-00000.jsonl", 1, 9)],
+        number=1,
+    )
+    description = finished.read_description(config.output)
     assert description is not None
     assert {key: description["counts"][key] for key in ("lines", "ignored", "duplicates", "examples", "failures")} == {
         "lines": 22,
@@ -102,12 +109,12 @@ def test_commits_add_up(config, tmp_path):
 
 def test_no_survivor_is_no_dataset(config):
     with pytest.raises(books.BooksError, match="not one image survived: 2 dns"):
-        close(config, {"lines": 2, "failures/dns": 2}, [], [], [Shard("failures-00000-of-00001.jsonl", 2, 20)])
-    assert books.read_description(config.output) is None
+        close(config, {"lines": 2, "failures/fetch/dns": 2}, [], [], [Shard("failures-00000-of-00001.jsonl", 2, 20)])
+    assert finished.read_description(config.output) is None
     assert len(books.read_commits(config.output)) == 1
 
 
 def test_description_is_plain_json(config):
     close(config)
-    description = books.read_description(config.output)
+    description = finished.read_description(config.output)
     assert json.loads(json.dumps(description)) == description

@@ -41,6 +41,9 @@ DEFAULTS = {
     "retry_reasons": None,
     "max_failed_fraction": 1.0,
     "urls_per_commit": None,
+    "labels": None,
+    "statistics": None,
+    "report": None,
     "overwrite": False,
     "verbose": False,
 }
@@ -73,8 +76,9 @@ FULL = {
     "retry_reasons": "timeout,dns",
     "max_failed_fraction": 0.7,
     "urls_per_commit": 100,
+    "labels": "names.pkl",
 }
-FLAGS = ("allow_private_addresses", "overwrite", "verbose")
+FLAGS = ("allow_private_addresses", "statistics", "report", "overwrite", "verbose")
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
     *("skip", "count", "image_size", "examples_per_shard", "validation_fraction", "batch_size", "fetch_concurrency"),
@@ -254,6 +258,8 @@ def test_what_shapes_the_dataset_is_told_from_what_does_not():
             "original_dir",
             "resized_dir",
             "max_failed_fraction",
+            "labels",
+            "report",
             "urls_per_commit",
             "overwrite",
             "verbose",

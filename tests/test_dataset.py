@@ -1,26 +1,35 @@
 """The same tensors come back from every encoding."""
 
+import json
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from apache_beam.io import tfrecordio
 
-from beam_pipeline import books, color, dataset, records
+from beam_pipeline import books, color, dataset, records, tensors
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.sinks import Shard
+from beam_pipeline.tallies import Tally
 
 SIZE = 16
 RNG = np.random.default_rng(0)
 PIXELS = [RNG.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for _ in range(12)]
 PIXELS[0][:] = 0
 PIXELS[1][:] = 255
+FAILED = (("old.jpg", "http_404"), ("lost.jpg", "dns"))
 EMBEDDINGS = RNG.standard_normal((len(PIXELS), 1001)).astype(np.float32)
 
 
-def write_dataset(folder, encoding, compression="none", embedding=True):
-    """Writes twelve images in three shards, two of them for training, as a run does."""
+def write_dataset(folder, encoding, compression="none", embedding=True, urls="http://a/{}"):
+    """Writes twelve images in three shards, two of them for training, and two failures, as a run does."""
     options = Config(
         input="urls.txt",
         output=str(folder),
@@ -36,10 +45,16 @@ def write_dataset(folder, encoding, compression="none", embedding=True):
         name = f"{prefix}-{number:05}-of-00003.tfrecord" + (".gz" if compression == "gzip" else "")
         with tf.io.TFRecordWriter(str(folder / name), "GZIP" if compression == "gzip" else "") as writer:
             for index in part:
-                image = RgbImage(ImageRef(f"id{index}", f"http://a/{index}"), PIXELS[index])
+                image = RgbImage(ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)), PIXELS[index], (100 + index, 50))
                 writer.write(records.encode_example(EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding))
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
-    books.close_commit(options, 0, True, "", None, {"lines": 12}, shards[:2], shards[2:], [], [])
+    failures = [Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>") for name, reason in FAILED]
+    (folder / "failures-00000-of-00001.jsonl").write_text("".join(json.dumps(failure.as_json()) + "\n" for failure in failures))
+    failed = [Shard("failures-00000-of-00001.jsonl", 2, (folder / "failures-00000-of-00001.jsonl").stat().st_size)]
+    counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
+    tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
+    tallied += [(("host", "a", "example"), 12), (("host", "b", "http_404"), 1), (("host", "b", "dns"), 1)]
+    books.close_commit(options, 0, True, "", None, counts, shards[:2], shards[2:], failed, [], tallied)
     return str(folder)
 
 
@@ -61,7 +76,7 @@ def test_gives_the_same_tensors_for_every_encoding(tmp_path, encoding, l_error, 
             assert example[name].shape == wanted.shape
             np.testing.assert_allclose(example[name].numpy(), wanted, atol=error, rtol=0)
         np.testing.assert_array_equal(example["image_embedding"].numpy(), EMBEDDINGS[index])
-        assert example["image_id"].numpy().decode() == f"id{index}"
+        assert example["image_id"].numpy().decode() == f"n0000000{index % 3}_{index}"
         assert example["image_name"].numpy().decode() == ImageRef("", f"http://a/{index}").name
 
 
@@ -106,7 +121,7 @@ def test_an_unfinished_folder_is_named(tmp_path):
 def test_lab_in_tensorflow_is_that_of_scikit_image():
     levels = np.array([0, 1, 5, 9, 10, 11, 12, 13, 60, 128, 200, 254, 255], np.uint8)
     pixels = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, len(levels), 3)
-    lab = dataset.rgb_to_lab(pixels).numpy()
+    lab = tensors.rgb_to_lab(pixels).numpy()
     assert lab.dtype == np.float32
     np.testing.assert_allclose(lab, color.rgb_to_lab(pixels), atol=1e-3, rtol=0)
 
@@ -126,4 +141,88 @@ def test_beam_reads_the_records_too(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
     with open(f"{folder}/lab_images-00000-of-00003.tfrecord", "rb") as file:
         record = tfrecordio._TFRecordUtil.read_record(file)
-    assert tf.train.Example.FromString(record).features.feature["image_id"].bytes_list.value == [b"id0"]
+    assert tf.train.Example.FromString(record).features.feature["image_id"].bytes_list.value == [b"n00000000_0"]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
+def test_examples_are_what_tensorflow_reads(tmp_path, encoding, compression):
+    folder = write_dataset(tmp_path, encoding, compression)
+    for split in ("train", "validation"):
+        theirs = {example["image_name"]: example for example in dataset.load(folder, split).as_numpy_iterator()}
+        ours = list(dataset.examples(folder, split))
+        assert len(ours) == len(theirs) == len(dataset.examples(folder, split))
+        for example in ours:
+            other = theirs[example["image_name"]]
+            assert set(example) == set(other)
+            for name, value in example.items():
+                if isinstance(value, np.ndarray):
+                    assert (value.dtype, value.shape, value.flags.writeable) == (np.float32, other[name].shape, True)
+                    np.testing.assert_allclose(value, other[name], atol=2e-6, rtol=0, err_msg=name)
+                else:
+                    assert value == other[name]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_examples_are_found_by_number(tmp_path, compression):
+    examples = dataset.examples(write_dataset(tmp_path, "lab_uint8", compression))
+    urls = [example["image_url"] for example in examples]
+    order = np.random.default_rng(1).permutation(len(examples))
+    again = pickle.loads(pickle.dumps(examples))
+    assert [again[number]["image_url"] for number in order] == [urls[number] for number in order]
+    assert examples[-1]["image_url"] == urls[-1]
+    assert [example["image_url"] for example in examples[3:9:2]] == urls[3:9:2]
+    for number in (10, -11):
+        with pytest.raises(IndexError, match=f"example {number} of 10"):
+            examples[number]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda number: examples[number]["image_url"], range(10))) == urls
+
+
+def test_examples_need_neither_tensorflow_nor_beam(tmp_path):
+    for encoding in ("lab_float32", "rgb_png"):
+        (tmp_path / encoding).mkdir()
+        write_dataset(tmp_path / encoding, encoding)
+    program = """
+import sys
+
+class OnlyThese:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in THESE and not name.startswith("_sysconfigdata"):
+            raise ModuleNotFoundError(name)
+
+SKIMAGES_OWN = {"scipy", "lazy_loader", "packaging"}
+THESE = {"beam_pipeline", "numpy", "PIL", "skimage", *SKIMAGES_OWN, *sys.stdlib_module_names}
+sys.meta_path.insert(0, OnlyThese())
+from beam_pipeline import dataset
+for folder in sys.argv[1:]:
+    examples = dataset.examples(folder)
+    assert len(list(examples)) == 10 and examples[7]["image_ab"].shape == (16, 16, 2)
+"""
+    folders = [str(tmp_path / encoding) for encoding in ("lab_float32", "rgb_png")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *folders], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_examples_name_the_shard_that_is_broken(tmp_path):
+    folder = write_dataset(tmp_path, "lab_uint8")
+    shard = tmp_path / "lab_images-00001-of-00003.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"{shard} is cut off in record 4"):
+        list(dataset.examples(folder))
+    with pytest.raises(ValueError, match=f"{shard} is cut off in record 4"):
+        dataset.examples(folder)[5]
+    other = tf.train.Example().SerializeToString()
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        writer.write(other)
+    with pytest.raises(ValueError, match=f"{shard} holds a record that is no example of this dataset: it holds nothing"):
+        list(dataset.examples(folder))
+    with pytest.raises(ValueError, match=f"{shard} holds 1 examples, not 5"):
+        dataset.examples(folder)[5]
+
+
+def test_without_statistics_nothing_is_transformed(tmp_path):
+    with pytest.raises(FileNotFoundError, match="made without --statistics"):
+        dataset.load(write_dataset(tmp_path, "lab_uint8"), transformed=True)

@@ -54,8 +54,8 @@ def test_refs_survive_pickling(identifier, url):
     [
         REF,
         EncodedImage(REF, b"data", 1, REF.url),
-        RgbImage(REF, PIXELS),
-        EmbeddedImage(RgbImage(REF, PIXELS), None),
+        RgbImage(REF, PIXELS, (8, 6)),
+        EmbeddedImage(RgbImage(REF, PIXELS, (8, 6)), None),
         Failure(REF, "fetch", "http_404", "404 Not Found"),
     ],
 )
@@ -66,7 +66,7 @@ def test_elements_cannot_be_changed(element):
 
 
 def test_elements_with_arrays_can_be_compared_and_hashed():
-    one, other = RgbImage(REF, PIXELS), RgbImage(REF, PIXELS)
+    one, other = RgbImage(REF, PIXELS, (8, 6)), RgbImage(REF, PIXELS, (8, 6))
     assert one == one
     assert one != other
     assert len({one, other}) == 2
@@ -74,7 +74,7 @@ def test_elements_with_arrays_can_be_compared_and_hashed():
 
 @pytest.mark.parametrize("embedding", [None, np.arange(1001, dtype=np.float32)])
 def test_an_embedded_image_is_about_its_image(embedding):
-    image = EmbeddedImage(RgbImage(REF, PIXELS), embedding)
+    image = EmbeddedImage(RgbImage(REF, PIXELS, (8, 6)), embedding)
     assert image.ref is REF
     assert image.embedding is embedding
 

@@ -1,6 +1,7 @@
 """The network computes what the published TF-Slim definition does, down to the records of a run."""
 
 import concurrent.futures
+import threading
 from pathlib import Path
 
 import apache_beam as beam
@@ -61,10 +62,24 @@ def test_other_sizes_are_resized_for_the_network(network):
     assert distances.diagonal().max() < 0.2 * REFERENCE["logits"].std()
 
 
-def test_threads_share_one_network(network):
+def test_threads_share_one_network(monkeypatch):
+    made, all_ask = [], threading.Event()
+
+    class SlowNetwork:
+        def __init__(self, *unused_arguments):
+            made.append(self)
+            all_ask.wait(1)
+
+        def embed(self, pixels):
+            return pixels
+
+    monkeypatch.setattr(inception, "_networks", {})
+    monkeypatch.setattr(inception, "Network", SlowNetwork)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        networks = list(threads.map(lambda _: inception.load_network("untrained", "float32"), range(16)))
-    assert all(one is network for one in networks)
+        asked = [threads.submit(inception.load_network, "untrained", "float32") for _ in range(8)]
+        all_ask.set()
+        assert {future.result() for future in asked} == set(made)
+    assert len(made) == 1
 
 
 def test_building_leaves_the_dtype_policy_of_the_process_alone(network):
@@ -73,7 +88,7 @@ def test_building_leaves_the_dtype_policy_of_the_process_alone(network):
 
 def test_handler_keeps_each_embedding_with_its_image(network):
     handler = inception.EmbeddingHandler("untrained", "float32", 2)
-    batch = [RgbImage(ImageRef("", str(number)), pixels) for number, pixels in enumerate(REFERENCE["pixels"])]
+    batch = [RgbImage(ImageRef("", str(number)), pixels, (1, 1)) for number, pixels in enumerate(REFERENCE["pixels"])]
     embedded = list(handler.run_inference(batch, network))
     assert [image.ref.url for image in embedded] == ["0", "1", "2", "3"]
     for image, logits in zip(embedded, REFERENCE["logits"], strict=True):
@@ -103,7 +118,12 @@ def test_bfloat16_is_near(monkeypatch):
     monkeypatch.setattr(inception, "_networks", {})
     logits = inception.load_network("untrained", "bfloat16").embed(REFERENCE["pixels"])
     assert logits.dtype == np.float32
-    assert 0 < np.abs(logits - REFERENCE["logits"]).max() < 0.1 * REFERENCE["logits"].std()
+    assert 0 < np.abs(logits - REFERENCE["logits"]).max() < 0.25 * _deviation()
+
+
+def _deviation() -> float:
+    """Of a logit from image to image: what all images share says nothing."""
+    return float(REFERENCE["logits"].std(axis=0).mean())
 
 
 @pytest.mark.parametrize(("size", "batches"), [(32, [4, 4, 8, 16, 32, 32]), (3, [3, 3, 3])])

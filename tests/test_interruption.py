@@ -21,7 +21,7 @@ KILLS = 4
 def options(urls: Path, output: Path, *others: str) -> list[str]:
     fixed = "--checkpoint none --image_size 24 --encoding lab_uint8 --validation_fraction 0.3 --examples_per_shard 7"
     fixed += f" --original_dir {output}-originals --resized_dir {output}-resized"
-    fixed += " --urls_per_commit 40 --fetch_attempts 1 --allow_private_addresses"
+    fixed += " --urls_per_commit 40 --fetch_attempts 1 --allow_private_addresses --report=false"
     return ["--input", str(urls), "--output", str(output), *fixed.split(), *others]
 
 
@@ -42,7 +42,7 @@ def contents(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[str], dic
     """What a dataset holds, whatever its shards: examples with their split, failures, and the books."""
     description = json.loads((folder / "dataset.json").read_text())
     listed = [file["name"] for file in description["files"] + description["failure_files"]]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*listed, "dataset.json"]), "stray files"
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*listed, "dataset.json", "metrics.json"]), "stray files"
     examples = []
     for file in description["files"]:
         records = [record.numpy() for record in tf.data.TFRecordDataset(str(folder / file["name"]))]

@@ -1,16 +1,19 @@
 """What is in the folder decides what is done, and only what a run writes is removed."""
 
+import dataclasses
 import sys
 from typing import Any
 
 import pytest
 
-from beam_pipeline import books, outputs
+from beam_pipeline import books, files, outputs
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.sinks import Shard
 
 OURS = (
     "dataset.json",
+    "metrics.json",
+    "report.html",
     "commit-00004.json",
     "commit-00005.json.0123.tmp",
     "dataset.json.4567.tmp",
@@ -19,7 +22,7 @@ OURS = (
     "lab_images-00000-of-00009.tfrecord.gz",
     "val_lab_images-00000-of-00001.tfrecord",
 )
-THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "report.html", "failures-of-2019.md", "lab_images-plan.txt")
+THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "reports.html", "failures-of-2019.md", "lab_images-plan.txt")
 
 
 def make_config(folder, **options) -> Config:
@@ -28,7 +31,7 @@ def make_config(folder, **options) -> Config:
 
 def close_commit(config, number=0, is_last=False):
     shard = Shard(f"lab_images-{number:05}-00000-of-00001.tfrecord", 1, 10)
-    books.close_commit(config, number, is_last, "", None, {"lines": 1}, [shard], [], [], [])
+    books.close_commit(config, number, is_last, "", None, {"lines": 1}, [shard], [], [], [], [])
     return shard.name
 
 
@@ -93,7 +96,7 @@ def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
     config = make_config(tmp_path, max_failed_fraction=0.1)
     failures = Shard("failures-00000-of-00001.jsonl", 1, 10)
     with pytest.raises(books.BooksError, match="not one image survived"):
-        books.close_commit(config, 0, True, "", None, {"lines": 1, "failures/dns": 1}, [], [], [failures], [])
+        books.close_commit(config, 0, True, "", None, {"lines": 1, "failures/fetch/dns": 1}, [], [], [failures], [], [])
     assert len(outputs.check(config).commits) == 1
     assert outputs.check(make_config(tmp_path, overwrite=True)) == (None, [])
 
@@ -160,3 +163,48 @@ def test_an_object_store_without_its_client_is_refused(monkeypatch, tmp_path, op
     options: dict[str, Any] = {"input": str(tmp_path / "urls.txt"), "output": str(tmp_path / "out"), option: "s3://bucket/x"}
     with pytest.raises(UsageError, match=rf"--{option} s3://bucket/x .*beam_pipeline\[aws\]"):
         outputs.check(Config(**options))
+
+
+def test_workers_elsewhere_are_given_whole_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config(input="urls.txt", output="data", original_dir="gs://bucket/originals", checkpoint="model.ckpt")
+    whole = outputs.make_absolute(config)
+    assert (whole.input, whole.output, whole.checkpoint) == tuple(
+        f"{tmp_path}/{name}" for name in ("urls.txt", "data", "model.ckpt")
+    )
+    assert (whole.original_dir, whole.resized_dir) == ("gs://bucket/originals", None)
+    for checkpoint in ("untrained", "none", "http://a.example/model.tar.gz"):
+        assert outputs.make_absolute(dataclasses.replace(config, checkpoint=checkpoint)).checkpoint == checkpoint
+
+
+@pytest.mark.parametrize("name", ["input", "output", "resized_dir"])
+def test_a_file_that_workers_cannot_reach_is_refused(name):
+    options: dict[str, Any] = {"input": "gs://a/urls.txt", "output": "gs://a/data", "resized_dir": "gs://a/resized", name: "here"}
+    config = Config(**options)
+    with pytest.raises(UsageError, match=f"--{name} here lies on this machine"):
+        outputs.refuse_local_files(config)
+
+
+def test_what_a_repeated_attempt_left_is_removed(tmp_path):
+    for name in ("lab_images-00000-of-00001.tfrecord", "lab_images-00000-of-00002.tfrecord", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "beam-temp-lab_images-1" / "deeper").mkdir(parents=True)
+    (tmp_path / "beam-temp-lab_images-1" / "deeper" / "half").write_text("x")
+    description = {"files": [{"name": "lab_images-00000-of-00001.tfrecord"}], "failure_files": []}
+    outputs.clear_strays(str(tmp_path), description)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab_images-00000-of-00001.tfrecord", "notes.txt"]
+
+
+@pytest.mark.parametrize("content", [b"nonsense", None])
+def test_labels_that_cannot_be_read_are_refused(tmp_path, content):
+    if content:
+        (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(UsageError, match=r"--labels .*names\.txt"):
+        outputs.check(Config(input=str(tmp_path), output=str(tmp_path / "out"), labels=str(tmp_path / "names.txt")))
+
+
+def test_statistics_need_what_tensorflow_can_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "check_client", lambda path: None)
+    monkeypatch.setattr(files, "list_folder", lambda *arguments: {})
+    with pytest.raises(UsageError, match="--statistics needs a folder that TensorFlow can write"):
+        outputs.check(Config(input=str(tmp_path), output="s3://bucket/out", statistics=True))

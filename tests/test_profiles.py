@@ -65,7 +65,7 @@ def to_adobe_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def lab_of(file: bytes) -> np.ndarray:
-    return rgb_to_lab(decode(file, 64, "pad", 10**6))
+    return rgb_to_lab(decode(file, 64, "pad", 10**6).pixels)
 
 
 def save(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
@@ -91,15 +91,15 @@ def test_transparency_survives_a_profile():
     adobe = to_adobe_rgb(photograph())
     alpha = np.zeros((64, 64, 1), np.uint8)
     alpha[:32] = 255
-    decoded = decode(save(np.concatenate([adobe, alpha], -1), icc_profile=ADOBE_RGB), 64, "pad", 10**6)
+    decoded = decode(save(np.concatenate([adobe, alpha], -1), icc_profile=ADOBE_RGB), 64, "pad", 10**6).pixels
     assert (decoded[32:] == 255).all()
-    np.testing.assert_array_equal(decoded[:32], decode(save(adobe, icc_profile=ADOBE_RGB), 64, "pad", 10**6)[:32])
+    np.testing.assert_array_equal(decoded[:32], decode(save(adobe, icc_profile=ADOBE_RGB), 64, "pad", 10**6).pixels[:32])
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1.8])
 def test_a_grey_profile_is_converted(gamma):
     level = 128
-    decoded = decode(save(np.full((64, 64), level, np.uint8), icc_profile=make_profile(None, gamma)), 64, "pad", 10**6)
+    decoded = decode(save(np.full((64, 64), level, np.uint8), icc_profile=make_profile(None, gamma)), 64, "pad", 10**6).pixels
     linear = (level / 255) ** gamma
     encoded = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
     assert np.abs(decoded.astype(float) - encoded).max() < 2
@@ -118,7 +118,7 @@ def test_a_grey_profile_is_converted(gamma):
 )
 def test_pixels_stay_under_srgb_and_under_a_profile_that_is_not_valid(profile):
     pixels = photograph()
-    np.testing.assert_array_equal(decode(save(pixels, icc_profile=profile), 64, "pad", 10**6), pixels)
+    np.testing.assert_array_equal(decode(save(pixels, icc_profile=profile), 64, "pad", 10**6).pixels, pixels)
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,4 +127,4 @@ def test_a_damaged_profile_costs_no_more_than_colours(data):
     profile = bytearray(ADOBE_RGB)
     for place in data.draw(st.lists(st.integers(0, len(profile) - 1), min_size=1, max_size=12)):
         profile[place] = data.draw(st.integers(0, 255))
-    assert decode(save(photograph(), icc_profile=bytes(profile)), 64, "pad", 10**6).shape == (64, 64, 3)
+    assert decode(save(photograph(), icc_profile=bytes(profile)), 64, "pad", 10**6).pixels.shape == (64, 64, 3)

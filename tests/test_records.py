@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from skimage import color as reference
 
-from beam_pipeline import color, records
+from beam_pipeline import color, records, wire
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 
 ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
@@ -22,7 +22,7 @@ NOISE = np.random.default_rng(0)
 
 def make_image(size: int = 5, embedding: bool = True, ref: ImageRef = REF) -> EmbeddedImage:
     pixels = NOISE.integers(0, 256, (size, size, 3), dtype=np.uint8)
-    return EmbeddedImage(RgbImage(ref, pixels), NOISE.standard_normal(1001, dtype=np.float32) if embedding else None)
+    return EmbeddedImage(RgbImage(ref, pixels, (500, 375)), NOISE.standard_normal(1001, dtype=np.float32) if embedding else None)
 
 
 def decode(encoded: bytes) -> dict[str, Any]:
@@ -34,6 +34,8 @@ def decode(encoded: bytes) -> dict[str, Any]:
     for name, feature in message.features.feature.items():
         if feature.WhichOneof("kind") == "bytes_list":
             [features[name]] = feature.bytes_list.value
+        elif feature.WhichOneof("kind") == "int64_list":
+            [features[name]] = feature.int64_list.value
         else:
             features[name] = np.array(feature.float_list.value, np.float32)
     return features
@@ -53,7 +55,7 @@ def as_described(encoded: bytes, encoding: str, size: int, embedding: bool) -> d
             case "png":
                 features[name] = np.asarray(Image.open(io.BytesIO(value), formats=["PNG"])).reshape(shape)
             case kind:
-                assert (kind, shape, type(value)) == ("bytes", [], bytes)
+                assert (kind, shape) == ("int64" if isinstance(value, int) else "bytes", [])
     return features
 
 
@@ -66,6 +68,7 @@ def test_a_record_holds_just_what_is_described(encoding, embedding, size):
     assert features.pop("image_name") == REF.name.encode()
     assert features.pop("image_url") == REF.url.encode()
     assert features.pop("image_id") == REF.id.encode()
+    assert (features.pop("original_width"), features.pop("original_height")) == (500, 375)
     if embedding:
         np.testing.assert_array_equal(features.pop("image_embedding"), image.embedding)
     if encoding == "rgb_png":
@@ -100,15 +103,17 @@ def test_tensorflow_parses_a_record(encoding):
     size = 6
     image = make_image(size)
     description = records.describe_features(encoding, size, True)
+    dtypes = {"float32": tf.float32, "int64": tf.int64}
     spec = {
-        name: tf.io.FixedLenFeature(feature["shape"], tf.float32)
-        if feature["dtype"] == "float32"
+        name: tf.io.FixedLenFeature(feature["shape"], dtypes[feature["dtype"]])
+        if feature["dtype"] in dtypes
         else tf.io.FixedLenFeature([], tf.string)
         for name, feature in description.items()
     }
     lab = color.rgb_to_lab(image.image.pixels)
     parsed = tf.io.parse_single_example(records.encode_example(image, encoding), spec)
     assert parsed["image_url"].numpy() == REF.url.encode()
+    assert parsed["original_width"].numpy() == 500
     np.testing.assert_array_equal(parsed["image_embedding"], image.embedding)
     if encoding == "lab_float32":
         np.testing.assert_array_equal(parsed["image_l"], color.scale_lab(lab)[0])
@@ -152,7 +157,7 @@ def test_records_do_not_depend_on_how_arrays_lie_in_memory(transform):
     image = make_image(8)
     assert image.embedding is not None
     pixels, embedding = transform(image.image.pixels), image.embedding.astype(">f4")
-    other = EmbeddedImage(RgbImage(REF, pixels), embedding)
+    other = EmbeddedImage(RgbImage(REF, pixels, (500, 375)), embedding)
     features = as_described(records.encode_example(other, "lab_float32"), "lab_float32", 8, True)
     np.testing.assert_array_equal(features["image_embedding"], image.embedding)
     np.testing.assert_allclose(features["image_l"], color.scale_lab(color.rgb_to_lab(pixels.copy()))[0], rtol=0, atol=1e-6)
@@ -187,3 +192,35 @@ def test_every_feature_is_described(encoding):
         assert sorted(feature) == ["dtype", "meaning", "shape"]
         assert feature["meaning"]
         assert feature["shape"] in ([], [299, 299, 1], [299, 299, 2], [299, 299, 3], [1001])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_is_encoded_is_decoded(encoding):
+    image = make_image(7)
+    features = records.describe_features(encoding, 7, True)
+    decoded = records.decode_example(records.encode_example(image, encoding), features)
+    assert list(decoded) == list(features)
+    assert (decoded["image_url"], decoded["original_height"]) == (REF.url.encode(), 375)
+    np.testing.assert_array_equal(decoded["image_embedding"], image.embedding)
+    for name in ("image_l", "image_ab") if encoding != "rgb_png" else ():
+        assert (list(decoded[name].shape), decoded[name].dtype.name) == (
+            features[name]["shape"],
+            features[name]["dtype"].removeprefix("raw "),
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_l": b"abc"}, "image_l is not of float32"),
+        ({"image_l": np.zeros(3, np.float32)}, "image_l holds 3 values, not 49"),
+        ({"image_id": 7}, "image_id is not one value of bytes"),
+        ({"original_width": b"7"}, "original_width is not of int64"),
+        ({"label": 7}, "it holds image_ab, image_embedding, image_id, image_l, image_name, image_url, label"),
+    ],
+)
+def test_what_is_no_such_example_is_refused(changes, said):
+    features = records.describe_features("lab_float32", 7, True)
+    decoded = records.decode_example(records.encode_example(make_image(7), "lab_float32"), features)
+    with pytest.raises(ValueError, match=said):
+        records.decode_example(wire.write_example({**decoded, **changes}), features)

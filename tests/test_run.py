@@ -40,6 +40,7 @@ def options(urls: str, output: Path, *others: str) -> list[str]:
         "--image_size",
         "16",
         "--allow_private_addresses",
+        "--report=false",
         *others,
     ]
 
@@ -163,6 +164,7 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
         "dataset.json",
         "failures-00000-of-00001.jsonl",
         "lab_images-00000-of-00001.tfrecord",
+        "metrics.json",
         "notes.txt",
     }
 
@@ -349,7 +351,7 @@ def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, caps
     output = tmp_path / "out"
     config, _ = command_line.parse(options(urls, output))
     output.mkdir()
-    books.close_commit(config, 0, False, "", None, {"lines": 1, "failures/dns": 1}, [], [], [sinks.Shard("f", 1, 1)], [])
+    books.close_commit(config, 0, False, "", None, {"lines": 1, "failures/fetch/dns": 1}, [], [], [sinks.Shard("f", 1, 1)], [], [])
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first commits" in capsys.readouterr().err
 

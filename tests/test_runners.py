@@ -70,6 +70,13 @@ DATAFLOW = ["--runner", "DataflowRunner", "--project", "project", "--region", "h
             ["no_use_multiple_sdk_containers"],
             ["accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "min_ram=4GB"],
         ),
+        # With these the service takes no hints.
+        (
+            ["--experiments=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"],
+            ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "no_use_multiple_sdk_containers"],
+            [],
+        ),
+        (["--flexrs_goal=COST_OPTIMIZED"], ["no_use_multiple_sdk_containers"], []),
     ],
 )
 def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(monkeypatch, flags, experiments, hints):
@@ -78,6 +85,49 @@ def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(monkeyp
     options = runners.parse_options([*DATAFLOW, *flags])
     assert options.view_as(DebugOptions).experiments == experiments
     assert options.view_as(StandardOptions).resource_hints == hints
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("", "DirectRunner"),
+        ("--runner direct", "DirectRunner"),
+        ("--runner FnApiRunner", "DirectRunner"),
+        ("--runner DirectRunner --prism_location /bin/prism", "PrismRunner"),
+        ("--runner spark", "sparkRunner"),
+        ("--runner apache_beam.runners.portability.flink_runner.FlinkRunner", "FlinkRunner"),
+        ("--runner somebody.elses.Runner", "somebody.elses.Runner"),
+    ],
+)
+def test_names_of_runners(flags, name):
+    assert runners.name_of(PipelineOptions(flags.split())) == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ("--direct_num_workers 4", 1),
+        ("--direct_num_workers 4 --direct_running_mode multi_threading", 1),
+        ("--direct_num_workers 4 --direct_running_mode multi_processing", 4),
+        ("--direct_num_workers 0 --direct_running_mode multi_processing", 8),
+    ],
+)
+def test_commits_grow_with_the_processes_that_each_of_them_starts(monkeypatch, flags, workers):
+    monkeypatch.setattr(runners, "count_processors", lambda: 8)
+    assert runners.count_workers(PipelineOptions(flags.split())) == workers
+
+
+@pytest.mark.parametrize(
+    ("flags", "reached"),
+    [
+        ("", True),
+        ("--runner FlinkRunner --flink_master host:8081", True),  # they may mount the folder
+        ("--runner DataflowRunner", False),
+        ("--runner DataflowRunner --dataflow_endpoint http://localhost:8080", True),
+    ],
+)
+def test_whose_workers_see_this_machines_files(flags, reached):
+    assert runners.reaches_local_files(PipelineOptions(flags.split())) is reached
 
 
 @pytest.mark.parametrize(
@@ -103,6 +153,8 @@ def test_who_waits_for_the_job(flags, waits):
         ("--runner SparkRunner --spark_master_url spark://host:7077", True),
         ("--runner PrismRunner", False),
         ("--runner PortableRunner --job_endpoint host:8099", True),
+        ("--runner flink --flink_master host:8081", True),
+        ("--runner apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", True),
     ],
 )
 def test_which_jobs_outlive_the_command(flags, outlives):

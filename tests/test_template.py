@@ -27,6 +27,7 @@ GIVEN = {
     "resized_dir": "gs://bucket/resized",
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "retry_reasons": "timeout,dns",
+    "labels": "gs://bucket/names.txt",
 }
 
 
@@ -45,7 +46,7 @@ def test_the_committed_file_is_what_the_command_prints():
 def test_googles_class_reads_the_file():
     spec = ContainerSpec.from_json((ROOT / "dataflow_template.json").read_text())
     read = {parameter.name: parameter for parameter in spec.metadata.parameters}
-    assert list(read) == [field.name for field in dataclasses.fields(Config) if field.name != "urls_per_commit"]
+    assert list(read) == [field.name for field in dataclasses.fields(Config) if field.name not in ("urls_per_commit", "report")]
     assert not read["output"].is_optional
     assert all(parameter.is_optional for name, parameter in read.items() if name != "output")
     assert read["encoding"].param_type == ParameterType.ENUM
@@ -68,7 +69,7 @@ def test_an_image_can_be_named():
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_an_option_goes_from_the_template_into_the_command(name):
     parameter = PARAMETERS[name]
-    value = GIVEN.get(name) or parameter["defaultValue"]
+    value = GIVEN.get(name) or parameter.get("defaultValue", "true")
     for regex in parameter.get("regexes", ()):
         assert re.search(regex, value)
     others = {"output": GIVEN["output"]} | ({} if name in ("input", "images") else {"input": GIVEN["input"]})
@@ -76,6 +77,8 @@ def test_an_option_goes_from_the_template_into_the_command(name):
     assert beam_argv == []
     if name in GIVEN:
         assert str(getattr(config, name)) == value
+    elif name == "statistics":
+        assert config.statistics
     else:
         assert getattr(config, name) == next(field.default for field in dataclasses.fields(Config) if field.name == name)
 

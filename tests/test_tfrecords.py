@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.tfrecords import read_records
+from beam_pipeline.tfrecords import find_records, read_records
 
 RECORDS = [b"", b"one", bytes(range(256)) * 20]
 
@@ -43,3 +43,23 @@ def test_a_file_that_is_cut_off_is_found(written, data):
     length = data.draw(st.integers(1, len(written) - 1).filter(lambda length: length not in ends))
     with pytest.raises(ValueError, match=r"^x is"):
         list(read_records(io.BytesIO(written[:length]), "x"))
+
+
+def test_records_are_found_without_reading_them(written):
+    places = find_records(io.BytesIO(written), "x")
+    assert places == [0, 16, 35]
+    for place, record in zip(places, RECORDS, strict=True):
+        assert next(read_records(io.BytesIO(written[place:]), "x", checked=False)) == record
+    assert find_records(io.BytesIO(b""), "x") == []
+
+
+@given(data=st.data())
+def test_the_places_of_a_file_that_is_cut_off_are_not_found(written, data):
+    length = data.draw(st.integers(1, len(written) - 1).filter(lambda length: length not in (16, 35)))
+    with pytest.raises(ValueError, match=r"^x is"):
+        find_records(io.BytesIO(written[:length]), "x")
+
+
+def test_a_length_beyond_all_bounds_takes_no_memory():
+    with pytest.raises(ValueError, match="x is broken at record 0"):
+        list(read_records(io.BytesIO(b"\xff" * 12), "x", checked=False))

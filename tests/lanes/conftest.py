@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from datasets import OPTIONS, Dataset, read_dataset, run_job, write_list
 from origin import Origin
+
+# Otherwise pytest would end without taking down what it has started.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @pytest.fixture(scope="session")

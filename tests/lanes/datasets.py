@@ -19,8 +19,10 @@ from origin import Origin, image
 from PIL import Image
 from skimage.color import rgb2lab
 
-from beam_pipeline import dataset
+from beam_pipeline import dataset, finished, inspect
 from beam_pipeline.files import list_folder, read_bytes
+from beam_pipeline.statistics import Statistics
+from beam_pipeline.statistics import read as read_statistics
 
 SIZE = 299
 EXAMPLES_PER_SHARD = 8
@@ -37,11 +39,13 @@ class Dataset(NamedTuple):
       examples: By URL: the split, and the features.
       failures: By URL: stage and reason.
       description: `dataset.json`.
+      statistics: What `transform/` knows; None if there is none.
     """
 
     examples: dict[str, tuple[str, dict[str, Any]]]
     failures: dict[str, tuple[str, str]]
     description: dict[str, Any]
+    statistics: Statistics | None
 
 
 def write_list(path: Path, origin: Origin, good: int = 48) -> None:
@@ -49,7 +53,7 @@ def write_list(path: Path, origin: Origin, good: int = 48) -> None:
     shapes = ((320, 240), (120, 200), (299, 299))
     names = [f"{number}.{('jpg', 'png', 'webp')[number % 3]}" for number in range(good)]
     lines = [
-        f"n{number}\t{origin.url(f'sized/{shapes[number % 3][0]}/{shapes[number % 3][1]}/{name}')}"
+        f"n{number % 3:08}_{number}\t{origin.url(f'sized/{shapes[number % 3][0]}/{shapes[number % 3][1]}/{name}')}"
         for number, name in enumerate(names)
     ]
     lines += [
@@ -88,8 +92,10 @@ def run_job(arguments: Sequence[str | Path], cwd: Path | None = None, **environm
 
 
 def read_dataset(folder: str | Path) -> Dataset:
-    """Reads a finished folder, wherever it is."""
+    """Reads a finished folder, wherever it is, in which nothing may lie that is no part of it."""
     folder = str(folder)
+    problems, _ = inspect.check(finished.find(folder))
+    assert problems == []
     description = json.loads(read_bytes(f"{folder}/dataset.json"))
     examples = {}
     for split in ("train", "validation"):
@@ -100,7 +106,8 @@ def read_dataset(folder: str | Path) -> Dataset:
     lines = [line for path in list_folder(folder, "failures-*.jsonl") for line in read_bytes(path).splitlines()]
     failures = {failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)}
     assert len(failures) == len(lines)
-    return Dataset(examples, failures, description)
+    has_statistics = finished.is_local(folder) and finished.exists(f"{folder}/{finished.TRANSFORM}")
+    return Dataset(examples, failures, description, read_statistics(finished.find(folder)) if has_statistics else None)
 
 
 def assert_right(made: Dataset) -> None:
@@ -125,6 +132,7 @@ def assert_makes_the_same(engine: Sequence[str | Path], url_list: Path, output: 
     made = read_dataset(output)
     assert_right(made)
     assert_same(made, reference)
+    assert made.statistics, "nothing was learnt"
     assert_full_shards(made, slots)
 
 
@@ -148,7 +156,12 @@ def _expected_pixels(url: str) -> np.ndarray:
 def assert_same(made: Dataset, reference: Dataset) -> None:
     """The same examples in the same splits, embeddings to 1e-4, and the same failures."""
     assert made.failures == reference.failures
-    assert made.description["counts"] == reference.description["counts"]
+    for name in ("counts", "failures_by_stage", "classes", "hosts"):
+        assert made.description[name] == reference.description[name]
+    if made.statistics:
+        assert reference.statistics
+        for name, value in made.statistics._asdict().items():
+            np.testing.assert_allclose(value, getattr(reference.statistics, name), rtol=1e-3, atol=1e-3, err_msg=name)
     assert set(made.examples) == set(reference.examples)
     for url, (split, example) in made.examples.items():
         other_split, other = reference.examples[url]

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from datasets import OPTIONS, assert_makes_the_same, assert_right, assert_same, job, read_dataset, run_job
-from programs import CACHE, descendants, free_port, program, wait_for_port
+from programs import BEAM, CACHE, descendants, free_port, program, wait_for_port
 
 FLINK = CACHE / "flink-1.19.3" / "deps"
 TASK_MANAGERS = 2
-BOOT = CACHE / "boot-2.77.0" / "container"
-JOB_SERVER = CACHE / "flink-job-server.jar"
+BOOT = CACHE / f"boot-{BEAM}" / "container"
+JOB_SERVER = CACHE / "flink-job-server-2.62.0.jar"
 
 # What Flink's own scripts work out from the configuration: without the second, the heap's size is the limit for buffers too.
 MEMORY = ("-Xmx640m", "-XX:MaxDirectMemorySize=1g")
@@ -167,6 +167,6 @@ def find_workers(cluster: Cluster) -> Iterator[int]:
 
 
 def wait_for_record(output: Path, process: subprocess.Popen[str]) -> None:
-    while not any(path.stat().st_size for path in output.glob("beam-temp-*/*")):
+    while not any(path.stat().st_size for path in output.glob("beam-temp-lab_images*/*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

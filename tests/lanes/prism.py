@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import assert_makes_the_same
-from programs import CACHE
+from datasets import OPTIONS, assert_makes_the_same, read_dataset, run_job
+from programs import BEAM, CACHE
 
-PRISM = CACHE / "prism-2.77.0" / "prism"
+PRISM = CACHE / f"prism-{BEAM}" / "prism"
 
 
 def test_the_dataset_is_the_same(url_list, reference, tmp_path):
     engine: list[str | Path] = ["--runner", "DirectRunner", "--prism_location", PRISM]
     assert_makes_the_same(engine, url_list, tmp_path / "dataset", reference, slots=1)
+
+
+def test_commits_are_jobs_of_their_own(url_list, reference, tmp_path):
+    options = ["--input", url_list, "--output", tmp_path / "dataset", *OPTIONS, "--checkpoint", "none", "--urls_per_commit", "30"]
+    done = run_job(["--runner", "PrismRunner", "--prism_location", PRISM, *options])
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(tmp_path / "dataset")
+    assert {file["name"].split("-")[1] for file in made.description["files"]} == {"00000", "00001"}
+    assert set(made.examples) == set(reference.examples)
+    assert made.failures == reference.failures

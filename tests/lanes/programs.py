@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+BEAM = importlib.metadata.version("apache-beam")
 # Where the Makefile puts what it downloads and builds.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_pipeline" / "lanes"
 
@@ -19,7 +21,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam
 def program(
     command: Sequence[str | Path], log: Path, cwd: Path | None = None, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program for the time of a `with`; with all that it has started it ends by its process group."""
+    """Runs a program for the time of a `with`; with all that it has started it ends."""
     with log.open("ab") as file:
         variables = {**os.environ, **environment}
         process = subprocess.Popen(
@@ -28,9 +30,14 @@ def program(
     try:
         yield process
     finally:
+        # Beam's boot gives the workers that it starts groups of their own.
+        started = list(descendants(process.pid))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        for child in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
 
 def free_port() -> int:

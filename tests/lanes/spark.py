@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import assert_makes_the_same
 from programs import CACHE
 
-JOB_SERVER = CACHE / "spark-job-server.jar"
+JOB_SERVER = CACHE / "spark-job-server-2.62.0.jar"
 
 
 def test_the_dataset_is_the_same(url_list, reference, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from datasets import OPTIONS, assert_right, assert_same, job, read_dataset, run_job
 from programs import free_port, program, wait_for_port
 
-from beam_pipeline import checkpoints, files
+from beam_pipeline import checkpoints, dataset, files, inspect, report
 from benchmarks.bench import write_checkpoint
 
 
@@ -117,9 +117,14 @@ def test_list_checkpoint_originals_and_dataset(bucket, url_list, checkpoint, ref
     assert sum("/sized/" in request.path for request in photographs.requests) == asked
     assert set(read_dataset(f"{bucket}/other").examples) == set(made.examples)
 
-    # Nothing is left that a dataset does not name.
-    left = {files.base_name(path) for path in files.list_folder(f"{bucket}/dataset", "**")}
-    assert left == {"dataset.json"} | {file["name"] for file in made.description["files"] + made.description["failure_files"]}
+    # A dataset is read and looked at as one on a disk.
+    folder = f"{bucket}/other"
+    assert inspect.main([folder, "--show", "1"]) == 0
+    assert report.main([folder]) == 0
+    assert files.list_folder(folder, "report.html")
+    examples = dataset.examples(folder)
+    names = [example["image_name"] for example in examples]
+    assert [examples[number]["image_name"] for number in (5, 0, -1)] == [names[number] for number in (5, 0, -1)]
 
 
 def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):

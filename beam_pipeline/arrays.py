@@ -1,0 +1,97 @@
+"""A finished folder -> NumPy arrays, with nothing but NumPy, Pillow and scikit-image."""
+
+from __future__ import annotations
+
+import bisect
+import io
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from beam_pipeline import color, records, tfrecords
+from beam_pipeline.finished import Folder, Shard, open_file
+
+
+class Examples(Sequence[dict[str, Any]]):
+    """The examples of a split, in the order of the shards. May be pickled; processes and threads may share it."""
+
+    def __init__(self, folder: Folder, split: str):
+        self._folder = folder
+        self._shards = folder.shards(split)
+        self._ends = list(itertools.accumulate(shard.examples for shard in self._shards))
+        # By shard, found when the first of its examples is asked for.
+        self._places: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for shard in self._shards:
+            number = 0
+            with open_file(shard.path, self._folder.is_packed) as file:
+                for record in tfrecords.read_records(file, shard.path, checked=False):
+                    yield self._decode(record, shard)
+                    number += 1
+            _check_count(shard, number)
+
+    def __getitem__(self, number: Any) -> Any:
+        """The example of a number, or a list of those of a slice."""
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        number = operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        number %= len(self)
+        index = bisect.bisect_right(self._ends, number)
+        shard = self._shards[index]
+        with open_file(shard.path, self._folder.is_packed) as file:
+            if index not in self._places:
+                places = tfrecords.find_records(file, shard.path)
+                _check_count(shard, len(places))
+                self._places[index] = places
+            file.seek(self._places[index][number - self._ends[index] + shard.examples])
+            return self._decode(next(tfrecords.read_records(file, shard.path, checked=False)), shard)
+
+    def _decode(self, record: bytes, shard: Shard) -> dict[str, Any]:
+        try:
+            return decode_planes(records.decode_example(record, self._folder.description["features"]), self._folder.description)
+        except ValueError as error:
+            raise ValueError(f"{shard.path} holds a record that is no example of this dataset: {error}") from error
+
+
+def _check_count(shard: Shard, number: int) -> None:
+    if number != shard.examples:
+        raise ValueError(f"{shard.path} holds {number} examples, not {shard.examples}")
+
+
+def decode_planes(values: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    """Turns what a record holds into the arrays that `dataset.examples` gives: `tensors.decode_planes` in NumPy.
+
+    Raises:
+      ValueError: the PNG is broken, or of another size.
+    """
+    values = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    if description["encoding"] == "lab_uint8":
+        values["image_l"] = values["image_l"] / np.float32(127.5) - 1
+        values["image_ab"] = (values["image_ab"] - np.float32(128)) / 127
+    elif description["encoding"] == "rgb_png":
+        pixels = _decode_png(values.pop("image_png"), tuple(description["features"]["image_png"]["shape"]))
+        values["image_l"], values["image_ab"] = color.scale_lab(color.rgb_to_lab(pixels))
+    return values
+
+
+def _decode_png(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            size, mode = (image.height, image.width, 3), image.mode
+            pixels = np.asarray(image) if (size, mode) == (shape, "RGB") else None
+    # What Pillow raises on broken data is bounded by nothing.
+    except Exception as error:
+        raise ValueError(f"image_png cannot be decoded: {error}") from error
+    if pixels is None:
+        raise ValueError(f"image_png is {mode} of {size}, not RGB of {shape}")
+    return pixels

@@ -1,0 +1,162 @@
+"""The command that reads a finished dataset again and tells whether it is whole: `python -m beam_pipeline.inspect DATASET`."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from beam_pipeline import arrays, color, finished, labels, survey
+from beam_pipeline.finished import SPLITS, Folder
+from beam_pipeline.survey import ShardSurvey
+
+# What a run writes beside the dataset itself.
+BESIDE = (finished.DESCRIPTION, finished.METRICS, finished.REPORT, finished.TRANSFORM)
+_EXPORTED, _TOLD = 100, 100
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. Gives its exit status: 0 the dataset is whole, 1 it is not, 2 there is none, or the command is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m beam_pipeline.inspect", description=__doc__, allow_abbrev=False)
+    parser.add_argument("dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows")
+    parser.add_argument("--show", metavar="N", type=int, default=0, help="print so many examples")
+    parser.add_argument("--export", metavar="DIR", help="write those, or the first 100, as NAME.jpeg and NAME.grey.jpeg")
+    parser.add_argument("--labels", metavar="FILE", help="class names, to print the best: imagenet1000_clsid_to_human.pkl or text")
+    options = parser.parse_args(argv)
+    try:
+        folder = finished.find(options.dataset)
+        names = labels.read(options.labels) if options.labels else None
+        number = options.show or (_EXPORTED if options.export else 0)
+        if options.export:
+            Path(options.export).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        print(f"beam_pipeline: {error}", file=sys.stderr)
+        return 2
+    problems, told = check(folder)
+    if not problems:
+        for example in itertools.islice(_examples(folder), number):
+            if options.show:
+                print(describe_example(example, names))
+            if options.export:
+                export(example, Path(options.export))
+    for problem in problems[:_TOLD]:
+        print(problem)
+    if len(problems) > _TOLD:
+        print(f"... and {len(problems) - _TOLD:,} more")
+    print(told)
+    return 1 if problems else 0
+
+
+def check(folder: Folder) -> tuple[list[str], str]:
+    """Reads a dataset again, and holds it against its `dataset.json`.
+
+    Returns:
+      What is wrong, each in a line that names the file; and the verdict, in a line or more.
+    """
+    try:
+        problems = [*_check_files(folder), *_check_counts(folder.description)]
+        reasons, wrong = survey.check_failures(folder)
+        problems += wrong
+        if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
+            problems.append(f"the files of failures tell {reasons}, {finished.DESCRIPTION} others")
+        shards = folder.shards(*SPLITS)
+        task = functools.partial(survey.check_shard, folder.head)
+        surveys = list(survey.map_in_processes(task, shards, sum(shard.examples for shard in shards)))
+    except (LookupError, TypeError, AttributeError) as error:
+        return [f"{finished.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}"], f"{folder.path} is not whole"
+    problems += [problem for found in surveys for problem in found.problems]
+    problems += _find_repeated_names(surveys)
+    return problems, f"{folder.path} is not whole: {len(problems):,} problems" if problems else _describe(folder, surveys)
+
+
+def _check_files(folder: Folder) -> Iterator[str]:
+    there = finished.list_names(folder.path)
+    listed = [*folder.description["files"], *folder.description["failure_files"]]
+    for file in listed:
+        if file["name"] not in there:
+            yield f"{file['name']} is missing"
+        elif there[file["name"]] != file["bytes"]:
+            yield f"{file['name']} has {there[file['name']]:,} bytes, {finished.DESCRIPTION} tells {file['bytes']:,}"
+    for name in sorted(set(there) - {file["name"] for file in listed} - set(BESIDE)):
+        yield f"{name} is foreign: {finished.DESCRIPTION} does not list it"
+
+
+def _check_counts(description: dict[str, Any]) -> Iterator[str]:
+    counts = description["counts"]
+    if counts["lines"] != sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures")):
+        yield f"{finished.DESCRIPTION} does not balance: {counts}"
+    for key, name in (("examples", "files"), ("failures", "failure_files")):
+        if counts[key] != (total := sum(file[key] for file in description[name])):
+            yield f"{finished.DESCRIPTION} tells {counts[key]:,} {key}, its files hold {total:,}"
+
+
+def _find_repeated_names(surveys: Sequence[ShardSurvey]) -> Iterator[str]:
+    """Tells of each image that stands twice, in one split or in both. Names take some 50 bytes each."""
+    names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
+    places = np.repeat(np.arange(len(surveys)), [len(found.names) // 16 for found in surveys])
+    order = np.argsort(names, kind="stable")
+    again = np.flatnonzero(names[order[1:]] == names[order[:-1]])
+    for index in again:
+        one, other = (surveys[places[order[place]]].shard for place in (index, index + 1))
+        # NumPy drops zeros at the end of bytes.
+        name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
+        where = "in both splits" if one.split != other.split else "twice"
+        yield f"{name} stands {where}: in {one.name} and in {other.name}"
+
+
+def _describe(folder: Folder, surveys: Sequence[ShardSurvey]) -> str:
+    counts = collections.Counter(dict.fromkeys(SPLITS, 0))
+    ranges: dict[str, tuple[float, float]] = {}
+    for found in surveys:
+        counts[found.shard.split] += found.examples
+        for name, (least, largest) in found.ranges.items():
+            known = ranges.get(name, (least, largest))
+            ranges[name] = min(known[0], least), max(known[1], largest)
+    lines = [
+        f"{folder.path} is whole: {counts['train']:,} examples for training and {counts['validation']:,} for validation "
+        f"in {len(surveys):,} shards"
+    ]
+    lines += [f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()]
+    return "\n".join(lines)
+
+
+def _examples(folder: Folder) -> Iterator[dict[str, Any]]:
+    for split in SPLITS:
+        yield from arrays.Examples(folder, split)
+
+
+def describe_example(example: dict[str, Any], names: list[str] | None = None) -> str:
+    """An example in a few lines: its texts, and of each array shape, range and mean; the best five classes if there are names."""
+    lines = [example["image_name"].decode()]
+    for name, value in example.items():
+        if isinstance(value, np.ndarray):
+            told = f"{value.dtype} {value.shape}, {value.min():.3f} to {value.max():.3f}, mean {value.mean():.3f}"
+        else:
+            told = ascii(value.decode(errors="replace"))[1:-1] if isinstance(value, bytes) else str(value)
+        if name != "image_name":
+            lines.append(f"  {name:<16} {told}")
+    if names and "image_embedding" in example:
+        lines.append(f"  {'best classes':<16} {'; '.join(labels.best(example['image_embedding'], names))}")
+    return "\n".join(lines)
+
+
+def export(example: dict[str, Any], folder: Path) -> None:
+    """Writes an example's image, in colour and in grey, as JPEG."""
+    name = os.path.splitext(example["image_name"].decode())[0]
+    pixels = color.lab_to_rgb(color.unscale_lab(example["image_l"], example["image_ab"]))
+    grey = color.lab_to_rgb(color.unscale_lab(example["image_l"], np.zeros_like(example["image_ab"])))
+    Image.fromarray(pixels).save(folder / f"{name}.jpeg", quality=92)
+    Image.fromarray(grey).convert("L").save(folder / f"{name}.grey.jpeg", quality=92)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

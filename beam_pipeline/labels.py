@@ -1,0 +1,62 @@
+"""The names of ImageNet's classes, from files that strangers have made."""
+
+from __future__ import annotations
+
+import ast
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+
+from beam_pipeline import finished
+
+CLASSES = 1000
+_MOST_BYTES = 10 * 2**20
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads plain values, and refuses a pickle that would import, and so call, anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise ValueError(f"it would call {module}.{name}, which a list of names has no need of")
+
+    def persistent_load(self, unused_id: Any) -> Any:
+        raise ValueError("it refers to something outside of it")
+
+
+def read(path: str) -> list[str]:
+    """Reads the names of the 1,000 classes, by number: `imagenet1000_clsid_to_human.pkl`, or the same as text.
+
+    A pickle is read without executing anything in it. A text is a Python dictionary of numbers and names, or has one name a line.
+
+    Raises:
+      ValueError: it is no such list, or would execute something; names the file.
+      OSError: it cannot be read.
+    """
+    with finished.open_file(path) as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        if path.endswith((".pkl", ".pickle")):
+            names = _Unpickler(io.BytesIO(data), encoding="utf-8").load()
+        else:
+            text = data.decode()
+            names = ast.literal_eval(text.strip()) if text.lstrip().startswith("{") else dict(enumerate(text.splitlines()))
+        if not isinstance(names, dict) or set(names) != set(range(CLASSES)):
+            raise ValueError(f"it does not hold names of the classes 0 to {CLASSES - 1}")
+        if not all(isinstance(name, str) and name.strip() for name in names.values()):
+            raise ValueError("a name is no text")
+    # What a broken pickle or text raises is bounded by nothing.
+    except Exception as error:
+        raise ValueError(f"{path} is no list of class names: {error}") from error
+    return [names[number].strip() for number in range(CLASSES)]
+
+
+def best(logits: np.ndarray, names: list[str], number: int = 5) -> list[str]:
+    """The names of the best classes, the best first.
+
+    Args:
+      logits: float32 (1001,). Logit 0 is the background's; class i has logit i + 1.
+      names: By class.
+    """
+    return [names[index] for index in np.argsort(-logits[1:], kind="stable")[:number]]
