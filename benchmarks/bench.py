@@ -60,7 +60,7 @@ class Bench:
         told = json.loads(self._ask(program("network.compare_precisions")))
         measured = f"{told['mean']:.3f} (largest {told['largest']:.2f}, least cosine {told['cosine']:.5f})"
         deviation = told["deviation"]
-        name = "a. mean error of bfloat16 logits / deviation of the logits, untrained weights"
+        name = "a. mean error of bfloat16 logits / their deviation from image to image, untrained weights"
         yield name, measured, f"{deviation:.2f}", f"{told['mean'] / deviation:.4f}", ""
 
     def without_network(self) -> Iterator[Row]:

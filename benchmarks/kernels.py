@@ -1,4 +1,7 @@
-"""The library calls that the job's task cannot be done without, each by itself in a loop: processor milliseconds an image."""
+"""The calls of libraries that would do the job's task, each by itself in a loop: processor milliseconds an image.
+
+For one of them, rgb2lab, the job has a quicker way of its own.
+"""
 
 from __future__ import annotations
 

@@ -98,13 +98,6 @@ def test_the_sheets_show_the_extremes(tmp_path):
     assert sorted(sheets["Training examples"]) == sorted(sheets["The smallest"])
 
 
-def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
-    folder = finished.find(write_dataset(tmp_path, "lab_uint8"))
-    sample = survey.take_sample(folder, 4)
-    assert [seen.url for seen in sample.seen] == ["http://a/0", "http://a/1", "http://a/5", "http://a/6"]
-    assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * 16
-
-
 def test_what_strangers_wrote_is_only_text(tmp_path):
     folder = Path(write_dataset(tmp_path, "lab_uint8", urls=HOSTILE))
     description = json.loads((folder / "dataset.json").read_text())

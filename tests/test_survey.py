@@ -1,0 +1,43 @@
+"""Shards are read again, in one process or in several, with the same outcome."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from test_dataset import write_dataset
+
+from beam_pipeline import finished, inspect, survey
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor, one process")
+def test_many_examples_are_read_in_several_processes():
+    # A function of this module would have each process import TensorFlow.
+    questions = ["__import__('os').getpid()"] * 5
+    assert os.getpid() not in survey.map_in_processes(eval, questions, examples=10_000)
+    assert set(survey.map_in_processes(eval, questions, examples=10)) == {os.getpid()}
+
+
+def test_several_processes_find_the_same(tmp_path, monkeypatch):
+    folder = finished.find(write_dataset(tmp_path, "lab_uint8"))
+    sample = survey.take_sample(folder, 100)
+    whole = inspect.check(folder)
+    monkeypatch.setattr(survey, "_MANY", 0)
+    assert inspect.check(folder) == whole
+    again = survey.take_sample(folder, 100)
+    assert [seen.url for seen in again.seen] == [seen.url for seen in sample.seen]
+    np.testing.assert_array_equal(again.ab_counts, sample.ab_counts)
+
+    (tmp_path / "lab_images-00001-of-00003.tfrecord").write_bytes(b"nonsense")
+    assert any("lab_images-00001-of-00003.tfrecord is broken at record 0" in problem for problem in inspect.check(folder)[0])
+    with pytest.raises(ValueError, match=r"lab_images-00001-of-00003\.tfrecord is broken"):
+        survey.take_sample(folder, 100)
+
+
+def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
+    folder = finished.find(write_dataset(tmp_path, "lab_uint8"))
+    sample = survey.take_sample(folder, 4)
+    assert [seen.url for seen in sample.seen] == ["http://a/0", "http://a/1", "http://a/5", "http://a/6"]
+    assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * 16
+    assert all(pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8 for pixels in sample.pixels)
