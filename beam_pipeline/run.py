@@ -10,19 +10,18 @@ import gc
 import logging
 import os
 import re
-import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Beam and TensorFlow are imported where they are needed: --help and a mistyped command are answered at once.
-from beam_pipeline import command_line
+from beam_pipeline import command_line, signals
 from beam_pipeline.config import URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK, Config, UsageError
+from beam_pipeline.signals import complain
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -32,19 +31,18 @@ if TYPE_CHECKING:
 
 
 _M_ARENA_MAX = -8  # of malloc.h
-_to_remove: list[str] = []  # by a signal, after which nothing else is done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Gives its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
-    _end_at_signals("stopped; what is whole is kept, and the same command goes on")
+    signals.end_at_once("stopped; what is whole is kept, and the same command goes on")
     _bound_arenas()
     try:
         config, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
         _quieten(config.verbose)
         return run(config, beam_argv)
     except UsageError as error:
-        return _complain(str(error), 2)
+        return complain(str(error), 2)
 
 
 def run(config: Config, beam_argv: Sequence[str]) -> int:
@@ -83,7 +81,9 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
                 executor.submit(make_dataset, config, beam_options, found.commits, sha256).result()
         else:
             if runners.job_outlives_command(beam_options):
-                _end_at_signals("stopped waiting; the job may go on, and has to have ended before the same command is given again")
+                signals.end_at_once(
+                    "stopped waiting; the job may go on, and has to have ended before the same command is given again"
+                )
             make_dataset(config, beam_options, found.commits, sha256)
             if not runners.waits_for_job(beam_options):
                 print(f"the job is on its way; when it is done, {config.output} holds {books.DESCRIPTION}")
@@ -96,9 +96,9 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     except Exception as error:
         if config.verbose:
             traceback.print_exc()
-        return _complain(explain(error), 1)
+        return complain(explain(error), 1)
     if description is None:
-        return _complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
+        return complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
     print(summarize(description, config.output))
     if runners.is_in_this_process(beam_options) if config.report is None else config.report:
         write_report(config)
@@ -113,7 +113,7 @@ def write_report(config: Config) -> None:
         print(f"{report.write(config.output, config.labels)}: what came of it, to look at")
     # The dataset is whole without.
     except Exception as error:
-        _complain(f"{config.output} has no report: {error}", 0)
+        complain(f"{config.output} has no report: {error}", 0)
 
 
 def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
@@ -154,7 +154,7 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
     if size and not runners.waits_for_job(beam_options):
         raise UsageError("--urls_per_commit needs a command that waits for each commit's job: leave it out")
     with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as file, ProgressLine(file.name, sys.stderr) as progress:
-        _to_remove.append(file.name)
+        signals.remove_at_end.append(file.name)
         # Held here, what is known of hosts outlives a commit.
         fetcher = fetch.shared_fetcher(config) if is_local else None
         if is_local and sys.stderr.isatty():
@@ -220,33 +220,6 @@ def _bound_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def _end_at_signals(message: str) -> None:
-    """Has Ctrl-C and SIGTERM end the process at once: the threads of a run could not be persuaded to. The next run clears up."""
-
-    def end(number: int, unused_frame: Any) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-        _complain(message, 1)
-        # That is all there is to say: threads and workers would each tell at length what they have lost.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        _kill_workers(os.getpid())
-        for path in _to_remove:
-            Path(path).unlink(missing_ok=True)
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-
-
-def _kill_workers(process: int) -> None:
-    """Ends the processes that a process has started, and theirs."""
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            with contextlib.suppress(OSError):
-                _kill_workers(child)
-                os.kill(child, signal.SIGKILL)
-
-
 def explain(error: Exception) -> str:
     """The gist of what ended a job, in one line; Beam's errors hold the worker's whole traceback."""
     from beam_pipeline import runners
@@ -254,12 +227,6 @@ def explain(error: Exception) -> str:
     gist = re.sub(r" \[while running '.*?'\]$", "", runners.last_line(str(error)) or type(error).__name__)
     own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", gist)
     return own[1] if own else f"the job failed: {gist}"
-
-
-def _complain(message: str, status: int) -> int:
-    sys.stderr.write(f"beam_pipeline: {' '.join(message.split())}\n")
-    sys.stderr.flush()
-    return status
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_pipeline import color, files, finished, quiet, records, tensors, wire
+from beam_pipeline import files, finished, preprocessing, quiet, records, tensors, wire
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.finished import TRANSFORM, Folder
 
@@ -27,10 +26,7 @@ with quiet.silent_imports():
     import tensorflow_transform.beam as tft_beam
     from tfx_bsl.public import tfxio
 
-BIN, BINS = 10, 23  # bins of a* and of b* are 10 wide, their centres -110, -100, ... 110
 _BATCH = 16
-# Zhang et al. 2016, https://arxiv.org/abs/1603.08511: how far the frequencies are smoothed, and mixed with uniform ones.
-SIGMA, UNIFORM = 5.0, 0.5
 
 
 class Statistics(NamedTuple):
@@ -61,7 +57,7 @@ def read(folder: Folder) -> Statistics:
     any_record = records.encode_example(EmbeddedImage(image, embedding if embedding.size else None), folder.description["encoding"])
     told = transform(tf.io.parse_single_example(any_record, tensors.feature_spec(folder.description)), constants=True)
     arrays = {name: value.numpy() for name, value in told.items() if name in Statistics._fields}
-    arrays["ab_frequency"] = arrays["ab_frequency"].reshape(BINS, BINS)
+    arrays["ab_frequency"] = arrays["ab_frequency"].reshape(preprocessing.BINS, preprocessing.BINS)
     return Statistics(
         **{"embedding_mean": embedding, "embedding_variance": embedding, **arrays, "examples": int(arrays["examples"])}
     )
@@ -107,7 +103,7 @@ class AnalyzeExamples(beam.PTransform):
         add_up = functools.partial(AddRows, before=self._before, after=self._after)
 
         def preprocess(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return transform_examples(inputs, description, add_up)
+            return preprocessing.transform_examples(inputs, description, add_up)
 
         batches = (
             examples
@@ -175,102 +171,3 @@ def _to_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
     ends = np.cumsum([0, *map(len, values)])
     return pa.LargeListArray.from_arrays(ends, np.concatenate(values)).cast(kind)
-
-
-def transform_examples(
-    inputs: dict[str, tf.Tensor], description: dict[str, Any], add_up: Callable[[int], beam.PTransform]
-) -> dict[str, tf.Tensor]:
-    """The preprocessing_fn.
-
-    Args:
-      inputs: Raw features of a batch.
-      description: `encoding` and `features`, as in `dataset.json`.
-      add_up: Makes what adds up rows of a width over the dataset.
-
-    Returns:
-      What `dataset.load` gives, but `image_embedding` z-scored, with `image_weight`; and the fields of `Statistics` but that
-      `ab_frequency` is flat, each the same for all examples.
-    """
-    outputs = tensors.decode_planes(inputs, description)
-    l, ab, embedding = outputs["image_l"], outputs["image_ab"], outputs.get("image_embedding")
-    number = tf.shape(l)[0]
-    bins = _to_bins(ab)
-    parts = {
-        "examples": tf.cast(number, tf.float64)[None],
-        "lab": _sum_pixels(tf.concat([l, ab], -1)),
-        "lab_squares": _sum_pixels(tf.concat([l * l, ab * ab], -1)),
-        "bins": tf.cast(_count(bins), tf.float64),
-    }
-    if embedding is not None:
-        precise = tf.cast(embedding, tf.float64)
-        parts |= {"embedding": tf.reduce_sum(precise, 0), "embedding_squares": tf.reduce_sum(precise * precise, 0)}
-    widths = [part.shape[0] for part in parts.values()]
-    row = tf.concat(list(parts.values()), 0)[None]
-    [sums] = tft.experimental.ptransform_analyzer([row], add_up(sum(widths)), [tf.float64], [[sum(widths)]], name="sums")
-    added = dict(zip(parts, tf.split(tf.ensure_shape(sums, [sum(widths)]), widths), strict=True))
-
-    examples = added["examples"][0]
-    mean, variance = _moments(added["lab"], added["lab_squares"], examples * math.prod(l.shape[1:]))
-    frequency = tf.math.divide_no_nan(added["bins"], tf.reduce_sum(added["bins"]))
-    constants = {
-        "examples": tf.cast(examples, tf.int64),
-        "lab_mean": mean * [50, 127, 127] + [50, 0, 0],
-        "lab_variance": variance * tf.square(tf.constant([50, 127, 127], tf.float64)),
-        "ab_frequency": frequency,
-    }
-    if embedding is not None:
-        mean, variance = _moments(added["embedding"], added["embedding_squares"], examples)
-        outputs["image_embedding"] = tf.cast(tf.math.divide_no_nan(precise - mean, tf.sqrt(variance)), tf.float32)
-        constants |= {"embedding_mean": mean, "embedding_variance": variance}
-    outputs["image_weight"] = tf.gather(tf.cast(rebalance(frequency), tf.float32), bins)[..., None]
-    for name, constant in constants.items():
-        value = constant if constant.dtype == tf.int64 else tf.cast(constant, tf.float32)
-        outputs[name] = tf.tile(value[None], [number] + [1] * value.shape.rank)
-    return outputs
-
-
-def _sum_pixels(planes: tf.Tensor) -> tf.Tensor:
-    """(N, S, S, C) to float64 (C,); in float32 within an image, which is precise to 1e-6."""
-    return tf.reduce_sum(tf.cast(tf.reduce_sum(planes, [1, 2]), tf.float64), 0)
-
-
-def _count(bins: tf.Tensor) -> tf.Tensor:
-    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=BINS**2, maxlength=BINS**2)
-    return tf.ensure_shape(counts, [BINS**2])
-
-
-def _moments(sums: tf.Tensor, squares: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    mean = tf.math.divide_no_nan(sums, number)
-    return mean, tf.maximum(tf.math.divide_no_nan(squares, number) - mean * mean, 0)
-
-
-def _to_bins(ab: tf.Tensor) -> tf.Tensor:
-    """The bin of each pixel: (..., 2), a* and b* divided by 127, to int32 (...,)."""
-    places = tf.clip_by_value(tf.cast(tf.floor(ab * (127 / BIN) + (BINS // 2 + 0.5)), tf.int32), 0, BINS - 1)
-    return places[..., 0] * BINS + places[..., 1]
-
-
-def rebalance(frequency: tf.Tensor) -> tf.Tensor:
-    """The weight of each bin, float64 (529,), from their frequencies, whose sum is 1: section 2.2 of Zhang et al. 2016.
-
-    The frequencies are smoothed over the bins that sRGB reaches, mixed half and half with uniform ones, and inverted; the mean
-    weight of a pixel with smoothed frequencies is 1.
-    """
-    kernel, reached = _smoothing()
-    smoothed = tf.linalg.matvec(kernel, frequency)
-    weights = 1 / ((1 - UNIFORM) * smoothed + UNIFORM / reached)
-    return tf.math.divide_no_nan(weights, tf.maximum(tf.reduce_sum(smoothed * weights), 1e-12))
-
-
-@functools.cache
-def _smoothing() -> tuple[np.ndarray, int]:
-    """The share of each bin, (529, 529), that each other one has from it, and the number of bins that sRGB reaches."""
-    levels = np.arange(0, 256, 3, dtype=np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    places = np.floor(color.rgb_to_lab(cube)[0, :, 1:] / BIN + BINS // 2 + 0.5).astype(int)
-    is_reached = np.zeros((BINS, BINS), bool)
-    is_reached[places[:, 0], places[:, 1]] = True
-    centres = np.stack(np.meshgrid(np.arange(BINS), np.arange(BINS), indexing="ij"), -1).reshape(-1, 2) * BIN
-    distances = np.square(centres[:, None] - centres[None]).sum(-1)
-    kernel = np.exp(-distances / (2 * SIGMA**2)) * is_reached.reshape(-1, 1)
-    return kernel / np.maximum(kernel.sum(0), 1e-300), int(is_reached.sum())

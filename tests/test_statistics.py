@@ -15,7 +15,7 @@ from origin import image
 from tensorflow_metadata.proto.v0 import schema_pb2
 from test_dataset import SIZE, write_dataset
 
-from beam_pipeline import color, dataset, finished, run, statistics, tensors
+from beam_pipeline import color, dataset, finished, preprocessing, run, statistics, tensors
 from beam_pipeline.finished import Folder
 from beam_pipeline.statistics import AnalyzeExamples
 
@@ -120,7 +120,7 @@ def test_transformed_examples(tmp_path):
 def test_rare_colours_weigh_more():
     frequency = np.zeros((23, 23))
     frequency[11, 11], frequency[14, 14] = 0.9, 0.1
-    told = statistics.rebalance(tf.constant(frequency.reshape(-1))).numpy().reshape(23, 23)
+    told = preprocessing.rebalance(tf.constant(frequency.reshape(-1))).numpy().reshape(23, 23)
     assert told[11, 11] < 1 < told[14, 14] < told[5, 16]
     np.testing.assert_allclose(told, np.where(told > 0, told, 1))
     np.testing.assert_allclose(told[11, 11], weights(frequency)[11, 11])
