@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import io
 import itertools
 import operator
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,11 +22,11 @@ class Examples(Sequence[dict[str, Any]]):
     """The examples of a split, in the order of the shards. May be pickled; processes and threads may share it."""
 
     def __init__(self, folder: Folder, split: str):
-        self._folder = folder
+        self._folder = folder.head
         self._shards = folder.shards(split)
         self._ends = list(itertools.accumulate(shard.examples for shard in self._shards))
         # By shard, found when the first of its examples is asked for.
-        self._places: dict[int, list[int]] = {}
+        self._places: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -32,10 +34,9 @@ class Examples(Sequence[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for shard in self._shards:
             number = 0
-            with open_file(shard.path, self._folder.is_packed) as file:
-                for record in tfrecords.read_records(file, shard.path, checked=False):
-                    yield self._decode(record, shard)
-                    number += 1
+            for record in read_shard(self._folder, shard):
+                yield decode_example(self._folder, shard, record)
+                number += 1
             _check_count(shard, number)
 
     def __getitem__(self, number: Any) -> Any:
@@ -48,19 +49,37 @@ class Examples(Sequence[dict[str, Any]]):
         number %= len(self)
         index = bisect.bisect_right(self._ends, number)
         shard = self._shards[index]
-        with open_file(shard.path, self._folder.is_packed) as file:
+        with _naming(shard), open_file(shard.path, self._folder.is_packed) as file:
             if index not in self._places:
                 places = tfrecords.find_records(file, shard.path)
                 _check_count(shard, len(places))
-                self._places[index] = places
-            file.seek(self._places[index][number - self._ends[index] + shard.examples])
-            return self._decode(next(tfrecords.read_records(file, shard.path, checked=False)), shard)
+                self._places[index] = np.array(places, np.int64)
+            file.seek(int(self._places[index][number - self._ends[index] + shard.examples]))
+            record = next(tfrecords.read_records(file, shard.path, checked=False))
+        return decode_example(self._folder, shard, record)
 
-    def _decode(self, record: bytes, shard: Shard) -> dict[str, Any]:
-        try:
-            return decode_planes(records.decode_example(record, self._folder.description["features"]), self._folder.description)
-        except ValueError as error:
-            raise ValueError(f"{shard.path} holds a record that is no example of this dataset: {error}") from error
+
+def read_shard(folder: Folder, shard: Shard, checked: bool = False) -> Iterator[bytes]:
+    """The records of a shard, held against their checksums if that is asked for. Raises ValueError, which names it."""
+    with _naming(shard), open_file(shard.path, folder.is_packed) as file:
+        yield from tfrecords.read_records(file, shard.path, checked)
+
+
+def decode_example(folder: Folder, shard: Shard, record: bytes) -> dict[str, Any]:
+    """The arrays of a record, as `dataset.examples` gives them. Raises ValueError, which names the shard."""
+    try:
+        return decode_planes(records.decode_example(record, folder.description["features"]), folder.description)
+    except ValueError as error:
+        raise ValueError(f"{shard.path} holds a record that is no example of this dataset: {error}") from error
+
+
+@contextlib.contextmanager
+def _naming(shard: Shard) -> Iterator[None]:
+    """Has what a broken gzip or a disk raises name the shard."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{shard.path} cannot be read: {error}") from error
 
 
 def _check_count(shard: Shard, number: int) -> None:

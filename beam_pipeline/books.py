@@ -17,9 +17,9 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
-from beam_pipeline import files, records, repeats, tallies
+from beam_pipeline import files, finished, records, repeats, tallies
 from beam_pipeline.config import Config
-from beam_pipeline.finished import DESCRIPTION
+from beam_pipeline.finished import DESCRIPTION, TRANSFORM
 from beam_pipeline.repeats import Repeat
 from beam_pipeline.sinks import Shard
 
@@ -190,6 +190,9 @@ def describe(
         "options": dataclasses.asdict(config),
         "versions": _versions(),
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
+        "transform": [
+            {"name": name, "bytes": size} for name, size in sorted(finished.list_files(config.output, TRANSFORM).items())
+        ],
         "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in books.failures],
     }
 

@@ -34,6 +34,9 @@ HOSTS_TOLD = 100
 # Images in one commit of a run on this machine, if the user gives no number.
 URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
 
+# URLs in a commit for which it is worth while to start an analysis, which takes two seconds.
+_MANY = 1_000
+
 Resize = Literal["pad", "crop", "stretch"]
 Encoding = Literal["lab_float32", "lab_uint8", "rgb_png"]
 Compression = Literal["none", "gzip"]
@@ -139,7 +142,8 @@ class Config:
     )
     statistics: bool | None = _option(
         "also write transform/: mean and variance of embeddings and Lab, and how frequent colours are, for tensorflow_transform. "
-        "By default where it takes next to no time: with the network, unless the encoding is rgb_png, on a disk",
+        "By default where it takes next to no time: with the network, up to 299 pixels and from 1,000 URLs a commit, not for "
+        "rgb_png; on a disk",
         None,
     )
     report: bool | None = _option("write report.html at the end; by default on the DirectRunner", None, shapes_dataset=False)
@@ -170,7 +174,8 @@ class Config:
     def has_statistics(self) -> bool:
         if self.statistics is not None:
             return self.statistics
-        return self.has_network and self.encoding != "rgb_png" and "://" not in self.output
+        is_cheap = self.encoding != "rgb_png" and self.image_size <= 299 and (self.urls_per_commit or _MANY) >= _MANY
+        return self.has_network and is_cheap and "://" not in self.output
 
     def dataset_options(self) -> dict[str, Any]:
         """The options that decide what stands in the dataset; the others decide how fast, or how much is told."""

@@ -29,12 +29,13 @@ class ImageRef:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image file as it came: `data`, and how it was come by."""
+    """An image file as it came: `data`, and how it was come by; `is_resized` if by an earlier run's `--resized_dir`."""
 
     ref: ImageRef
     data: bytes
     attempts: int
     final_url: str
+    is_resized: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -151,7 +151,7 @@ def _read_kept(config: Config, ref: ImageRef) -> EncodedImage | None:
         if FileSystems.exists(path):
             data = files.read_bytes(path)
             if data and (folder == config.original_dir or _is_resized(data, config)):
-                return EncodedImage(ref, data, 0, path)
+                return EncodedImage(ref, data, 0, path, is_resized=folder == resized_dir)
     return None
 
 

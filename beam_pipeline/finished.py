@@ -40,6 +40,11 @@ class Folder:
         return self.description["options"]["compression"] == "gzip"
 
     @property
+    def has_statistics(self) -> bool:
+        """Whether it was made with `--statistics`."""
+        return bool(self.description["transform"])
+
+    @property
     def head(self) -> Folder:
         """The same without what takes much room, such as the list of shards: what another process needs to read a shard."""
         return Folder(self.path, {key: self.description[key] for key in ("encoding", "features", "options")})
@@ -102,15 +107,16 @@ def exists(path: str) -> bool:
     return files.FileSystems.exists(path)
 
 
-def list_names(folder: str) -> dict[str, int]:
-    """What lies in a folder: names of files, with their bytes, and of folders."""
+def list_files(folder: str, below: str = "") -> dict[str, int]:
+    """The files in a folder, or in a folder below it, and deeper: paths in the folder, with their bytes."""
     if is_local(folder):
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries}
+        found = (os.path.join(path, name) for path, _, names in os.walk(os.path.join(folder, below)) for name in names)
+        return {os.path.relpath(path, folder): os.path.getsize(path) for path in found}
     from beam_pipeline import files
 
-    sizes = files.list_folder(folder, "**")
-    return {path.removeprefix(join(folder, "")).partition("/")[0]: size for path, size in sizes.items()}
+    sizes = files.list_folder(folder, f"{below}/**" if below else "**")
+    names = {path.removeprefix(join(folder, "")): size for path, size in sizes.items()}
+    return {name: size for name, size in names.items() if name and not name.endswith("/")}
 
 
 def join(folder: str, name: str) -> str:

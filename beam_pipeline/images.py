@@ -88,8 +88,7 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
                 image.load()
                 _scale_transparent_color(image, data)
                 upright = _orient(image)
-                original_size = read_note(image) or upright.size
-                return Decoded(np.asarray(make_square(_to_srgb(upright), size, resize)), original_size)
+                return Decoded(np.asarray(make_square(_to_srgb(upright), size, resize)), upright.size)
     except DecodeError:
         raise
     except UnidentifiedImageError:
@@ -106,9 +105,10 @@ def note_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def read_note(image: Image.Image) -> tuple[int, int] | None:
-    """The size that an image has as a note, if it has."""
-    note = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", str(image.info.get("original", "")))
+def read_note(data: bytes) -> tuple[int, int] | None:
+    """The size that such an image has as a note; None if it has not."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        note = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", str(image.info.get("original", "")))
     return (int(note[1]), int(note[2])) if note else None
 
 

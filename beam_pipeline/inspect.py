@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from beam_pipeline.finished import SPLITS, Folder
 from beam_pipeline.survey import ShardSurvey
 
 # What a run writes beside the dataset itself.
-BESIDE = (finished.DESCRIPTION, finished.METRICS, finished.REPORT, finished.TRANSFORM)
+BESIDE = (finished.DESCRIPTION, finished.METRICS, finished.REPORT)
 _EXPORTED, _TOLD = 100, 100
 
 
@@ -28,66 +29,96 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Gives its exit status: 0 the dataset is whole, 1 it is not, 2 there is none, or the command is wrong."""
     parser = argparse.ArgumentParser(prog="python -m beam_pipeline.inspect", description=__doc__, allow_abbrev=False)
     parser.add_argument("dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows")
-    parser.add_argument("--show", metavar="N", type=int, default=0, help="print so many examples")
+    parser.add_argument("--show", metavar="N", type=_count, default=0, help="print so many examples first")
     parser.add_argument("--export", metavar="DIR", help="write those, or the first 100, as NAME.jpeg and NAME.grey.jpeg")
     parser.add_argument("--labels", metavar="FILE", help="class names, to print the best: imagenet1000_clsid_to_human.pkl or text")
     options = parser.parse_args(argv)
+    if options.labels and not options.show:
+        parser.error("--labels names the classes of what --show N prints")
     try:
         folder = finished.find(options.dataset)
         names = labels.read(options.labels) if options.labels else None
-        number = options.show or (_EXPORTED if options.export else 0)
         if options.export:
             Path(options.export).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         print(f"beam_pipeline: {error}", file=sys.stderr)
         return 2
-    problems, told = check(folder)
-    if not problems:
+    number = options.show or (_EXPORTED if options.export else 0)
+    # What is wrong with them is told by the check.
+    with contextlib.suppress(ValueError, LookupError, TypeError):
         for example in itertools.islice(_examples(folder), number):
             if options.show:
                 print(describe_example(example, names))
             if options.export:
                 export(example, Path(options.export))
-    for problem in problems[:_TOLD]:
-        print(problem)
-    if len(problems) > _TOLD:
-        print(f"... and {len(problems) - _TOLD:,} more")
-    print(told)
+    told = itertools.count(1)
+
+    def tell(problem: str) -> None:
+        if (number := next(told)) <= _TOLD:
+            print(problem, flush=True)
+        elif number == _TOLD + 1:
+            print("... and more")
+
+    problems, verdict = check(folder, tell)
+    print(verdict)
     return 1 if problems else 0
 
 
-def check(folder: Folder) -> tuple[list[str], str]:
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"it is a number of examples, not {text!r}")
+    return int(text)
+
+
+def check(folder: Folder, tell: Callable[[str], None] = lambda problem: None) -> tuple[list[str], str]:
     """Reads a dataset again, and holds it against its `dataset.json`.
+
+    Args:
+      folder: Of the dataset.
+      tell: Called with each problem when it is found.
 
     Returns:
       What is wrong, each in a line that names the file; and the verdict, in a line or more.
     """
+    problems: list[str] = []
+    surveys: list[ShardSurvey] = []
     try:
-        problems = [*_check_files(folder), *_check_counts(folder.description)]
-        reasons, wrong = survey.check_failures(folder)
-        problems += wrong
-        if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
-            problems.append(f"the files of failures tell {reasons}, {finished.DESCRIPTION} others")
-        shards = folder.shards(*SPLITS)
-        task = functools.partial(survey.check_shard, folder.head)
-        surveys = list(survey.map_in_processes(task, shards, sum(shard.examples for shard in shards)))
+        for problem in _find_problems(folder, surveys):
+            problems.append(problem)
+            tell(problem)
     except (LookupError, TypeError, AttributeError) as error:
-        return [f"{finished.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}"], f"{folder.path} is not whole"
-    problems += [problem for found in surveys for problem in found.problems]
-    problems += _find_repeated_names(surveys)
+        problems.append(f"{finished.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}")
+        tell(problems[-1])
     return problems, f"{folder.path} is not whole: {len(problems):,} problems" if problems else _describe(folder, surveys)
 
 
+def _find_problems(folder: Folder, surveys: list[ShardSurvey]) -> Iterator[str]:
+    """Tells of all that is wrong; adds what it has found in each shard."""
+    yield from _check_files(folder)
+    yield from _check_counts(folder.description)
+    reasons, wrong = survey.check_failures(folder)
+    yield from wrong
+    if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
+        yield f"the files of failures tell {reasons}, {finished.DESCRIPTION} others"
+    shards = folder.shards(*SPLITS)
+    task = functools.partial(survey.check_shard, folder.head)
+    for found in survey.map_in_processes(task, shards, sum(shard.examples for shard in shards)):
+        surveys.append(found)
+        yield from found.problems
+    yield from _find_repeated_names(surveys)
+
+
 def _check_files(folder: Folder) -> Iterator[str]:
-    there = finished.list_names(folder.path)
-    listed = [*folder.description["files"], *folder.description["failure_files"]]
-    for file in listed:
-        if file["name"] not in there:
-            yield f"{file['name']} is missing"
-        elif there[file["name"]] != file["bytes"]:
-            yield f"{file['name']} has {there[file['name']]:,} bytes, {finished.DESCRIPTION} tells {file['bytes']:,}"
-    for name in sorted(set(there) - {file["name"] for file in listed} - set(BESIDE)):
-        yield f"{name} is foreign: {finished.DESCRIPTION} does not list it"
+    there = finished.list_files(folder.path)
+    description = folder.description
+    listed = {file["name"]: file["bytes"] for kind in ("files", "failure_files", "transform") for file in description[kind]}
+    for name, size in listed.items():
+        if name not in there:
+            yield f"{name} is missing"
+        elif there[name] != size:
+            yield f"{name} has {there[name]:,} bytes, {finished.DESCRIPTION} tells {size:,}"
+    for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
+        yield f"{name} is foreign: {finished.DESCRIPTION} does not list {'all in it' if name == finished.TRANSFORM else 'it'}"
 
 
 def _check_counts(description: dict[str, Any]) -> Iterator[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import pickle
-from typing import Any
+import pickletools
 
 import numpy as np
 
@@ -15,14 +14,36 @@ CLASSES = 1000
 _MOST_BYTES = 10 * 2**20
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads plain values, and refuses a pickle that would import, and so call, anything."""
+# All that a pickle of numbers and texts in a dictionary is made of. Nothing else is let in: not what imports or calls, nor what
+# makes much of little.
+_OPCODES = {
+    *(
+        "PROTO",
+        "FRAME",
+        "MARK",
+        "STOP",
+        "EMPTY_DICT",
+        "DICT",
+        "SETITEM",
+        "SETITEMS",
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+    ),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+}
+_MOST_MEMO = 10_000
 
-    def find_class(self, module: str, name: str) -> Any:
-        raise ValueError(f"it would call {module}.{name}, which a list of names has no need of")
 
-    def persistent_load(self, unused_id: Any) -> Any:
-        raise ValueError("it refers to something outside of it")
+def _check_pickle(data: bytes) -> None:
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _OPCODES:
+            raise ValueError(f"its {opcode.name} does more than hold numbers and names")
+        if opcode.name.endswith("PUT") and argument is not None and int(argument) > _MOST_MEMO:
+            raise ValueError(f"its {opcode.name} asks for room for {int(argument):,} values")
 
 
 def read(path: str) -> list[str]:
@@ -38,14 +59,15 @@ def read(path: str) -> list[str]:
         data = file.read(_MOST_BYTES)
     try:
         if path.endswith((".pkl", ".pickle")):
-            names = _Unpickler(io.BytesIO(data), encoding="utf-8").load()
+            _check_pickle(data)
+            names = pickle.loads(data, encoding="utf-8")
         else:
             text = data.decode()
             names = ast.literal_eval(text.strip()) if text.lstrip().startswith("{") else dict(enumerate(text.splitlines()))
         if not isinstance(names, dict) or set(names) != set(range(CLASSES)):
             raise ValueError(f"it does not hold names of the classes 0 to {CLASSES - 1}")
-        if not all(isinstance(name, str) and name.strip() for name in names.values()):
-            raise ValueError("a name is no text")
+        if not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names.values()):
+            raise ValueError("a name is no printable text")
     # What a broken pickle or text raises is bounded by nothing.
     except Exception as error:
         raise ValueError(f"{path} is no list of class names: {error}") from error

@@ -32,10 +32,12 @@ def add(folder: str, result: Any, seconds: float) -> None:
 
 def read(folder: str) -> dict[str, Any] | None:
     """Reads a folder's `metrics.json`; None where there is none, or one that is broken: a report can do without."""
+    path = finished.join(folder, METRICS)
+    if not finished.exists(path):
+        return None
     try:
-        with finished.open_file(finished.join(folder, METRICS)) as file:
+        with finished.open_file(path) as file:
             metrics = json.load(file)
-    # What an object store raises for a file that is not there is its own affair.
-    except Exception:
+    except ValueError:
         return None
     return metrics if isinstance(metrics, dict) and {"commits", "seconds"} <= set(metrics) else None

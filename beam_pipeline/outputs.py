@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import os
@@ -20,6 +21,10 @@ from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
 
 _SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
 _UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{METRICS}.*.tmp", f"{REPORT}.*.tmp", f"{books.COMMIT_PREFIX}[0-9]*.tmp")
+
+
+# A stranger's folder may be called transform as well.
+_LEARNT = tuple(f"{TRANSFORM}/{name}/**" for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp"))
 
 
 class Found(NamedTuple):
@@ -68,6 +73,9 @@ def check(config: Config) -> Found:
         if config.overwrite:
             return Found(None, [])
         raise UsageError(f"--output {config.output} holds a broken {books.DESCRIPTION} or commit: {error}; remove it") from error
+    for name in () if whole or commits else (METRICS, REPORT):
+        if finished.exists(FileSystems.join(config.output, name)):
+            raise UsageError(f"--output {config.output} holds {name} without a dataset: move it away, or choose another folder")
     if config.overwrite and (whole or (commits and commits[-1].is_last)):
         return Found(None, [])
     wanted = config.dataset_options()
@@ -127,7 +135,7 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
       UsageError: a folder cannot be made or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    records = () if commits else (books.DESCRIPTION, METRICS, REPORT, f"{TRANSFORM}/**", f"{books.COMMIT_PREFIX}[0-9]*")
+    records = () if commits else (books.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{books.COMMIT_PREFIX}[0-9]*")
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -153,15 +161,10 @@ def _make(folder: str) -> None:
         FileSystems.mkdirs(folder)
 
 
-def clear_leftovers(folder: str) -> None:
-    """Removes what a run that was stopped at its very end left beside a whole dataset."""
-    clear(folder, (f"{books.COMMIT_PREFIX}[0-9]*", *_UNFINISHED))
-
-
 def clear_strays(folder: str, description: dict[str, Any]) -> None:
-    """Removes what attempts that an engine repeated left beside the dataset that has come of the last."""
+    """Removes what a run that was stopped at its very end, or attempts that an engine repeated, left beside a whole dataset."""
     listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
-    clear(folder, (*_SHARDS, *_UNFINISHED), listed)
+    clear(folder, (f"{books.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
@@ -174,3 +177,5 @@ def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> No
         for pattern in patterns:
             for emptied in Path(folder).glob(pattern.removesuffix("/**")) if pattern.endswith("/**") else ():
                 shutil.rmtree(emptied)
+        with contextlib.suppress(OSError):
+            Path(folder, TRANSFORM).rmdir()

@@ -6,7 +6,6 @@ All that strangers have written, such as URLs, is escaped: by Jinja, and in char
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 import json
 import random
@@ -16,11 +15,10 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from PIL import Image
 
-from beam_pipeline import charts, color, finished, labels, metrics, records, survey
+from beam_pipeline import charts, finished, labels, metrics, records, survey
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
-from beam_pipeline.finished import TRANSFORM, Folder
+from beam_pipeline.finished import Folder
 from beam_pipeline.survey import Sample, Seen
 
 LOOKED_AT = 2_000  # examples whose pixels are read
@@ -65,8 +63,11 @@ def describe_failures(folder: Folder) -> dict[str, Any] | None:
     examples: dict[tuple[str, str], dict[str, Any]] = {}
     for file in folder.description["failure_files"][:_ROWS]:
         with finished.open_file(finished.join(folder.path, file["name"])) as lines:
-            for failure in map(json.loads, itertools.islice(lines, 5_000)):
-                examples.setdefault((failure["stage"], failure["reason"]), failure)
+            try:
+                for failure in map(json.loads, itertools.islice(lines, 5_000)):
+                    examples.setdefault((failure["stage"], failure["reason"]), failure)
+            except (ValueError, LookupError, TypeError) as error:
+                raise ValueError(f"{file['name']} is broken: {error}") from error
     rows = sorted(
         (
             {"stage": stage, "reason": reason, "number": number, "share": number / total, "example": examples.get((stage, reason))}
@@ -110,7 +111,7 @@ def describe_time(told: dict[str, Any] | None) -> dict[str, Any] | None:
     stages = (
         ("fetch (waited)", "fetch", "waited_microseconds", "images"),
         ("decode, resize", "decode_image", "microseconds", "images"),
-        ("network", "embedding", "inference_batch_latency_micro_secs", "num_inferences"),
+        ("network", "embedding", "microseconds", "num_inferences"),
         ("Lab, encode", "encode_example", "microseconds", "images"),
         ("write", "write", "microseconds", None),
     )
@@ -168,14 +169,10 @@ def make_sheets(seen: Sequence[Seen], names: list[str] | None) -> list[dict[str,
 
 
 def _make_card(seen: Seen, names: list[str] | None) -> dict[str, Any]:
-    grey = seen.lab.copy()
-    grey[..., 1:] = 0
-    file = io.BytesIO()
-    Image.fromarray(color.lab_to_rgb(np.concatenate([grey, seen.lab], axis=1))).save(file, "JPEG", quality=80)
     return {
-        "picture": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}",
-        "width": 2 * seen.lab.shape[1],
-        "height": seen.lab.shape[0],
+        "picture": f"data:image/jpeg;base64,{base64.b64encode(seen.picture).decode()}",
+        "width": seen.picture_size[0],
+        "height": seen.picture_size[1],
         "url": seen.url,
         "id": seen.id,
         "size": "{}×{}".format(*seen.size),
@@ -186,7 +183,7 @@ def _make_card(seen: Seen, names: list[str] | None) -> dict[str, Any]:
 
 def read_statistics(folder: Folder) -> list[dict[str, Any]] | None:
     """Rows of what `transform/` knows of L*, a* and b*; None where there is none."""
-    if not finished.exists(finished.join(folder.path, TRANSFORM)):
+    if not folder.has_statistics:
         return None
     # TensorFlow takes seconds, which a report without has no need of.
     from beam_pipeline import statistics

@@ -159,7 +159,9 @@ def in_threads(function: Callable[[Any, Config], Any], config: Config) -> beam.P
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
-        return RgbImage(image.ref, *images.decode(image.data, config.image_size, config.resize, config.max_image_pixels))
+        decoded = images.decode(image.data, config.image_size, config.resize, config.max_image_pixels)
+        original_size = images.read_note(image.data) if image.is_resized else None
+        return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size)
     except images.DecodeError as error:
         failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
         return TaggedOutput("failures", failure)

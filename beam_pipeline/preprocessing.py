@@ -97,13 +97,14 @@ def _to_bins(ab: tf.Tensor) -> tf.Tensor:
 def rebalance(frequency: tf.Tensor) -> tf.Tensor:
     """The weight of each bin, float64 (529,), from their frequencies, whose sum is 1: section 2.2 of Zhang et al. 2016.
 
-    The frequencies are smoothed over the bins that sRGB reaches, mixed half and half with uniform ones, and inverted; the mean
-    weight of a pixel with smoothed frequencies is 1.
+    The frequencies are smoothed over the bins that sRGB reaches, mixed half and half with uniform ones, and inverted. The mean
+    weight of the training pixels is 1, so that the scale of a loss does not depend on how grey they are; theirs is that of pixels
+    with smoothed frequencies.
     """
     kernel, reached = _smoothing()
     smoothed = tf.linalg.matvec(kernel, frequency)
     weights = 1 / ((1 - UNIFORM) * smoothed + UNIFORM / reached)
-    return tf.math.divide_no_nan(weights, tf.maximum(tf.reduce_sum(smoothed * weights), 1e-12))
+    return tf.math.divide_no_nan(weights, tf.maximum(tf.reduce_sum(frequency * weights), 1e-12))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from beam_pipeline import finished, labels
-from beam_pipeline.finished import REPORT, Folder
+from beam_pipeline.finished import REPORT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         print(write(options.dataset, options.labels))
-    except (OSError, ValueError) as error:
-        print(f"beam_pipeline: {error}; python -m beam_pipeline.inspect {options.dataset} tells more", file=sys.stderr)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        told = (
+            str(error) if isinstance(error, (OSError, ValueError)) else f"{finished.DESCRIPTION} lacks what a run writes: {error!r}"
+        )
+        print(f"beam_pipeline: {told}; python -m beam_pipeline.inspect {options.dataset} tells more", file=sys.stderr)
         return 1
     return 0
 
@@ -41,7 +44,7 @@ def write(path: str, labels_path: str | None = None) -> str:
 
     Args:
       path: The folder, on any filesystem that Beam knows.
-      labels_path: A list of class names, as `labels.read` takes it; by default that of the run, if it is there.
+      labels_path: A list of class names, as `labels.read` takes it.
 
     Raises:
       FileNotFoundError: the folder holds no finished dataset.
@@ -50,21 +53,10 @@ def write(path: str, labels_path: str | None = None) -> str:
     # The processes that read shards import this module, and need neither Beam nor charts.
     from beam_pipeline import files, page
 
-    folder = finished.find(path)
+    html = page.render(finished.find(path), labels.read(labels_path) if labels_path else None)
     target = finished.join(path, REPORT)
-    files.write_bytes(target, page.render(folder, _read_names(folder, labels_path)).encode(errors="backslashreplace"))
+    files.write_bytes(target, html.encode(errors="backslashreplace"))
     return target
-
-
-def _read_names(folder: Folder, path: str | None) -> list[str] | None:
-    if path:
-        return labels.read(path)
-    of_the_run = folder.description["options"].get("labels")
-    try:
-        return labels.read(of_the_run) if of_the_run else None
-    # It was there when the run began.
-    except (OSError, ValueError):
-        return None
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
         )
     found = outputs.check(config)
     if found.finished:
-        outputs.clear_leftovers(config.output)
         print(f"{config.output} is complete; --overwrite makes it anew")
-        print(summarize(found.finished, config.output))
+        finish(config, beam_options, found.finished)
         return 0
     sources.check_readable(config)
     if config.exclude_sha256:
@@ -89,8 +88,6 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
                 print(f"the job is on its way; when it is done, {config.output} holds {books.DESCRIPTION}")
                 return 0
         description = finished.read_description(config.output)
-        if description:
-            outputs.clear_strays(config.output, description)
     except UsageError:
         raise
     except Exception as error:
@@ -99,16 +96,19 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
         return complain(explain(error), 1)
     if description is None:
         return complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
-    print(summarize(description, config.output))
-    if runners.is_in_this_process(beam_options) if config.report is None else config.report:
-        write_report(config)
+    finish(config, beam_options, description)
     return 0
 
 
-def write_report(config: Config) -> None:
-    """Writes the report of a finished dataset. What goes wrong is told, and costs nothing that is made."""
-    from beam_pipeline import report
+def finish(config: Config, beam_options: PipelineOptions, description: dict[str, Any]) -> None:
+    """Tells what has come of a run; writes the report if it is wanted. What goes wrong then costs nothing that is made."""
+    from beam_pipeline import finished, outputs, report, runners
 
+    outputs.clear_strays(config.output, description)
+    print(summarize(description, config.output))
+    is_there = finished.exists(finished.join(config.output, finished.REPORT))
+    if config.report is False or (config.report is None and (is_there or not runners.is_in_this_process(beam_options))):
+        return
     try:
         print(f"{report.write(config.output, config.labels)}: what came of it, to look at")
     # The dataset is whole without.
@@ -135,7 +135,7 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
     import apache_beam as beam
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from beam_pipeline import books, commits, fetch, metrics, pipeline, runners
+    from beam_pipeline import books, commits, fetch, pipeline, runners
     from beam_pipeline.progress import ProgressLine, Ticks
 
     if done and done[-1].is_last:
@@ -170,12 +170,23 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
                 print(page, flush=True)
             if runners.waits_for_job(beam_options):
                 result.wait_until_finish()
-                metrics.add(config.output, result, time.monotonic() - began)
+                keep_metrics(config.output, result, time.monotonic() - began)
             # A graph that has run is a knot of references, whose files and memory the next one needs.
             del graph
             gc.collect()
         if fetcher:
             fetcher.close()
+
+
+def keep_metrics(folder: str, result: Any, seconds: float) -> None:
+    """Keeps what workers have counted. What goes wrong is told, and costs nothing that is made."""
+    from beam_pipeline import metrics
+
+    try:
+        metrics.add(folder, result, seconds)
+    # An engine's metrics are its own affair.
+    except Exception as error:
+        complain(f"what the workers have counted is not kept: {error}", 0)
 
 
 def summarize(description: dict[str, Any], folder: str) -> str:

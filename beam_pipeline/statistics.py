@@ -68,10 +68,13 @@ def load_transform(folder: Folder) -> Callable[..., dict[str, tf.Tensor]]:
 
     Raises:
       FileNotFoundError: the dataset was made without `--statistics`.
+      ValueError: TensorFlow cannot read where it lies.
     """
     path = finished.join(folder.path, TRANSFORM)
-    if not tf.io.gfile.exists(finished.join(path, tft.TFTransformOutput.TRANSFORM_FN_DIR)):
+    if not folder.has_statistics:
         raise FileNotFoundError(f"{path} is not there: the dataset was made without --statistics")
+    if not finished.is_local(path) and not path.startswith("gs://"):
+        raise ValueError(f"{path} cannot be read by TensorFlow: copy it to a disk")
     layer = tft.TFTransformOutput(path).transform_features_layer()
 
     def transform(example: dict[str, tf.Tensor], constants: bool = False) -> dict[str, tf.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -14,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
-from beam_pipeline import arrays, color, finished, records, tfrecords
+from beam_pipeline import arrays, color, finished, records
 from beam_pipeline.finished import Folder, Shard
 
 _T = TypeVar("_T")
@@ -25,6 +27,7 @@ _R = TypeVar("_R")
 RANGES = {"image_l": (-1.0, 1.0), "image_ab": (-128 / 127, 127 / 127), "image_embedding": (-math.inf, math.inf)}
 _MANY = 200  # examples for which processes are started
 _SAMPLED = 50  # shards of which a sample is taken at most
+_SIDE = 150  # pixels of a picture
 _PIXELS = 12  # images whose pixels are kept, or a few more
 
 
@@ -63,14 +66,13 @@ def check_shard(folder: Folder, shard: Shard) -> ShardSurvey:
     """Reads every record of a shard and holds it against its checksums and against what `dataset.json` tells."""
     survey, names = ShardSurvey(shard), []
     try:
-        with finished.open_file(shard.path, folder.is_packed) as file:
-            for number, record in enumerate(tfrecords.read_records(file, shard.name)):
-                survey.examples += 1
-                try:
-                    names.append(_check_example(record, folder, survey.ranges))
-                except ValueError as error:
-                    survey.problems.append(f"{shard.name}: record {number}: {error}")
-    # What a broken gzip raises, or an object store's client, is bounded by nothing.
+        for number, record in enumerate(arrays.read_shard(folder, shard, checked=True)):
+            survey.examples += 1
+            try:
+                names.append(_check_example(record, folder, survey.ranges))
+            except ValueError as error:
+                survey.problems.append(f"{shard.name}: record {number}: {error}")
+    # What an object store's client raises is its own affair.
     except Exception as error:
         told = str(error) or type(error).__name__
         survey.problems.append(told if shard.name in told else f"{shard.name} cannot be read: {told}")
@@ -130,8 +132,8 @@ class Seen:
       size: Width and height of the original, pixels.
       chroma: The mean of `sqrt(a*^2 + b*^2)` over its pixels, white padding included: 0 is grey.
       embedding: float32 (1001,), or None.
-      lab: float32 (H, W, 3), at most 150 pixels a side, L* 0 to 100.
-      record_bytes: Of the record.
+      picture: A JPEG, grey beside colour; at most 150 pixels each, since thousands are held.
+      picture_size: Its width and height, pixels.
     """
 
     url: str
@@ -139,8 +141,8 @@ class Seen:
     size: tuple[int, int]
     chroma: float
     embedding: np.ndarray | None
-    lab: np.ndarray
-    record_bytes: int
+    picture: bytes
+    picture_size: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,29 +183,31 @@ def _sample_shard(task: tuple[Folder, Shard, int, int]) -> Sample:
     seen: list[Seen] = []
     pixels: list[np.ndarray] = []
     l_counts, ab_counts = np.zeros(101, np.int64), np.zeros((110, 110), np.int64)
-    with finished.open_file(shard.path, folder.is_packed) as file:
-        for record in itertools.islice(tfrecords.read_records(file, shard.path), number):
-            example = arrays.decode_planes(records.decode_example(record, folder.description["features"]), folder.description)
-            lab = color.unscale_lab(example["image_l"], example["image_ab"])
-            l_counts += np.bincount(np.rint(lab[..., 0]).astype(int).clip(0, 100).ravel(), minlength=101)
-            bins = ((lab[..., 1:] + 110) / 2).astype(int).clip(0, 109)
-            ab_counts += np.bincount((bins[..., 0] * 110 + bins[..., 1]).ravel(), minlength=110 * 110).reshape(110, 110)
-            if len(pixels) < few:
-                pixels.append(color.lab_to_rgb(lab))
-            seen.append(_look(example, lab, len(record)))
+    for record in itertools.islice(arrays.read_shard(folder, shard, checked=True), number):
+        example = arrays.decode_example(folder, shard, record)
+        lab = color.unscale_lab(example["image_l"], example["image_ab"])
+        l_counts += np.bincount(np.rint(lab[..., 0]).astype(int).clip(0, 100).ravel(), minlength=101)
+        bins = ((lab[..., 1:] + 110) / 2).astype(int).clip(0, 109)
+        ab_counts += np.bincount((bins[..., 0] * 110 + bins[..., 1]).ravel(), minlength=110 * 110).reshape(110, 110)
+        if len(pixels) < few:
+            pixels.append(color.lab_to_rgb(lab))
+        seen.append(_look(example, lab))
     return Sample(seen, l_counts, ab_counts, pixels)
 
 
-def _look(example: dict[str, Any], lab: np.ndarray, record_bytes: int) -> Seen:
-    step = math.ceil(lab.shape[0] / 150)
+def _look(example: dict[str, Any], lab: np.ndarray) -> Seen:
+    step = math.ceil(lab.shape[0] / _SIDE)
     side = lab.shape[0] // step * step
     small = lab[:side, :side].reshape(side // step, step, side // step, step, 3).mean(axis=(1, 3))
+    grey = small * [1, 0, 0]
+    file = io.BytesIO()
+    Image.fromarray(color.lab_to_rgb(np.concatenate([grey, small], axis=1))).save(file, "JPEG", quality=80)
     return Seen(
         example["image_url"].decode(errors="replace"),
         example["image_id"].decode(errors="replace"),
         (example["original_width"], example["original_height"]),
         float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
         example.get("image_embedding"),
-        small,
-        record_bytes,
+        file.getvalue(),
+        (2 * small.shape[1], small.shape[0]),
     )

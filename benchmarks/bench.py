@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from beam_pipeline.threads import count_processors
 from benchmarks import fetching, measure, photographs
 from benchmarks.measure import job, median, program
 from benchmarks.network import BATCH
@@ -62,6 +63,17 @@ class Bench:
         deviation = told["deviation"]
         name = "a. mean error of bfloat16 logits / their deviation from image to image, untrained weights"
         yield name, measured, f"{deviation:.2f}", f"{told['mean'] / deviation:.4f}", ""
+
+    def statistics(self) -> Iterator[Row]:
+        """What `--statistics` adds to an image, beside what the network takes; a commit takes some seconds more, on top."""
+        options = {name: f"--checkpoint none --statistics={name}" for name in ("true", "false")}
+        rows = {name: partial(self._milliseconds, partial(self._job, told)) for name, told in options.items()}
+        figures = measure.in_turns(self._rounds, rows)
+        more = median(figures["true"]) - median(figures["false"])
+        for precision in ("float32", "bfloat16"):
+            network = 1000 * count_processors() / self._bare_rate(precision)
+            name = f"a. --statistics / bare network, {precision}, of a processor for an image"
+            yield row(name, more, network, "ms", "0.03")
 
     def without_network(self) -> Iterator[Row]:
         rows: dict[str, Callable[[], float]] = {
@@ -139,9 +151,10 @@ class Bench:
     def encodings(self) -> Iterator[Row]:
         for encoding in ENCODINGS:
             for compression in ("none", "gzip"):
-                output, images = self._folder / "read", 500
+                # Several, since they are read several at a time.
+                output, images, shards = self._folder / "read", 500, "--examples_per_shard 25"
                 urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
-                measure.measure(job(urls, output, f"--checkpoint none --encoding {encoding} --compression {compression}"))
+                measure.measure(job(urls, output, f"--checkpoint none --encoding {encoding} --compression {compression} {shards}"))
                 files = json.loads((output / "dataset.json").read_text())["files"]
                 size = sum(file["bytes"] for file in files) / images
                 rates = json.loads(self._ask(program("reading.read", output)))
@@ -285,17 +298,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, photographs.serve() as origin:
         checkpoint = write_checkpoint(Path(folder) / "inception_resnet_v2.ckpt")
         bench = Bench(Path(folder), origin, checkpoint, options.img2dataset, options.rounds)
-        for figure in (
-            *(
-                bench.end_to_end,
-                bench.bfloat16_error,
-                bench.without_network,
-                bench.start_up,
-                bench.memory_and_growth,
-                bench.long_list,
-            ),
-            *(bench.encodings, bench.workers),
-        ):
+        figures = [bench.end_to_end, bench.bfloat16_error, bench.statistics, bench.without_network, bench.start_up]
+        figures += [bench.memory_and_growth, bench.long_list, bench.encodings, bench.workers]
+        for figure in figures:
             if not options.only or figure.__name__ in options.only:
                 rows += figure()
     lines = [f"| {' | '.join(row)} |" for row in rows]

@@ -15,7 +15,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,11 @@ PHOTOGRAPHS = (
     *("astronaut", "brick", "camera", "cell", "chelsea", "clock", "coffee", "coins", "grass", "gravel"),
     *("hubble_deep_field", "immunohistochemistry", "logo", "moon", "page", "retina", "rocket", "text"),
 )
+# Of those that show something that ImageNet has a class for, its WordNet id; the cat is served at two addresses.
+CLASSES = {
+    **{"chelsea": "n02121808", "moved": "n02121808", "coffee": "n03063599", "rocket": "n04099429", "camera": "n02942699"},
+    **{"clock": "n03046257", "grass": "n12102133", "brick": "n02897820"},
+}
 BROKEN = ("gone", "server_error", "web_page", "half", "nothing", "loop")
 
 UNTRAINED = """
@@ -96,7 +100,8 @@ def unused_port() -> int:
 
 def write_list(path: Path, origin: str) -> None:
     lines = ["# ID<TAB>URL, as in ImageNet's fall11_urls.txt"]
-    lines += [f"photograph_{number}\t{origin}/{name}.jpg" for number, name in enumerate([*PHOTOGRAPHS, "moved"])]
+    names = enumerate([*PHOTOGRAPHS, "moved"])
+    lines += [f"{CLASSES.get(name, 'photograph')}_{number}\t{origin}/{name}.jpg" for number, name in names]
     lines += [f"broken_{number}\t{origin}/{name}.jpg" for number, name in enumerate(BROKEN)]
     lines += [f"http://127.0.0.1:{unused_port()}/refused.jpg", "ftp://127.0.0.1/old.jpg", "not a URL", lines[1]]
     path.write_text("\n".join(lines) + "\n")
@@ -106,8 +111,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--output", default="data/sample", help="folder for the dataset (default: %(default)s)")
     options, rest = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as folder, serve() as origin:
-        urls = Path(folder, "urls.txt")
+    with serve() as origin:
+        urls = Path(f"{options.output}-urls.txt")
+        urls.parent.mkdir(parents=True, exist_ok=True)
         write_list(urls, origin)
         command = [sys.executable, "-m", "beam_pipeline.run", "--input", str(urls), "--output", options.output]
         command += ["--checkpoint", "untrained", "--allow_private_addresses", "--overwrite", *rest]

@@ -75,15 +75,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=8, help="images in a batch (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
-        description = find(options.dataset).description
+        folder = find(options.dataset)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    if not description["embedding_size"]:
+    if not folder.description["embedding_size"]:
         print(f"{options.dataset} was made without the network: the model has no embedding to join", file=sys.stderr)
         return 2
-    pairs = load_pairs(options.dataset, Path(options.dataset, "transform").exists())
-    model = build_model(description["embedding_size"])
+    pairs = load_pairs(options.dataset, folder.has_statistics)
+    model = build_model(folder.description["embedding_size"])
     model.compile("adam", "mse")
     batches = pairs.repeat().shuffle(100, seed=0).batch(options.batch_size).prefetch(tf.data.AUTOTUNE)
     model.fit(batches, steps_per_epoch=options.steps, epochs=1, verbose=2)

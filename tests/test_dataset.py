@@ -223,6 +223,27 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
         dataset.examples(folder)[5]
 
 
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:]])
+def test_examples_name_the_packed_shard_that_is_broken(tmp_path, change):
+    folder = write_dataset(tmp_path, "lab_uint8", "gzip")
+    shard = tmp_path / "lab_images-00001-of-00003.tfrecord.gz"
+    shard.write_bytes(change(shard.read_bytes()))
+    with pytest.raises(ValueError, match=f"{shard} cannot be read"):
+        list(dataset.examples(folder))
+    with pytest.raises(ValueError, match=f"{shard} cannot be read"):
+        dataset.examples(folder)[9]
+
+
+def test_examples_are_what_a_data_loader_batches(tmp_path):
+    # As PyTorch's default_collate does: arrays and numbers stacked, bytes listed.
+    batch = dataset.examples(write_dataset(tmp_path, "lab_uint8"))[:4]
+    for name, first in batch[0].items():
+        values = [example[name] for example in batch]
+        assert all(type(value) is type(first) for value in values)
+        if isinstance(first, np.ndarray):
+            assert np.stack(values).shape == (4, *first.shape)
+
+
 def test_without_statistics_nothing_is_transformed(tmp_path):
     with pytest.raises(FileNotFoundError, match="made without --statistics"):
         dataset.load(write_dataset(tmp_path, "lab_uint8"), transformed=True)

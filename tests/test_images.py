@@ -719,3 +719,21 @@ def test_no_more_is_decoded_at_a_time_than_memory_is_meant_for(monkeypatch, pixe
         pictures = list(executor.map(lambda _: decode(data, 8, "stretch", MAX_PIXELS), range(12)))
     assert (np.array(pictures) == RED).all()
     assert most == at_a_time
+
+
+def test_the_size_before_resizing_is_that_of_the_upright_image():
+    sideways = Image.new("RGB", (40, 20))
+    exif = sideways.getexif()
+    exif[0x112] = 6
+    assert images.decode(encode(sideways, "JPEG", exif=exif), 8, "pad", MAX_PIXELS).original_size == (20, 40)
+    # What a server notes in a file of its own says nothing.
+    note = PngImagePlugin.PngInfo()
+    note.add_text("original", "999999999x1")
+    noted = encode(sideways, "PNG", pnginfo=note)
+    assert images.decode(noted, 8, "pad", MAX_PIXELS).original_size == (40, 20)
+    assert images.read_note(noted) == (999999999, 1)
+    for text in ("0x4", "40", "4x4x4", "1e3x4"):
+        note = PngImagePlugin.PngInfo()
+        note.add_text("original", text)
+        assert images.read_note(encode(sideways, "PNG", pnginfo=note)) is None
+    assert images.read_note(encode(sideways, "BMP")) is None

@@ -100,12 +100,31 @@ def test_handler_keeps_each_embedding_with_its_image(network):
 @pytest.mark.parametrize("version", [1, 2])
 def test_records_of_a_run_hold_the_references_logits(version, images, tmp_path, monkeypatch):
     monkeypatch.setattr(inception, "_networks", {})
+    made, network = [], inception.Network
+
+    def build(*arguments: str) -> inception.Network:
+        made.append(arguments)
+        return network(*arguments)
+
+    monkeypatch.setattr(inception, "Network", build)
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", version)
     output = tmp_path / "dataset"
     status = run.main(
-        ["--images", f"{images}/*.png", "--output", str(output), "--checkpoint", str(checkpoint), "--batch_size", "3"]
+        [
+            "--images",
+            f"{images}/*.png",
+            "--output",
+            str(output),
+            "--checkpoint",
+            str(checkpoint),
+            "--batch_size",
+            "3",
+            "--urls_per_commit",
+            "2",
+        ]
     )
     assert status == 0
+    assert len(made) == 1, "each commit has loaded the network anew"
     examples = {Path(example["image_url"].numpy().decode()).stem: example for example in dataset.load(str(output))}
     assert sorted(examples) == ["0", "1", "2", "3"]
     for number, logits in enumerate(REFERENCE["logits"]):

@@ -49,7 +49,6 @@ def test_whole(tmp_path, capsys, encoding, compression, embedding):
     write_dataset(tmp_path, encoding, compression, embedding)
     for beside in ("metrics.json", "report.html"):
         (tmp_path / beside).write_text("{}")
-    (tmp_path / "transform").mkdir()
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 0, said
     assert f"{tmp_path} is whole: 10 examples for training and 2 for validation in 3 shards" in said
@@ -189,6 +188,24 @@ def test_shows_and_exports_examples(tmp_path, capsys):
         with Image.open(pictures / f"{name}.jpeg") as colour, Image.open(pictures / f"{name}.grey.jpeg") as grey:
             assert (colour.format, colour.mode, grey.mode) == ("JPEG", "RGB", "L")
             assert np.abs(np.asarray(colour).astype(float).mean((0, 1)) - PIXELS[index].mean((0, 1))).max() < 6
+
+
+def test_shows_what_can_be_read_of_a_dataset_that_is_not_whole(tmp_path, capsys):
+    write_dataset(tmp_path, "lab_uint8")
+    (tmp_path / "notes.txt").write_text("mine")
+    status, said = inspect_folder(tmp_path, capsys, "--show", "2")
+    assert status == 1
+    assert said.count("image_url ") == 2
+    assert said.index("image_url ") < said.index("notes.txt is foreign")
+    (tmp_path / SHARDS[0]).write_bytes(b"nonsense")
+    assert inspect_folder(tmp_path, capsys, "--show", "2")[0] == 1
+
+
+@pytest.mark.parametrize("options", [["--show", "-1"], ["--show", "few"], ["--labels", "names.txt"]])
+def test_options_that_make_no_sense(tmp_path, capsys, options):
+    with pytest.raises(SystemExit) as caught:
+        inspect_folder(tmp_path, capsys, *options)
+    assert caught.value.code == 2
 
 
 def finished_examples(folder: Path) -> list[dict]:

@@ -48,7 +48,7 @@ def test_a_pickle_that_would_call_something_is_refused(tmp_path, protocol):
     touched = tmp_path / "touched"
     path = tmp_path / "names.pkl"
     path.write_bytes(pickle.dumps({**NAMES, 7: Call(os.mkdir, str(touched))}, protocol))
-    with pytest.raises(ValueError, match=rf"^{path} is no list of class names: it would call .*mkdir"):
+    with pytest.raises(ValueError, match=rf"^{path} is no list of class names: its (GLOBAL|STACK_GLOBAL) does more"):
         labels.read(str(path))
     assert not touched.exists()
 
@@ -57,7 +57,7 @@ def test_a_pickle_that_calls_by_its_oldest_opcode_is_refused(tmp_path):
     path = tmp_path / "names.pkl"
     path.write_bytes(b"(S'echo'\nios\nsystem\n.")
     assert "INST" in [opcode.name for opcode, _, _ in pickletools.genops(path.read_bytes())]
-    with pytest.raises(ValueError, match=r"would call os\.system"):
+    with pytest.raises(ValueError, match="its INST does more"):
         labels.read(str(path))
 
 
@@ -67,6 +67,9 @@ def test_a_pickle_that_calls_by_its_oldest_opcode_is_refused(tmp_path):
         ("empty.pkl", b""),
         ("cut.pkl", pickle.dumps(NAMES)[:100]),
         ("refers.pkl", b"Psomewhere\n."),
+        ("doubles.pkl", b"}(" + b"N" + b"2\x86" * 40 + b"K\0u."),  # a key that takes 2^40 steps to hash
+        ("asks_for_room.pkl", b"]r\xff\xff\xff\x07."),
+        ("colours.pkl", pickle.dumps({**NAMES, 3: "\x1b[31mred"})),
         ("list.pkl", pickle.dumps([1, 2])),
         ("few.pkl", pickle.dumps({0: "one"})),
         ("numbers.pkl", pickle.dumps(dict.fromkeys(range(1000), 1))),

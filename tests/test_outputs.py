@@ -67,7 +67,7 @@ def test_a_whole_dataset_is_found(tmp_path):
     found = outputs.check(config)
     assert found.finished and found.finished["counts"]["examples"] == 1
     (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
-    outputs.clear_leftovers(str(tmp_path))
+    outputs.clear_strays(str(tmp_path), found.finished)
     assert names(tmp_path) == ["dataset.json"]
 
 
@@ -208,3 +208,19 @@ def test_statistics_need_what_tensorflow_can_write(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "list_folder", lambda *arguments: {})
     with pytest.raises(UsageError, match="--statistics needs a folder that TensorFlow can write"):
         outputs.check(Config(input=str(tmp_path), output="s3://bucket/out", statistics=True))
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.json"])
+def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"holds {name} without a dataset: move it away"):
+        outputs.check(make_config(tmp_path, input=None, images=__file__))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_of_that_name_is_not_taken_for_statistics(tmp_path):
+    (tmp_path / "transform" / "transform_fn" / "variables").mkdir(parents=True)
+    (tmp_path / "transform" / "transform_fn" / "variables" / "a").write_text("a run's")
+    (tmp_path / "transform" / "precious.py").write_text("mine")
+    outputs.prepare(make_config(tmp_path), [])
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["transform", "transform/precious.py"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import re
@@ -28,7 +29,7 @@ def write_report(folder: Path, *options: str) -> str:
 def add_metrics(folder: Path) -> None:
     told = {"commits": 2, "seconds": 90.0, "fetch": {"images": 12, "bytes": 1_234_567, "waited_microseconds": 3_000_000}}
     told |= {"decode_image": {"images": 12, "microseconds": 70_000}, "write": {"bytes": 5, "microseconds": 1_000}}
-    told |= {"embedding": {"num_inferences": 12, "inference_batch_latency_micro_secs": 2_040_000}}
+    told |= {"embedding": {"num_inferences": 12, "microseconds": 2_040_000}}
     told |= {"encode_example": {"images": 12, "microseconds": 48_000}}
     (folder / "metrics.json").write_text(json.dumps(told))
 
@@ -123,11 +124,21 @@ def test_what_is_no_dataset(tmp_path, capsys, content, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_broken_shard_is_named(tmp_path, capsys):
-    folder = Path(write_dataset(tmp_path, "lab_uint8"))
-    (folder / "lab_images-00000-of-00003.tfrecord").write_bytes(b"nonsense")
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("lab_images-00000-of-00003.tfrecord.gz", lambda data: data[:-1], "lab_images-00000-of-00003.tfrecord.gz cannot be read"),
+        ("lab_images-00000-of-00003.tfrecord.gz", lambda data: gzip.compress(b"nonsense"), "is broken at record 0"),
+        ("failures-00000-of-00001.jsonl", lambda data: b"{", "failures-00000-of-00001.jsonl is broken"),
+        ("dataset.json", lambda data: b'{"options": {}}', "dataset.json lacks what a run writes"),
+    ],
+)
+def test_what_is_broken_is_named(tmp_path, capsys, name, change, said):
+    folder = Path(write_dataset(tmp_path, "lab_uint8", "gzip"))
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
     assert report.main([str(folder)]) == 1
-    assert "lab_images-00000-of-00003.tfrecord is broken at record 0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
     assert not (folder / "report.html").exists()
 
 
@@ -149,6 +160,10 @@ def test_a_run_on_this_machine_ends_with_a_report(origin, tmp_path, capsys, opti
     assert run.main([*options.split(), *option]) == 0
     assert (tmp_path / "out" / "report.html").exists() is is_written
     assert ("report.html" in capsys.readouterr().out) is is_written
+    # Of a dataset that is whole it is written when it is asked for, or is not there.
+    assert run.main([*options.split(), *(["--report=false"] if is_written else [])]) == 0
+    assert run.main([*options.split()]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
     if is_written:
         told = text_of((tmp_path / "out" / "report.html").read_text())
         assert "decode, resize" in told and "Lab, encode" in told and "127.0.0.1 4 0" in told and "n00004475 4" in told
@@ -219,6 +234,9 @@ def test_a_browser_shows_it(browser, tmp_path, width, scheme):
     assert len(pictures) == 5 * 10 and min(pictures) > 0
     # Nothing sticks out sideways; letters keep a size and an ink that can be read.
     assert tab.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert (
+        tab.evaluate("() => [...document.querySelectorAll('.wide')].filter(one => one.scrollWidth > one.clientWidth).length") == 0
+    )
     sizes = tab.evaluate("() => [...document.querySelectorAll('svg text')].map(one => one.getBoundingClientRect().height)")
     assert len(sizes) > 20 and min(size for size in sizes if size) >= 8
     assert tab.evaluate(CONTRAST) >= 4.5

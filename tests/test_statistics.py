@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import apache_beam as beam
@@ -15,7 +16,7 @@ from origin import image
 from tensorflow_metadata.proto.v0 import schema_pb2
 from test_dataset import SIZE, write_dataset
 
-from beam_pipeline import color, dataset, finished, preprocessing, run, statistics, tensors
+from beam_pipeline import color, dataset, finished, inspect, preprocessing, run, statistics, tensors
 from beam_pipeline.finished import Folder
 from beam_pipeline.statistics import AnalyzeExamples
 
@@ -24,6 +25,9 @@ def analyze(folder: Folder, records: list[bytes], before: str | None = None, aft
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         transform = AnalyzeExamples(folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis")
         _ = pipeline | beam.Create(records, reshuffle=False) | transform
+    files = finished.list_files(folder.path, "transform")
+    folder.description["transform"] = [{"name": name, "bytes": size} for name, size in files.items()]
+    Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
 
 
 def read_records(folder: Folder) -> list[bytes]:
@@ -95,7 +99,7 @@ def weights(frequency: np.ndarray) -> np.ndarray:
             for other, share in near.items():
                 smoothed[other] += frequency[place] * share / sum(near.values())
     inverse = 1 / (smoothed / 2 + 1 / (2 * len(reached)))
-    return inverse / (smoothed * inverse).sum()
+    return inverse / (frequency * inverse).sum()
 
 
 def test_transformed_examples(tmp_path):
@@ -107,14 +111,17 @@ def test_transformed_examples(tmp_path):
     np.testing.assert_allclose(scores.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scores.var(0), 1, atol=1e-4)
     table = weights(statistics.read(folder).ab_frequency.astype(float))
+    shares = []
     for example in changed:
         other = plain[example["image_name"]]
         assert set(example) == {*other, "image_weight"}
         bins = np.floor(other["image_ab"] * 12.7 + 11.5).astype(int)
+        shares.append(example["image_weight"].mean())
         np.testing.assert_allclose(example["image_weight"][..., 0], table[bins[..., 0], bins[..., 1]], rtol=1e-4)
         assert example["image_weight"].shape == (SIZE, SIZE, 1)
         for name in ("image_l", "image_ab", "image_url", "original_width"):
             np.testing.assert_array_equal(example[name], other[name])
+    assert np.mean(shares) == pytest.approx(1, abs=1e-3)
 
 
 def test_rare_colours_weigh_more():
@@ -122,7 +129,7 @@ def test_rare_colours_weigh_more():
     frequency[11, 11], frequency[14, 14] = 0.9, 0.1
     told = preprocessing.rebalance(tf.constant(frequency.reshape(-1))).numpy().reshape(23, 23)
     assert told[11, 11] < 1 < told[14, 14] < told[5, 16]
-    np.testing.assert_allclose(told, np.where(told > 0, told, 1))
+    assert (frequency * told).sum() == pytest.approx(1)
     np.testing.assert_allclose(told[11, 11], weights(frequency)[11, 11])
 
 
@@ -154,6 +161,13 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     assert_equal(statistics.read(folder), expected(folder))
     listed = {file["name"] for file in folder.description["files"]}
     assert {path.name for path in Path(output).iterdir()} == {*listed, "dataset.json", "metrics.json", "transform"}
+    assert inspect.check(folder)[0] == []
+    (output / "transform" / "transform_fn" / "saved_model.pb").write_bytes(b"")
+    (output / "transform" / "stranger").write_bytes(b"")
+    one, other = inspect.check(folder)[0]
+    assert one.startswith("transform/transform_fn/saved_model.pb has 0 bytes")
+    assert other == "transform is foreign: dataset.json does not list all in it"
+    (output / "transform" / "stranger").unlink()
 
     assert run.main(["--images", photographs, *options.split(), *commits, "--overwrite", "--statistics=false"]) == 0
     assert not (output / "transform").exists()

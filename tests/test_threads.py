@@ -95,6 +95,24 @@ def test_a_bundle_begins_with_nothing_of_one_that_was_broken_off():
     assert (early, late) == ([], [Item(1)])
 
 
+def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
+    held, done = threading.Event(), []
+
+    def wait(item: Item) -> Item:
+        held.wait(60)
+        done.append(item.number)
+        return item
+
+    dofn, begun = MapInThreads(wait, ahead=100), min(threads.MOST_THREADS, threads.count_processors())
+    dofn.start_bundle()
+    for number in range(begun + 3):
+        assert not list(dofn.process(Item(number)))
+    dofn.start_bundle()
+    held.set()
+    assert drive(dofn, [Item(99)]) == ([], [Item(99)])
+    assert set(done) <= {*range(begun), 99}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a process has one priority")
 @pytest.mark.parametrize("give_way", [False, True])
 def test_threads_beside_the_network_give_way(give_way):

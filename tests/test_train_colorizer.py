@@ -8,7 +8,7 @@ from PIL import Image
 from test_dataset import write_dataset
 from test_statistics import analyze, read_records
 
-from beam_pipeline import finished
+from beam_pipeline import color, dataset, finished
 from examples import train_colorizer
 
 
@@ -24,7 +24,16 @@ def test_trains_and_paints(tmp_path, capsys, statistics):
     with Image.open(pictures / "0.png") as picture:
         grey, predicted, true = np.split(np.asarray(picture).astype(int), 3, axis=1)
     assert np.ptp(grey, axis=-1).max() <= 3
-    assert predicted.shape == true.shape == (224, 224, 3)
+    assert predicted.shape == (224, 224, 3)
+    first = next(iter(dataset.load(folder.path, transformed=statistics).as_numpy_iterator()))
+    pixels = color.lab_to_rgb(color.unscale_lab(first["image_l"], first["image_ab"]))
+    enlarged = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(true - enlarged).mean() < 8
+
+    [((l, embedding), ab, weight)] = train_colorizer.load_pairs(folder.path, statistics).take(1).as_numpy_iterator()
+    np.testing.assert_array_equal(embedding, first["image_embedding"])
+    assert (l.shape, ab.shape, weight.shape) == ((224, 224, 1), (224, 224, 2), (224, 224))
+    np.testing.assert_allclose(weight.mean(), first["image_weight"].mean() if statistics else 1, rtol=0.05)
 
 
 def test_what_it_cannot_train_on(tmp_path, capsys):

@@ -143,7 +143,7 @@ def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
     named = made.description["files"] + made.description["failure_files"]
     assert {shard["name"] for shard in record["train"]} <= {file["name"] for file in named}
     left = {files.base_name(path) for path in files.list_folder(f"{bucket}/commits", "**")}
-    assert left == {"dataset.json"} | {file["name"] for file in named}
+    assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
 
 
 def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
@@ -154,7 +154,7 @@ def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
     made = read_dataset(f"{bucket}/over")
     named = made.description["files"] + made.description["failure_files"]
     left = {files.base_name(path) for path in files.list_folder(f"{bucket}/over", "**")}
-    assert left == {"dataset.json"} | {file["name"] for file in named}
+    assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
 
 
 def test_a_folder_of_images(bucket, tmp_path):
