@@ -6,8 +6,8 @@ import argparse
 import collections
 import contextlib
 import functools
+import hashlib
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -44,13 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"beam_pipeline: {error}", file=sys.stderr)
         return 2
     number = options.show or (_EXPORTED if options.export else 0)
-    # What is wrong with them is told by the check.
-    with contextlib.suppress(ValueError, LookupError, TypeError):
-        for example in itertools.islice(_examples(folder), number):
-            if options.show:
-                print(describe_example(example, names))
-            if options.export:
-                export(example, Path(options.export))
+    try:
+        # What is wrong with them is told by the check.
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            for example in itertools.islice(_examples(folder), number):
+                if options.show:
+                    print(describe_example(example, names))
+                if options.export:
+                    export(example, Path(options.export))
+    except OSError as error:
+        print(f"beam_pipeline: --export {error}", file=sys.stderr)
+        return 2
     told = itertools.count(1)
 
     def tell(problem: str) -> None:
@@ -167,7 +171,7 @@ def _examples(folder: Folder) -> Iterator[dict[str, Any]]:
 
 def describe_example(example: dict[str, Any], names: list[str] | None = None) -> str:
     """An example in a few lines: its texts, and of each array shape, range and mean; the best five classes if there are names."""
-    lines = [example["image_name"].decode()]
+    lines = [ascii(example["image_name"].decode(errors="replace"))[1:-1]]
     for name, value in example.items():
         if isinstance(value, np.ndarray):
             told = f"{value.dtype} {value.shape}, {value.min():.3f} to {value.max():.3f}, mean {value.mean():.3f}"
@@ -182,7 +186,8 @@ def describe_example(example: dict[str, Any], names: list[str] | None = None) ->
 
 def export(example: dict[str, Any], folder: Path) -> None:
     """Writes an example's image, in colour and in grey, as JPEG."""
-    name = os.path.splitext(example["image_name"].decode())[0]
+    # That of a dataset which is not whole may be any path.
+    name = hashlib.md5(example["image_url"], usedforsecurity=False).hexdigest()
     pixels = color.lab_to_rgb(color.unscale_lab(example["image_l"], example["image_ab"]))
     grey = color.lab_to_rgb(color.unscale_lab(example["image_l"], np.zeros_like(example["image_ab"])))
     Image.fromarray(pixels).save(folder / f"{name}.jpeg", quality=92)

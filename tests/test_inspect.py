@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,18 @@ def test_shows_what_can_be_read_of_a_dataset_that_is_not_whole(tmp_path, capsys)
     assert said.index("image_url ") < said.index("notes.txt is foreign")
     (tmp_path / SHARDS[0]).write_bytes(b"nonsense")
     assert inspect_folder(tmp_path, capsys, "--show", "2")[0] == 1
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_followed(tmp_path, capsys):
+    folder, pictures = tmp_path / "dataset", tmp_path / "here" / "pictures"
+    folder.mkdir()
+    write_dataset(folder, "lab_uint8")
+    for shard in SHARDS:
+        records = [re.sub(rb"[0-9a-f]{32}\.jpeg", b"../../" + b"x" * 26 + b".jpeg", record) for record in read(folder, shard)]
+        rewrite(folder, shard, records)
+    assert inspect_folder(folder, capsys, "--export", str(pictures))[0] == 1
+    assert len(list(pictures.iterdir())) == 24
+    assert {path.name for path in tmp_path.iterdir()} == {"dataset", "here"}
 
 
 @pytest.mark.parametrize("options", [["--show", "-1"], ["--show", "few"], ["--labels", "names.txt"]])
