@@ -13,18 +13,13 @@ def read(folder: str) -> None:
     """Prints, as JSON, examples a second of `dataset.load` and of one that only parses, and the former's processor ms."""
     import tensorflow as tf
 
-    from beam_pipeline import dataset, finished
+    from beam_pipeline import dataset, finished, tensors
 
     description = finished.read_description(folder)
     assert description
     paths = [f"{folder}/{file['name']}" for file in description["files"]]
     packed = "GZIP" if description["options"]["compression"] == "gzip" else ""
-    spec = {
-        name: tf.io.FixedLenFeature(feature["shape"], tf.float32)
-        if feature["dtype"] == "float32"
-        else tf.io.FixedLenFeature([], tf.string)
-        for name, feature in description["features"].items()
-    }
+    spec = tensors.feature_spec(description)
 
     def bare() -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths, compression_type=packed, num_parallel_reads=min(16, len(paths)))
