@@ -187,7 +187,7 @@ def describe(
         **tallied,
         "repeated_content": [repeat._asdict() for repeat in repeated],
         "checkpoint": {"name": config.checkpoint, "sha256": checkpoint_sha256},
-        "options": dataclasses.asdict(config),
+        "options": {**dataclasses.asdict(config), **config.dataset_options()},
         "versions": _versions(),
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
         "transform": [

@@ -180,7 +180,9 @@ class Config:
     def dataset_options(self) -> dict[str, Any]:
         """The options that decide what stands in the dataset; the others decide how fast, or how much is told."""
         fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields if field.metadata["shapes_dataset"]}
+        options = {field.name: getattr(self, field.name) for field in fields if field.metadata["shapes_dataset"]}
+        # What its default comes to, which depends on options that may change from one start to the next.
+        return {**options, "statistics": self.has_statistics}
 
 
 def type_of(name: str) -> type:

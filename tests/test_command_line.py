@@ -266,7 +266,8 @@ def test_what_shapes_the_dataset_is_told_from_what_does_not():
         ),
     }
     config, _ = parse(REQUIRED)
-    assert config.dataset_options() == {name: value for name, value in DEFAULTS.items() if name not in others}
+    expected = {name: value for name, value in DEFAULTS.items() if name not in others}
+    assert config.dataset_options() == {**expected, "statistics": True}
 
 
 @pytest.mark.parametrize(("checkpoint", "expected"), [("none", False), ("untrained", True), ("model.ckpt", True)])

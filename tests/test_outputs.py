@@ -224,3 +224,13 @@ def test_a_folder_of_that_name_is_not_taken_for_statistics(tmp_path):
     (tmp_path / "transform" / "precious.py").write_text("mine")
     outputs.prepare(make_config(tmp_path), [])
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["transform", "transform/precious.py"]
+
+
+def test_a_run_is_not_gone_on_with_without_the_statistics_it_began(tmp_path):
+    options = {"checkpoint": "untrained", "input": None, "images": __file__}
+    close_commit(make_config(tmp_path, **options))
+    assert len(outputs.check(make_config(tmp_path, **options, statistics=True)).commits) == 1
+    # So small commits have none by default.
+    with pytest.raises(UsageError, match="--statistics True, not False"):
+        outputs.check(make_config(tmp_path, **options, urls_per_commit=10))
+    assert len(outputs.check(make_config(tmp_path, **options, urls_per_commit=10, statistics=True)).commits) == 1
