@@ -11,6 +11,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,10 +21,16 @@ import beam_pipeline
 from beam_pipeline import files, finished, records, repeats, tallies
 from beam_pipeline.config import Config
 from beam_pipeline.finished import DESCRIPTION, TRANSFORM
+from beam_pipeline.redaction import redact
 from beam_pipeline.repeats import Repeat
 from beam_pipeline.sinks import Shard
 
 COMMIT_PREFIX, _RECORD, _BODIES, _TALLIES = "commit-", ".json", ".bodies.jsonl", ".tallies.jsonl"
+# Written when a run begins, so that its next start knows shards without a record as its own.
+STARTED = "run.json"
+# Options that name a file which decides what the dataset holds.
+DIGESTED = ("checkpoint", "exclude_sha256")
+NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType(dict.fromkeys(DIGESTED))
 _PACKAGES = ("apache-beam", "tensorflow", "tensorflow-transform", "pillow", "numpy", "scikit-image")
 
 
@@ -41,7 +48,7 @@ class Books:
       is_last: No more of the list is left.
       list_digest: Of the list up to here, so that another list is not taken for its rest.
       options: Those that shape the dataset.
-      checkpoint_sha256: Of the files of the checkpoint.
+      digests: The sha256 of the files that options name, by option, in hex; None for one that names none.
     """
 
     counts: dict[str, int]
@@ -51,7 +58,7 @@ class Books:
     is_last: bool
     list_digest: str
     options: dict[str, Any]
-    checkpoint_sha256: str | None
+    digests: dict[str, str | None]
 
     @property
     def shards(self) -> list[Shard]:
@@ -95,7 +102,7 @@ def close_commit(
     number: int,
     is_last: bool,
     list_digest: str,
-    checkpoint_sha256: str | None,
+    digests: Mapping[str, str | None],
     counts: Mapping[str, int],
     train: Iterable[Shard],
     validation: Iterable[Shard],
@@ -111,14 +118,17 @@ def close_commit(
     """
     options = config.dataset_options()
     shards = _sorted(train), _sorted(validation), _sorted(failures)
-    books = Books(dict(counts), *shards, is_last, list_digest, options, checkpoint_sha256)
+    books = Books(dict(counts), *shards, is_last, list_digest, options, dict(digests))
     books.balance()
     path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}")
     repeats.write(path + _BODIES, bodies)
     tallies.write(path + _TALLIES, tallied)
-    files.write_bytes(path + _RECORD, json.dumps(dataclasses.asdict(books)).encode())
+    # A record that outlives a loss of power has to find its shards.
+    for shard in books.shards:
+        files.sync(FileSystems.join(config.output, shard.name))
+    files.write_bytes(path + _RECORD, json.dumps(dataclasses.asdict(books)).encode(), durable=True)
     if is_last:
-        finish(config, checkpoint_sha256)
+        finish(config)
 
 
 def read_commits(folder: str) -> list[Books]:
@@ -135,7 +145,7 @@ def read_commits(folder: str) -> list[Books]:
     return commits
 
 
-def finish(config: Config, checkpoint_sha256: str | None) -> None:
+def finish(config: Config) -> None:
     """Adds the commits up and writes `dataset.json`: where it stands, the dataset is whole.
 
     Raises:
@@ -154,9 +164,10 @@ def finish(config: Config, checkpoint_sha256: str | None) -> None:
         )
     repeated = repeats.most_repeated(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_BODIES}")))
     tallied = tallies.add_up(sorted(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_TALLIES}")))
-    description = describe(config, checkpoint_sha256, books, repeated, tallied)
-    files.write_bytes(FileSystems.join(config.output, DESCRIPTION), json.dumps(description, indent=1).encode())
-    FileSystems.delete(list(files.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*")))
+    description = json.dumps(describe(config, books, repeated, tallied), indent=1).encode()
+    files.write_bytes(FileSystems.join(config.output, DESCRIPTION), description, durable=True)
+    for pattern in (STARTED, f"{COMMIT_PREFIX}[0-9]*"):
+        FileSystems.delete(list(files.list_folder(config.output, pattern)))
 
 
 def add_up(commits: Sequence[Books]) -> Books:
@@ -168,13 +179,12 @@ def add_up(commits: Sequence[Books]) -> Books:
         _sorted(shard for commit in commits for shard in getattr(commit, kind)) for kind in ("train", "validation", "failures")
     )
     last = commits[-1]
-    return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.checkpoint_sha256)
+    return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.digests)
 
 
-def describe(
-    config: Config, checkpoint_sha256: str | None, books: Books, repeated: Iterable[Repeat], tallied: dict[str, Any]
-) -> dict[str, Any]:
+def describe(config: Config, books: Books, repeated: Iterable[Repeat], tallied: dict[str, Any]) -> dict[str, Any]:
     """What `dataset.json` holds."""
+    options = config.as_json()
     shards = [("train", shard) for shard in books.train] + [("validation", shard) for shard in books.validation]
     return {
         "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, as tf.train.Example in TFRecords",
@@ -185,9 +195,9 @@ def describe(
         "counts": {**books.totals(), "failures_by_reason": books.reasons},
         "failures_by_stage": books.stages,
         **tallied,
-        "repeated_content": [repeat._asdict() for repeat in repeated],
-        "checkpoint": {"name": config.checkpoint, "sha256": checkpoint_sha256},
-        "options": {**dataclasses.asdict(config), **config.dataset_options()},
+        "repeated_content": [{**repeat._asdict(), "url": redact(repeat.url)} for repeat in repeated],
+        **{name: {"name": options[name], "sha256": books.digests[name]} for name in DIGESTED},
+        "options": options,
         "versions": _versions(),
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
         "transform": [

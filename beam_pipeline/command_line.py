@@ -10,7 +10,7 @@ import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from beam_pipeline.config import Config, UsageError, choices_of, type_of
 
@@ -26,11 +26,16 @@ def _boolean(text: str) -> bool:
     return text == "true"
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
-    """Takes the project's own options out of a command line.
+class CommandLine(NamedTuple):
+    """What a command line holds: the options, the names of those that were given, and Beam's part, in order."""
 
-    Returns:
-      The Config, and what else the command line holds, in order: Beam's part.
+    config: Config
+    given: frozenset[str]
+    beam_argv: list[str]
+
+
+def parse(argv: Sequence[str]) -> CommandLine:
+    """Split a command line into the project's own options and Beam's.
 
     Raises:
       UsageError: a flag is neither the project's nor Beam's, or an option has no value or one that makes no sense.
@@ -40,7 +45,6 @@ def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
         description="Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
         epilog="Any other flag goes to Beam, such as --runner (DirectRunner by default) or --direct_num_workers.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for field in dataclasses.fields(Config):
         # Bare on a command line; a Flex Template's launcher gives every option a value.
@@ -49,12 +53,14 @@ def parse(argv: Sequence[str]) -> tuple[Config, list[str]]:
             choices = choices_of(field.name)
             metavar = "{" + ",".join(choices) + "}" if choices else {str: "TEXT", int: "N", float: "X"}[type_of(field.name)]
             kind = {"type": type_of(field.name), "metavar": metavar}
+        help_text = field.metadata["help"]
         # A default of None, False or nothing says no more than the help text does.
-        told = argparse.SUPPRESS if field.default in (None, "") or field.default is False else field.default
-        parser.add_argument(f"--{field.name}", help=field.metadata["help"], default=told, **kind)
+        if field.default not in (None, "") and field.default is not False:
+            help_text = f"{help_text} (default: {field.default})"
+        parser.add_argument(f"--{field.name}", help=help_text, default=argparse.SUPPRESS, **kind)
     values, rest = parser.parse_known_args(argv)
     check_beam_flags(rest)
-    return Config(**vars(values)), rest
+    return CommandLine(Config(**vars(values)), frozenset(vars(values)), rest)
 
 
 def check_beam_flags(beam_argv: Sequence[str]) -> None:

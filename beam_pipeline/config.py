@@ -11,6 +11,7 @@ import typing
 from typing import Any, Literal
 
 import beam_pipeline
+from beam_pipeline.redaction import redact
 
 PUBLISHED_CHECKPOINT = "http://download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz"
 
@@ -178,11 +179,16 @@ class Config:
         return self.has_network and is_cheap and "://" not in self.output
 
     def dataset_options(self) -> dict[str, Any]:
-        """The options that decide what stands in the dataset; the others decide how fast, or how much is told."""
-        fields = dataclasses.fields(self)
-        options = {field.name: getattr(self, field.name) for field in fields if field.metadata["shapes_dataset"]}
-        # What its default comes to, which depends on options that may change from one start to the next.
-        return {**options, "statistics": self.has_statistics}
+        """Return the options that decide what the dataset holds, without credentials; others decide speed, or what is logged."""
+        shaping = {field.name for field in dataclasses.fields(self) if field.metadata["shapes_dataset"]}
+        return {name: value for name, value in self.as_json().items() if name in shaping}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all options as `dataset.json` holds them: without credentials, with the default of `statistics` worked out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        redacted = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
+        # It depends on options that may change from one start to the next.
+        return {**redacted, "statistics": self.has_statistics}
 
 
 def type_of(name: str) -> type:

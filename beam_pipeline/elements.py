@@ -44,15 +44,23 @@ class EncodedImage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RgbImage:
-    """A square sRGB image: `pixels` uint8 (S, S, 3), and the width and height it had before it was resized, `original_size`."""
+    """A square sRGB image.
+
+    Attributes:
+      ref: Where it comes from.
+      pixels: uint8 (S, S, 3).
+      original_size: Width and height before it was resized, pixels.
+      body: The file as it was downloaded, if it is to be kept.
+    """
 
     ref: ImageRef
     pixels: np.ndarray
     original_size: tuple[int, int]
+    body: bytes | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.pixels.nbytes
+        return self.pixels.nbytes + len(self.body or b"")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import io
 import queue
 import threading
 import time
@@ -18,12 +17,10 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
-from PIL import Image
 
-from beam_pipeline import files
+from beam_pipeline import files, kept_images
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.threads import windowed
@@ -96,11 +93,7 @@ async def _fetch(
                 await web.take(room, kept.data)
         if kept:
             return kept
-    outcome = await web.fetch(ref, room)
-    if config.original_dir and isinstance(outcome, EncodedImage):
-        path = FileSystems.join(config.original_dir, ref.name)
-        await asyncio.to_thread(files.write_bytes, path, outcome.data)
-    return outcome
+    return await web.fetch(ref, room)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -126,7 +119,7 @@ def _end(loop: asyncio.AbstractEventLoop, web: WebClient) -> None:
 
 
 def _read_from_disk(config: Config, ref: ImageRef) -> EncodedImage | Failure | None:
-    return _read_kept(config, ref) or (read_file(ref, config.max_image_bytes) if config.images else None)
+    return kept_images.read(config, ref) or (read_file(ref, config.max_image_bytes) if config.images else None)
 
 
 def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
@@ -140,30 +133,6 @@ def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
     if len(data) > max_bytes:
         return Failure(ref, "fetch", "too_large", f"more than the {max_bytes} bytes that are allowed", 1, ref.url)
     return EncodedImage(ref, data, 1, ref.url)
-
-
-def _read_kept(config: Config, ref: ImageRef) -> EncodedImage | None:
-    """What an earlier run kept of an image: resized to the size that is asked for now, or else as it was downloaded."""
-    # A digest is of the body, not of what was made of it.
-    resized_dir = None if config.exclude_sha256 else config.resized_dir
-    for folder in filter(None, (resized_dir, config.original_dir)):
-        path = FileSystems.join(folder, ref.name)
-        if FileSystems.exists(path):
-            data = files.read_bytes(path)
-            if data and (folder == config.original_dir or _is_resized(data, config)):
-                return EncodedImage(ref, data, 0, path, is_resized=folder == resized_dir)
-    return None
-
-
-def _is_resized(data: bytes, config: Config) -> bool:
-    """Whether an image is of the size that is asked for, and not noted to have been made square in another way."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            side = (config.image_size, config.image_size)
-            return image.size == side and image.info.get("resize", config.resize) == config.resize
-    # Whatever is wrong with it, the image is fetched again.
-    except Exception:
-        return False
 
 
 class FetchImages(beam.DoFn):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import uuid
 from collections.abc import Iterator
 from typing import IO, cast
@@ -44,22 +45,44 @@ def read_bytes(path: str, limit: int = -1) -> bytes:
         return file.read(limit)
 
 
-def write_bytes(path: str, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, whatever happens meanwhile.
+def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -> None:
+    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
     Object stores show a file only when it is closed; on a disk it is written beside its place and renamed.
+
+    Args:
+      path: On any filesystem that Beam knows.
+      data: What it is to hold.
+      durable: On a disk, make sure that it outlives a loss of power.
+      mark: Goes into the temporary name, `PATH.MARK*.tmp`.
     """
     on_disk = FileSystems.get_scheme(path) is None
-    target = f"{path}.{uuid.uuid4().hex}.tmp" if on_disk else path
+    target = f"{path}.{mark}{uuid.uuid4().hex}.tmp" if on_disk else path
     try:
         with naming(path), FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(data)
+        if durable:
+            sync(target)
         if on_disk:
             FileSystems.rename([target], [path])
+        if durable:
+            sync(FileSystems.split(path)[0])
     except BaseException:
         if on_disk and FileSystems.exists(target):
             FileSystems.delete([target])
         raise
+
+
+def sync(path: str) -> None:
+    """Make what a file or folder holds outlive a loss of power; object stores do so by themselves."""
+    if FileSystems.get_scheme(path) is not None:
+        return
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def list_folder(folder: str, pattern: str = "*") -> dict[str, int]:

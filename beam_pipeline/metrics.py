@@ -9,7 +9,7 @@ from beam_pipeline import files, finished
 from beam_pipeline.finished import METRICS
 
 # The namespaces of this project; Beam has some of its own.
-_NAMESPACES = ("fetch", "decode_image", "keep_resized", "embedding", "encode_example", "write")
+_NAMESPACES = ("fetch", "decode_image", "keep", "embedding", "encode_example", "write")
 
 
 def add(folder: str, result: Any, seconds: float) -> None:

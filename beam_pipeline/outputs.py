@@ -5,57 +5,47 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import itertools
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline import books, files, finished, labels, sources
+from beam_pipeline import books, files, finished, kept_images, labels, sources
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.finished import METRICS, REPORT, TRANSFORM
 from beam_pipeline.sinks import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
 
 _SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
 _UNFINISHED = (f"{books.DESCRIPTION}.*.tmp", f"{METRICS}.*.tmp", f"{REPORT}.*.tmp", f"{books.COMMIT_PREFIX}[0-9]*.tmp")
+_TEMPORARY = tuple(f"beam-temp-{name}-*/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX, "analysis"))
+_LOOKED_AT = 10  # images in --resized_dir
 
-
-# A stranger's folder may be called transform as well.
+# Another program's folder may be called transform as well.
 _LEARNT = tuple(f"{TRANSFORM}/{name}/**" for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp"))
 
-
-class Found(NamedTuple):
-    """What the output folder holds of the dataset that is asked for: `dataset.json` if it is whole, or its whole commits."""
-
-    finished: dict[str, Any] | None
-    commits: list[books.Books]
+# What a run replaces in the output folder.
+WRITTEN = (METRICS, REPORT, *_SHARDS, *_LEARNT)
 
 
-def check(config: Config) -> Found:
-    """Makes sure of the folders, without writing to them.
+def check(config: Config) -> None:
+    """Check what options name, without writing anything.
 
     Raises:
-      UsageError: the output folder holds another dataset or the list itself, one of the folders cannot be reached or made, or
-        an option names an object store whose client is not installed.
+      UsageError: one of the folders cannot be reached or made, the output folder holds the list itself, or an option names
+        an object store whose client is not installed.
     """
     for name, value in vars(config).items():
         try:
             files.check_client(str(value))
         except ValueError as error:
             raise UsageError(f"--{name} {error}") from error
-    if set(config.output) & set("*?["):
-        raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
-    for folder in filter(None, (config.output, config.original_dir, config.resized_dir)):
-        if "://" not in folder:
-            _check_local_folder(Path(folder))
-    try:
-        files.list_folder(config.output)
-    # What an object store's client raises is its own affair.
-    except Exception as error:
-        raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
+    _check_folders(config)
     _check_input_is_elsewhere(config)
     if config.labels:
         try:
@@ -66,29 +56,47 @@ def check(config: Config) -> Found:
         raise UsageError(
             f"--statistics needs a folder that TensorFlow can write, on a disk or gs://, not {config.output}; leave it out"
         )
+
+
+def _check_folders(config: Config) -> None:
+    if set(config.output) & set("*?["):
+        raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
+    folders = {name: folder for name in ("output", "original_dir", "resized_dir") if (folder := getattr(config, name))}
+    for folder in folders.values():
+        if finished.is_local(folder):
+            _check_local_folder(Path(folder))
+    for (name, folder), (other, other_folder) in itertools.combinations(folders.items(), 2):
+        if _is_same_folder(folder, other_folder):
+            raise UsageError(
+                f"--{other} {other_folder} is the folder of --{name}: choose another, as files there would be replaced"
+            )
+    if config.resized_dir:
+        _check_resized(config.resized_dir)
     try:
-        whole, commits = finished.read_description(config.output), books.read_commits(config.output)
-        made_with = whole["options"] if whole else commits[-1].options if commits else {}
-    except (ValueError, TypeError, LookupError) as error:
-        if config.overwrite:
-            return Found(None, [])
-        raise UsageError(f"--output {config.output} holds a broken {books.DESCRIPTION} or commit: {error}; remove it") from error
-    for name in () if whole or commits else (METRICS, REPORT):
-        if finished.exists(FileSystems.join(config.output, name)):
-            raise UsageError(f"--output {config.output} holds {name} without a dataset: move it away, or choose another folder")
-    if config.overwrite and (whole or (commits and commits[-1].is_last)):
-        return Found(None, [])
-    wanted = config.dataset_options()
-    different = [name for name, value in wanted.items() if made_with and made_with.get(name) != value]
-    if different and config.overwrite:
-        return Found(None, [])
-    if different:
-        raise UsageError(
-            f"--output {config.output} holds {'a dataset' if whole else 'the beginning of a dataset'} made with "
-            f"--{different[0]} {made_with.get(different[0])}, not {wanted[different[0]]}; "
-            "give --overwrite to replace it, or another folder"
-        )
-    return Found(whole, commits)
+        files.list_folder(config.output)
+    # What an object store's client raises has no common class.
+    except Exception as error:
+        raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    if finished.is_local(one) and finished.is_local(other):
+        return os.path.realpath(one) == os.path.realpath(other)
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def _check_resized(folder: str) -> None:
+    """Raise UsageError if the first images of a folder on a disk were not resized by a run, as originals are."""
+    if not finished.is_local(folder) or not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        for entry in itertools.islice((entry for entry in entries if entry.name.endswith(".jpeg") and entry.is_file()), _LOOKED_AT):
+            with open(entry.path, "rb") as file:
+                if not kept_images.was_resized_by_run(file.read(kept_images.NOTE_BYTES)):
+                    raise UsageError(
+                        f"--resized_dir {folder} holds {entry.name}, which no run has resized; choose another folder, as images "
+                        "there are never replaced"
+                    )
 
 
 _PATHS = ("input", "images", "output", "original_dir", "resized_dir")
@@ -129,7 +137,7 @@ def _check_local_folder(folder: Path) -> None:
 
 
 def prepare(config: Config, commits: Sequence[books.Books]) -> None:
-    """Makes the folders, and clears the output folder of what an earlier run left there, but for its whole commits.
+    """Make the folders, clear the output folder of what an earlier run left but for its whole commits, and mark it as begun.
 
     Raises:
       UsageError: a folder cannot be made or cleared.
@@ -144,8 +152,10 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
             if option == "output":
                 clear(folder, (*records, *_SHARDS, *_UNFINISHED), keep)
             elif not FileSystems.get_scheme(folder):  # object stores show no file that is not whole
-                clear(folder, ("*.jpeg.*.tmp",))
+                clear(folder, (f"*.jpeg.{kept_images.temporary_mark(config)}*.tmp",))
             _make(folder)
+            if option == "output":
+                files.write_bytes(finished.join(folder, books.STARTED), json.dumps(config.as_json(), indent=1).encode())
         # What an object store's client raises is its own affair.
         except Exception as error:
             raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
@@ -153,7 +163,7 @@ def prepare(config: Config, commits: Sequence[books.Books]) -> None:
 
 def _make(folder: str) -> None:
     if FileSystems.get_scheme(folder):
-        # An object store has no folders, and tells only at writing what may be written.
+        # An object store has no folders, and refuses only at writing.
         probe = FileSystems.join(folder, f"{books.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
         files.write_bytes(probe, b"may this be written?")
         FileSystems.delete([probe])
@@ -164,12 +174,12 @@ def _make(folder: str) -> None:
 def clear_strays(folder: str, description: dict[str, Any]) -> None:
     """Removes what a run that was stopped at its very end, or attempts that an engine repeated, left beside a whole dataset."""
     listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
-    clear(folder, (f"{books.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
+    clear(folder, (books.STARTED, f"{books.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
     """Removes the files of some patterns, in that order, and temporary ones; but not those whose names are in `keep`."""
-    patterns = (*patterns, "beam-temp-*/**")
+    patterns = (*patterns, *_TEMPORARY)
     for pattern in patterns:
         FileSystems.delete([path for path in files.list_folder(folder, pattern) if files.base_name(path) not in keep])
     if FileSystems.get_scheme(folder) is None:

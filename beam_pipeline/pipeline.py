@@ -16,7 +16,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -24,7 +24,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
-from beam_pipeline import books, files, images, records, repeats, sinks, sources, tallies
+from beam_pipeline import books, images, kept_images, records, repeats, sinks, sources, tallies
 from beam_pipeline.commits import WHOLE_LIST, Commit
 from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
@@ -34,13 +34,15 @@ from beam_pipeline.threads import MOST_BYTES, MOST_THREADS, MapInThreads
 
 _LOGGER = logging.getLogger(__name__)
 ANALYSIS_PREFIX = "beam-temp-analysis-"
+FILE_THREADS = 16  # which mostly wait for a disk or an object store
 
 
 def build(
     pipeline: beam.Pipeline,
     config: Config,
     commit: Commit = WHOLE_LIST,
-    checkpoint_sha256: str | None = None,
+    digests: Mapping[str, str | None] = books.NO_DIGESTS,
+    excluded: frozenset[str] = frozenset(),
     ticks: Ticks | None = None,
 ) -> None:
     """Puts the graph that makes a dataset, or a part of one, on a pipeline.
@@ -49,11 +51,10 @@ def build(
       pipeline: An empty one, on any runner.
       config: The options.
       commit: The part of the list; all of it by default.
-      checkpoint_sha256: Of the checkpoint's files, for `dataset.json`.
+      digests: The sha256 of the files that options name, for `dataset.json`.
+      excluded: The sha256 of bodies that are no photographs, in hex.
       ticks: Told of every image that is done, on the machine of the run; None elsewhere.
     """
-    excluded: frozenset[str] = sources.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
-
     lines = (
         pipeline
         | "Start" >> beam.Create([commit])
@@ -69,8 +70,8 @@ def build(
     bodies = fetched.main | "CheckBodies" >> beam.FlatMap(check_body, excluded).with_outputs("failures", "digests", main="main")
     decoded = bodies.main | "DecodeImages" >> in_threads(decode_image, config).with_outputs("failures", main="main")
     pictures = decoded.main
-    if config.resized_dir:
-        pictures |= "KeepResized" >> in_threads(keep_resized, config)
+    if config.original_dir or config.resized_dir:
+        pictures |= "KeepImages" >> in_threads(kept_images.keep, config, threads=FILE_THREADS)
     embedded = pictures | "EmbedImages" >> embed_images(config)
 
     encoded, shards = {}, {}
@@ -108,7 +109,7 @@ def build(
             commit.number,
             commit.is_last,
             commit.list_digest,
-            checkpoint_sha256,
+            dict(digests),
             AsDict(counts),
             AsList(shards["Train"]),
             AsList(shards["Validation"]),
@@ -151,30 +152,22 @@ def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[Encode
         yield image
 
 
-def in_threads(function: Callable[[Any, Config], Any], config: Config) -> beam.ParDo:
+def in_threads(function: Callable[[Any, Config], Any], config: Config, threads: int | None = None) -> beam.ParDo:
     """Maps images while the worker's thread computes the embeddings of others: a batch is ready when the next can begin."""
     ahead = min(max(config.batch_size, MOST_THREADS), 1 + MOST_BYTES // (3 * config.image_size**2))
-    return beam.ParDo(MapInThreads(function, config, ahead=ahead, give_way=config.has_network))
+    return beam.ParDo(MapInThreads(function, config, ahead=ahead, give_way=config.has_network, threads=threads))
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
         decoded = images.decode(image.data, config.image_size, config.resize, config.max_image_pixels)
         original_size = images.read_note(image.data) if image.is_resized else None
-        return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size)
+        # What was kept before took no attempt.
+        body = image.data if config.original_dir and image.attempts and not config.images else None
+        return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size, body)
     except images.DecodeError as error:
         failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
         return TaggedOutput("failures", failure)
-
-
-def keep_resized(image: RgbImage, config: Config) -> RgbImage:
-    """Keeps the pixels, with a note of how they were made square: another run may want them another way."""
-    assert config.resized_dir
-    path = FileSystems.join(config.resized_dir, image.ref.name)
-    data = records.encode_png(image.pixels, resize=config.resize, original=images.note_size(image.original_size))
-    if not FileSystems.exists(path) or files.read_bytes(path) != data:
-        files.write_bytes(path, data)
-    return image
 
 
 def list_body(sha256: str, count_and_url: tuple[int, str]) -> repeats.Repeat:

@@ -6,22 +6,25 @@ import collections
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import gc
+import hashlib
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Beam and TensorFlow are imported where they are needed: --help and a mistyped command are answered at once.
-from beam_pipeline import command_line, signals
+from beam_pipeline import command_line, console, signals
 from beam_pipeline.config import URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK, Config, UsageError
-from beam_pipeline.signals import complain
+from beam_pipeline.console import complain, write_line
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -34,20 +37,21 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command. Gives its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
-    signals.end_at_once("stopped; what is whole is kept, and the same command goes on")
+    """Run the command. Return its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
+    signals.end_on_signals("Interrupted. Completed parts are kept; run the same command again to resume.")
     _bound_arenas()
     try:
-        config, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
+        config, given, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
         _quieten(config.verbose)
-        return run(config, beam_argv)
+        with _temporary_folder():
+            return run(config, given, beam_argv)
     except UsageError as error:
         return complain(str(error), 2)
 
 
-def run(config: Config, beam_argv: Sequence[str]) -> int:
-    """Checks what the options name, makes the dataset, and tells what came of it. Gives the exit status."""
-    from beam_pipeline import books, checkpoints, finished, outputs, runners, sources
+def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int:
+    """Check what the options name, make the dataset, and print a summary. Return the exit status."""
+    from beam_pipeline import folder_lock, outputs, runners
 
     beam_options = runners.parse_options(beam_argv)
     if not runners.is_in_this_process(beam_options):
@@ -58,34 +62,45 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
         raise UsageError(
             "--report needs a command that waits for the job: leave it out, and give python -m beam_pipeline.report later"
         )
-    found = outputs.check(config)
-    if found.finished:
-        print(f"{config.output} is complete; --overwrite makes it anew")
-        finish(config, beam_options, found.finished)
+    outputs.check(config)
+    with folder_lock.hold(config.output, beam_options):
+        return run_locked(config, given, beam_options)
+
+
+def run_locked(config: Config, given: Collection[str], beam_options: PipelineOptions) -> int:
+    """Make the dataset in a folder that no other run writes to, as `run` does."""
+    from beam_pipeline import books, checkpoints, existing_output, finished, outputs, runners, sources
+
+    config = existing_output.adopt_options(config, given)
+    excluded = sources.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
+    digests = {**books.NO_DIGESTS, "exclude_sha256": _digest(excluded) if excluded else None}
+    existing = existing_output.find(config, {"exclude_sha256": digests["exclude_sha256"]})
+    if existing.finished:
+        write_line(f"{config.output} is complete; --overwrite makes it anew")
+        finish(config, beam_options, existing.finished)
         return 0
     sources.check_readable(config)
-    if config.exclude_sha256:
-        sources.read_digests(config.exclude_sha256)
-    sha256 = checkpoints.verify(config.checkpoint) if config.has_network else None
-    if found.commits and found.commits[-1].checkpoint_sha256 != sha256:
-        raise UsageError(f"--checkpoint {config.checkpoint} has changed since the run was begun; --output needs another folder")
-    outputs.prepare(config, found.commits)
-    if found.commits:
-        print(f"going on after {len(found.commits):,} whole commits in {config.output}")
+    digests["checkpoint"] = checkpoints.verify(config.checkpoint) if config.has_network else None
+    if existing.commits:
+        existing = existing_output.find(config, digests)
+    outputs.prepare(config, existing.commits)
+    if existing.commits:
+        write_line(f"going on after {len(existing.commits):,} whole commits in {config.output}")
 
+    job = Job(config, beam_options, digests, excluded)
     try:
         if runners.is_in_this_process(beam_options):
-            # Keeps the main thread free, as it is the one that hears signals, and a call of the network takes seconds.
+            # Keeps the main thread free, as it is the one that gets signals, and a call of the network takes seconds.
             with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
-                executor.submit(make_dataset, config, beam_options, found.commits, sha256).result()
+                executor.submit(make_dataset, job, existing.commits).result()
         else:
             if runners.job_outlives_command(beam_options):
-                signals.end_at_once(
-                    "stopped waiting; the job may go on, and has to have ended before the same command is given again"
+                signals.end_on_signals(
+                    "Interrupted. The job may still run; wait for its end before you give the same command again."
                 )
-            make_dataset(config, beam_options, found.commits, sha256)
+            make_dataset(job, existing.commits)
             if not runners.waits_for_job(beam_options):
-                print(f"the job is on its way; when it is done, {config.output} holds {books.DESCRIPTION}")
+                write_line(f"the job is on its way; when it is done, {config.output} holds {books.DESCRIPTION}")
                 return 0
         description = finished.read_description(config.output)
     except UsageError:
@@ -100,46 +115,62 @@ def run(config: Config, beam_argv: Sequence[str]) -> int:
     return 0
 
 
+class Job(NamedTuple):
+    """What each run of the graph is given.
+
+    Attributes:
+      config: The options.
+      beam_options: Beam's.
+      digests: The sha256 of the files that options name.
+      excluded: The sha256 of bodies that are no photographs.
+    """
+
+    config: Config
+    beam_options: PipelineOptions
+    digests: Mapping[str, str | None]
+    excluded: frozenset[str]
+
+
 def finish(config: Config, beam_options: PipelineOptions, description: dict[str, Any]) -> None:
-    """Tells what has come of a run; writes the report if it is wanted. What goes wrong then costs nothing that is made."""
+    """Print a summary of a run; write the report if it is wanted. Errors are reported and never invalidate the dataset."""
     from beam_pipeline import finished, outputs, report, runners
 
     outputs.clear_strays(config.output, description)
-    print(summarize(description, config.output))
+    write_line(summarize(description, config.output))
     is_there = finished.exists(finished.join(config.output, finished.REPORT))
     if config.report is False or (config.report is None and (is_there or not runners.is_in_this_process(beam_options))):
         return
     try:
-        print(f"{report.write(config.output, config.labels)}: what came of it, to look at")
-    # The dataset is whole without.
+        write_line(f"{report.write(config.output, config.labels)}: what came of it, to look at")
     except Exception as error:
         complain(f"{config.output} has no report: {error}", 0)
 
 
-def make_dataset(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
-    """Runs the graph for what is not done yet; for all of it if the list has changed and may be begun anew."""
+def make_dataset(job: Job, done: Sequence[Books]) -> None:
+    """Run the graph for what is not done yet; for all of it if the list has changed and `--overwrite` is given."""
     from beam_pipeline import outputs
     from beam_pipeline.commits import ListChangedError
 
     try:
-        run_commits(config, beam_options, done, sha256)
+        run_commits(job, done)
     except ListChangedError:
-        if not config.overwrite:
+        if not job.config.overwrite:
             raise
-        outputs.prepare(config, [])
-        run_commits(config, beam_options, [], sha256)
+        outputs.prepare(job.config, [])
+        run_commits(job, [])
 
 
-def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Books], sha256: str | None) -> None:
-    """Runs the graph: once, or on this machine once for each commit that is not done yet."""
+def run_commits(job: Job, done: Sequence[Books]) -> None:
+    """Run the graph: once, or on this machine once for each commit that is not done yet."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import StandardOptions
 
     from beam_pipeline import books, commits, fetch, pipeline, runners
     from beam_pipeline.progress import ProgressLine, Ticks
 
+    config, beam_options = job.config, job.beam_options
     if done and done[-1].is_last:
-        books.finish(config, sha256)
+        books.finish(config)
         return
     is_local, name = runners.is_in_this_process(beam_options), runners.name_of(beam_options)
     size = config.urls_per_commit
@@ -153,8 +184,7 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
         )
     if size and not runners.waits_for_job(beam_options):
         raise UsageError("--urls_per_commit needs a command that waits for each commit's job: leave it out")
-    with tempfile.NamedTemporaryFile(prefix="beam_pipeline-") as file, ProgressLine(file.name, sys.stderr) as progress:
-        signals.remove_at_end.append(file.name)
+    with tempfile.NamedTemporaryFile(prefix="ticks-") as file, ProgressLine(file.name, sys.stderr) as progress:
         # Held here, what is known of hosts outlives a commit.
         fetcher = fetch.shared_fetcher(config) if is_local else None
         if is_local and sys.stderr.isatty():
@@ -163,11 +193,12 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
             # A portable runner takes its name out of the options.
             beam_options.view_as(StandardOptions).runner = name
             graph = beam.Pipeline(runner=runners.make_runner(beam_options), options=beam_options)
-            pipeline.build(graph, config, commit, sha256, Ticks(file.name) if is_local and sys.stderr.isatty() else None)
+            ticks = Ticks(file.name) if is_local and sys.stderr.isatty() else None
+            pipeline.build(graph, config, commit, job.digests, job.excluded, ticks)
             began = time.monotonic()
             result = graph.run()
             if page := runners.job_page(result, beam_options):
-                print(page, flush=True)
+                write_line(page)
             if runners.waits_for_job(beam_options):
                 result.wait_until_finish()
                 keep_metrics(config.output, result, time.monotonic() - began)
@@ -179,12 +210,12 @@ def run_commits(config: Config, beam_options: PipelineOptions, done: Sequence[Bo
 
 
 def keep_metrics(folder: str, result: Any, seconds: float) -> None:
-    """Keeps what workers have counted. What goes wrong is told, and costs nothing that is made."""
+    """Keep what workers have counted. Errors are reported and never invalidate the dataset."""
     from beam_pipeline import metrics
 
     try:
         metrics.add(folder, result, seconds)
-    # An engine's metrics are its own affair.
+    # What an engine raises for its metrics has no common class.
     except Exception as error:
         complain(f"what the workers have counted is not kept: {error}", 0)
 
@@ -208,6 +239,26 @@ def _count_images(config: Config, done: Sequence[Books], progress: ProgressLine)
     with contextlib.suppress(UsageError):
         images = sum(1 for _ in sources.read_refs(config, collections.Counter()))
         progress.total = images - sum(books.counts.get("lines", 0) - books.counts.get("ignored", 0) for books in done)
+
+
+def _digest(digests: Collection[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Give Beam, which leaves some behind, and the processes that it starts a folder for their temporary files."""
+    folder = tempfile.mkdtemp(prefix="beam_pipeline-")
+    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        with signals.calling_at_end(remove):
+            yield
+    finally:
+        tempfile.tempdir = before[0]
+        os.environ.pop("TMPDIR") if before[1] is None else os.environ.update(TMPDIR=before[1])
+        remove()
 
 
 def _quieten(verbose: bool) -> None:
@@ -241,4 +292,4 @@ def explain(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.run(main))

@@ -27,7 +27,7 @@ _making = threading.Lock()
 
 
 class MapInThreads(beam.DoFn):
-    """`beam.Map` of a function in the process's threads, as many as it has processors, in the order of the elements.
+    """`beam.Map` of a function in the process's threads, in the order of the elements.
 
     The worker's thread goes on meanwhile: it hands on an outcome when so many elements as are to be ahead have followed. So there
     is always as much to do for the threads while it computes embeddings.
@@ -35,14 +35,22 @@ class MapInThreads(beam.DoFn):
     Counts `images` and `microseconds`, of a processor or of waiting, in a namespace that is called like the function.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, ahead: int | None = None, give_way: bool = False):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        ahead: int | None = None,
+        give_way: bool = False,
+        threads: int | None = None,
+    ):
         """Args:
         function: Of an element, which has `nbytes`, and the arguments; gives an element, or a TaggedOutput.
         arguments: The further arguments.
         ahead: Elements under way, of at most 64 MiB together; one for each thread by default.
         give_way: With low priority, as beside the network.
+        threads: How many; as many as there are processors by default.
         """
-        self._function, self._arguments, self._give_way = function, arguments, give_way
+        self._function, self._arguments, self._give_way, self._threads = function, arguments, give_way, threads
         self._most_ahead = ahead
         self._images = Metrics.counter(function.__name__, "images")
         self._microseconds = Metrics.counter(function.__name__, "microseconds")
@@ -54,7 +62,8 @@ class MapInThreads(beam.DoFn):
         self._ahead = self._most_ahead or _count_threads()
 
     def process(self, element: Any) -> Iterator[Any]:
-        future = _threads(self._give_way).submit(_time, self._function, element, *self._arguments)
+        executor = _executor_of(self._threads or _count_threads(), self._give_way)
+        future = executor.submit(_time, self._function, element, *self._arguments)
         self._under_way.append((future, element.nbytes))
         self._bytes += element.nbytes
         while len(self._under_way) > self._ahead or self._bytes > MOST_BYTES:
@@ -94,13 +103,13 @@ def windowed(outcome: Any) -> Any:
 
 
 @functools.cache
-def _executor(give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(_count_threads(), "images", initializer=_give_way if give_way else None)
+def _make_executor(threads: int, give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(threads, "images", initializer=_give_way if give_way else None)
 
 
-def _threads(give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
+def _executor_of(threads: int, give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
     with _making:
-        return _executor(give_way)
+        return _make_executor(threads, give_way)
 
 
 def _count_threads() -> int:

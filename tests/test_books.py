@@ -1,11 +1,13 @@
 """The books balance or the run fails, and what is not a dataset's is not touched."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from beam_pipeline import books, finished
 from beam_pipeline.config import Config
+from beam_pipeline.repeats import Repeat
 from beam_pipeline.sinks import Shard
 
 TRAIN = [Shard("lab_images-00001-of-00002.tfrecord", 2, 20), Shard("lab_images-00000-of-00002.tfrecord", 3, 30)]
@@ -20,7 +22,10 @@ def config(tmp_path) -> Config:
 
 
 def close(config, counts=COUNTS, train=TRAIN, validation=VALIDATION, failures=FAILURES, number=0, is_last=True):
-    books.close_commit(config, number, is_last, "digest", "abc", counts, train, validation, failures, [], [])
+    for shard in (*train, *validation, *failures):
+        Path(config.output, shard.name).touch()
+    digests = {"checkpoint": "abc", "exclude_sha256": None}
+    books.close_commit(config, number, is_last, "digest", digests, counts, train, validation, failures, [], [])
 
 
 def test_description_tells_what_is_there(config):
@@ -31,6 +36,7 @@ def test_description_tells_what_is_there(config):
     assert description["image_size"] == 299
     assert description["embedding_size"] == 1001
     assert description["checkpoint"] == {"name": "untrained", "sha256": "abc"}
+    assert description["exclude_sha256"] == {"name": None, "sha256": None}
     assert description["options"]["examples_per_shard"] == 500
     assert description["counts"] == {
         "lines": 13,
@@ -104,7 +110,7 @@ def test_commits_add_up(config, tmp_path):
     assert [file["name"] for file in description["files"]] == sorted(
         [shard.name for shard in (*TRAIN, *second, *VALIDATION)], key=lambda name: (name.startswith("val"), name)
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+    assert not list(tmp_path.glob("commit-*"))
 
 
 def test_no_survivor_is_no_dataset(config):
@@ -118,3 +124,21 @@ def test_description_is_plain_json(config):
     close(config)
     description = finished.read_description(config.output)
     assert json.loads(json.dumps(description)) == description
+
+
+def test_a_shard_that_is_not_there_is_no_part_of_a_record(config):
+    with pytest.raises(FileNotFoundError, match="lab_images"):
+        books.close_commit(config, 0, True, "", books.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], [])
+    assert books.read_commits(config.output) == []
+
+
+def test_credentials_are_in_no_description(tmp_path):
+    urls, checkpoint = "https://me:s3cr3t@a.example/urls.txt?sig=s3cr3t", "https://a.example/b?X-Goog-Signature=s3cr3t"
+    config = Config(output=str(tmp_path), input=urls, checkpoint=checkpoint)
+    (tmp_path / TRAIN[0].name).touch()
+    repeat = Repeat("ab", 3, "https://a.example/b.jpg?X-Amz-Signature=s3cr3t")
+    books.close_commit(config, 0, False, "", books.NO_DIGESTS, {"lines": 2}, TRAIN[:1], [], [], [repeat], [])
+    written = "".join(path.read_text() for path in tmp_path.glob("commit-*.json"))
+    books.close_commit(config, 1, True, "", books.NO_DIGESTS, {"lines": 0}, [], [], [], [], [])
+    written += (tmp_path / "dataset.json").read_text()
+    assert "s3cr3t" not in written and "https://REDACTED@a.example/urls.txt?sig=REDACTED" in written

@@ -103,33 +103,33 @@ def refusal(argv: list[str]) -> str:
 
 
 def test_defaults_are_the_documented_ones():
-    config, rest = parse(REQUIRED)
+    config, _, rest = parse(REQUIRED)
     assert dataclasses.asdict(config) == DEFAULTS
     assert rest == []
 
 
 def test_every_option_is_read():
     argv = [word for name, value in FULL.items() for word in (f"--{name}", str(value))] + [f"--{name}" for name in FLAGS]
-    config, rest = parse(argv)
+    config, _, rest = parse(argv)
     assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
     assert rest == []
 
 
 def test_options_can_be_written_with_an_equals_sign():
     argv = [f"--{name}={value}" for name, value in FULL.items()] + [f"--{name}" for name in FLAGS]
-    config, rest = parse(argv)
+    config, _, rest = parse(argv)
     assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
     assert rest == []
 
 
 def test_images_stand_in_for_a_list():
-    config, _ = parse(["--images", "photos/*.jpg", "--output", "out"])
+    config, _, _ = parse(["--images", "photos/*.jpg", "--output", "out"])
     assert (config.images, config.input) == ("photos/*.jpg", None)
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values])
 def test_every_choice_is_accepted(name, value):
-    config, _ = parse([*REQUIRED, f"--{name}", value])
+    config, _, _ = parse([*REQUIRED, f"--{name}", value])
     assert getattr(config, name) == value
 
 
@@ -141,7 +141,7 @@ def test_every_choice_is_accepted(name, value):
     ],
 )
 def test_the_ends_of_a_range_are_accepted(name, value):
-    config, _ = parse([*REQUIRED, f"--{name}", str(value)])
+    config, _, _ = parse([*REQUIRED, f"--{name}", str(value)])
     assert getattr(config, name) == value
 
 
@@ -217,7 +217,7 @@ def test_a_config_made_in_python_is_checked_as_well(options):
 def test_other_flags_are_left_for_beam_in_order():
     beam = ["--runner", "FlinkRunner", "--experiments=a", "--experiments", "b", "--streaming", "--no_auth", "--parallelism", "-1"]
     argv = [*beam[:2], *REQUIRED[:2], *beam[2:5], "--verbose", "--skip", "3", *beam[5:], *REQUIRED[2:]]
-    config, rest = parse(argv)
+    config, _, rest = parse(argv)
     assert rest == beam
     assert (config.input, config.output, config.skip, config.verbose) == ("urls.txt", "out", 3, True)
 
@@ -245,7 +245,7 @@ def test_help_tells_every_option_and_its_default(capsys, monkeypatch):
 
 
 def test_a_config_cannot_be_changed():
-    config, _ = parse(REQUIRED)
+    config, _, _ = parse(REQUIRED)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.skip = 3  # type: ignore[misc]
 
@@ -265,14 +265,14 @@ def test_what_shapes_the_dataset_is_told_from_what_does_not():
             "verbose",
         ),
     }
-    config, _ = parse(REQUIRED)
+    config, _, _ = parse(REQUIRED)
     expected = {name: value for name, value in DEFAULTS.items() if name not in others}
     assert config.dataset_options() == {**expected, "statistics": True}
 
 
 @pytest.mark.parametrize(("checkpoint", "expected"), [("none", False), ("untrained", True), ("model.ckpt", True)])
 def test_has_network(checkpoint, expected):
-    config, _ = parse([*REQUIRED, "--checkpoint", checkpoint])
+    config, _, _ = parse([*REQUIRED, "--checkpoint", checkpoint])
     assert config.has_network is expected
 
 
@@ -283,7 +283,7 @@ def test_has_network(checkpoint, expected):
 @example("user_agent", "%(default)s")
 def test_any_value_is_taken_as_it_is_or_refused_in_one_line(name, value):
     try:
-        config, rest = parse([*REQUIRED, f"--{name}={value}"])
+        config, _, rest = parse([*REQUIRED, f"--{name}={value}"])
     except UsageError as error:
         assert len(str(error).splitlines()) == 1
         assert f"--{name}" in str(error)

@@ -17,7 +17,7 @@ def make_config(folder, lines, **options) -> Config:
 
 
 def done(commit: commits.Commit) -> Books:
-    return Books(commit.counts, [], [], [], commit.is_last, commit.list_digest, {}, None)
+    return Books(commit.counts, [], [], [], commit.is_last, commit.list_digest, {}, {})
 
 
 def urls(commit: commits.Commit) -> list[str]:

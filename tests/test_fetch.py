@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
-import io
 import os
 import pickle
 import subprocess
@@ -20,7 +19,6 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from origin import Origin, image, peak
-from PIL import Image
 
 from beam_pipeline import fetch, web
 from beam_pipeline.config import Config
@@ -157,25 +155,13 @@ class TestGraph:
     def test_empty(self):
         assert run_bundle(copy(FetchImages(make_config())), []) == []
 
-    def test_keeps_what_it_downloads_and_takes_it_later(self, origin, tmp_path):
+    def test_takes_what_is_kept(self, origin, tmp_path):
         refs = make_refs(origin, "x.jpg", "y.png", "status/404")
-        config = make_config(original_dir=str(tmp_path))
-        downloaded = [(refs[0].url, image("x.jpg"), 1), (refs[1].url, image("y.png"), 1)]
-        run_graph(config, refs, downloaded, [(refs[2].url, "http_404", 1)])
-        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-            refs[0].name: image("x.jpg"),
-            refs[1].name: image("y.png"),
-        }
-        origin.requests.clear()
-        kept = [(url, data, 0) for url, data, _ in downloaded]
-        run_graph(config, refs, kept, [(refs[2].url, "http_404", 1)])
+        for ref, name in zip(refs[:2], ("x.jpg", "y.png"), strict=True):
+            (tmp_path / ref.name).write_bytes(image(name))
+        kept = [(refs[0].url, image("x.jpg"), 0), (refs[1].url, image("y.png"), 0)]
+        run_graph(make_config(original_dir=str(tmp_path)), refs, kept, [(refs[2].url, "http_404", 1)])
         assert origin.paths == ["/status/404"]
-
-    def test_a_folder_that_cannot_be_written_ends_the_run(self, origin, tmp_path):
-        folder = tmp_path / "file"
-        folder.touch()
-        with pytest.raises(Exception, match="file"):
-            run_graph(make_config(original_dir=str(folder)), make_refs(origin, "x.jpg"), [], [])
 
     def test_reads_local_files(self, origin, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
@@ -220,9 +206,7 @@ class TestKeptImages:
         return outcome
 
     def png(self, side: int) -> bytes:
-        file = io.BytesIO()
-        Image.new("RGB", (side, side), "red").save(file, "PNG")
-        return file.getvalue()
+        return encode_png(np.zeros((side, side, 3), np.uint8), resize="pad")
 
     def test_resized_comes_before_original(self, origin, config):
         [ref] = make_refs(origin, "x.jpg")
@@ -262,7 +246,6 @@ class TestKeptImages:
         path = Path(config.original_dir, ref.name)
         path.touch()
         assert self.fetch(config, ref).data == image("x.jpg")
-        assert path.read_bytes() == image("x.jpg")
 
 
 class TestBundles:

@@ -4,11 +4,11 @@ import dataclasses
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
-from beam_pipeline import books, files, outputs
+from beam_pipeline import files, kept_images, outputs, records
 from beam_pipeline.config import Config, UsageError
-from beam_pipeline.sinks import Shard
 
 OURS = (
     "dataset.json",
@@ -29,12 +29,6 @@ def make_config(folder, **options) -> Config:
     return Config(**{"input": "http://127.0.0.1/urls.txt", "output": str(folder), "checkpoint": "none", **options})
 
 
-def close_commit(config, number=0, is_last=False):
-    shard = Shard(f"lab_images-{number:05}-00000-of-00001.tfrecord", 1, 10)
-    books.close_commit(config, number, is_last, "", None, {"lines": 1}, [shard], [], [], [], [])
-    return shard.name
-
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -42,71 +36,11 @@ def names(folder):
 def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
     for name in (*OURS, *THEIRS):
         (tmp_path / name).write_text(name)
-    for folder in ("beam-temp-lab_images-1", "beam-temp-failures-2"):
+    for folder in ("beam-temp-lab_images-1", "beam-temp-failures-2", "beam-temp-of-another-program"):
         (tmp_path / folder).mkdir()
     (tmp_path / "beam-temp-lab_images-1" / "shard").write_text("half")
     outputs.prepare(make_config(tmp_path), [])
-    assert names(tmp_path) == sorted(THEIRS)
-
-
-def test_keeps_whole_commits(tmp_path):
-    config = make_config(tmp_path)
-    kept = close_commit(config)
-    for name in (kept, "lab_images-00001-00000-of-00001.tfrecord", "notes.txt"):
-        (tmp_path / name).write_text(name)
-    found = outputs.check(config)
-    assert found.finished is None and len(found.commits) == 1
-    outputs.prepare(config, found.commits)
-    assert names(tmp_path) == ["commit-00000.json", kept, "notes.txt"]
-
-
-def test_a_whole_dataset_is_found(tmp_path):
-    config = make_config(tmp_path)
-    assert outputs.check(config) == (None, [])
-    close_commit(config, is_last=True)
-    found = outputs.check(config)
-    assert found.finished and found.finished["counts"]["examples"] == 1
-    (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
-    outputs.clear_strays(str(tmp_path), found.finished)
-    assert names(tmp_path) == ["dataset.json"]
-
-
-@pytest.mark.parametrize("is_last", [False, True])
-def test_another_dataset_is_refused_or_replaced(tmp_path, is_last):
-    close_commit(make_config(tmp_path), is_last=is_last)
-    with pytest.raises(UsageError, match="--encoding lab_float32, not rgb_png"):
-        outputs.check(make_config(tmp_path, encoding="rgb_png"))
-    assert outputs.check(make_config(tmp_path, encoding="rgb_png", overwrite=True)) == (None, [])
-
-
-def test_what_does_not_shape_the_dataset_may_change(tmp_path):
-    close_commit(make_config(tmp_path))
-    assert len(outputs.check(make_config(tmp_path, fetch_timeout=3, urls_per_commit=7)).commits) == 1
-
-
-def test_overwriting_goes_on_where_it_was_interrupted_but_not_on_a_whole_dataset(tmp_path):
-    config = make_config(tmp_path, overwrite=True)
-    close_commit(config)
-    assert len(outputs.check(config).commits) == 1
-    close_commit(config, 1, is_last=True)
-    assert outputs.check(config) == (None, [])
-
-
-def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
-    config = make_config(tmp_path, max_failed_fraction=0.1)
-    failures = Shard("failures-00000-of-00001.jsonl", 1, 10)
-    with pytest.raises(books.BooksError, match="not one image survived"):
-        books.close_commit(config, 0, True, "", None, {"lines": 1, "failures/fetch/dns": 1}, [], [], [failures], [], [])
-    assert len(outputs.check(config).commits) == 1
-    assert outputs.check(make_config(tmp_path, overwrite=True)) == (None, [])
-
-
-@pytest.mark.parametrize("name", ["dataset.json", "commit-00000.json"])
-@pytest.mark.parametrize("content", ["{", "[]", '{"options": 3}'])
-def test_a_broken_record_is_named(tmp_path, name, content):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UsageError, match="holds a broken"):
-        outputs.check(make_config(tmp_path))
+    assert names(tmp_path) == sorted([*THEIRS, "beam-temp-of-another-program", "run.json"])
 
 
 def test_makes_the_folders(tmp_path):
@@ -129,27 +63,20 @@ def test_a_list_that_would_be_replaced_is_found_behind_a_glob(tmp_path):
             outputs.check(make_config(tmp_path / "out", input=str(tmp_path / pattern), overwrite=True))
 
 
-def test_a_missing_commit_is_noticed(tmp_path):
-    config = make_config(tmp_path)
-    for number in range(3):
-        close_commit(config, number)
-    (tmp_path / "commit-00001.json").unlink()
-    with pytest.raises(UsageError, match="the record of a commit is missing"):
-        outputs.check(config)
-    assert outputs.check(make_config(tmp_path, overwrite=True)) == (None, [])
-
-
 def test_what_a_kill_left_of_originals_is_removed(tmp_path):
     (tmp_path / "originals").mkdir()
-    for name in ("0123.jpeg", "0123.jpeg.4567.tmp", "notes.tmp"):
+    config = make_config(tmp_path / "out", original_dir=str(tmp_path / "originals"))
+    # Another run, of another output folder, may be writing its file at this moment.
+    kept = ["0123.jpeg", "0123.jpeg.4567.tmp", "notes.tmp"]
+    for name in (*kept, f"0123.jpeg.{kept_images.temporary_mark(config)}89.tmp"):
         (tmp_path / "originals" / name).write_text(name)
-    outputs.prepare(make_config(tmp_path / "out", original_dir=str(tmp_path / "originals")), [])
-    assert names(tmp_path / "originals") == ["0123.jpeg", "notes.tmp"]
+    outputs.prepare(config, [])
+    assert names(tmp_path / "originals") == kept
 
 
 def test_a_list_beside_the_dataset_is_fine(tmp_path):
     (tmp_path / "urls.txt").write_text("http://a")
-    assert outputs.check(make_config(tmp_path, input=str(tmp_path / "urls.txt"))) == (None, [])
+    outputs.check(make_config(tmp_path, input=str(tmp_path / "urls.txt")))
 
 
 def test_an_unknown_filesystem_is_told(tmp_path):
@@ -210,27 +137,34 @@ def test_statistics_need_what_tensorflow_can_write(tmp_path, monkeypatch):
         outputs.check(Config(input=str(tmp_path), output="s3://bucket/out", statistics=True))
 
 
-@pytest.mark.parametrize("name", ["report.html", "metrics.json"])
-def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(UsageError, match=f"holds {name} without a dataset: move it away"):
-        outputs.check(make_config(tmp_path, input=None, images=__file__))
-    assert (tmp_path / name).read_text() == "mine"
-
-
 def test_a_folder_of_that_name_is_not_taken_for_statistics(tmp_path):
     (tmp_path / "transform" / "transform_fn" / "variables").mkdir(parents=True)
     (tmp_path / "transform" / "transform_fn" / "variables" / "a").write_text("a run's")
     (tmp_path / "transform" / "precious.py").write_text("mine")
     outputs.prepare(make_config(tmp_path), [])
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["transform", "transform/precious.py"]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.joinpath("transform").rglob("*")] == ["transform/precious.py"]
 
 
-def test_a_run_is_not_gone_on_with_without_the_statistics_it_began(tmp_path):
-    options = {"checkpoint": "untrained", "input": None, "images": __file__}
-    close_commit(make_config(tmp_path, **options))
-    assert len(outputs.check(make_config(tmp_path, **options, statistics=True)).commits) == 1
-    # So small commits have none by default.
-    with pytest.raises(UsageError, match="--statistics True, not False"):
-        outputs.check(make_config(tmp_path, **options, urls_per_commit=10))
-    assert len(outputs.check(make_config(tmp_path, **options, urls_per_commit=10, statistics=True)).commits) == 1
+FOLDERS = [("output", "original_dir"), ("output", "resized_dir"), ("original_dir", "resized_dir")]
+
+
+@pytest.mark.parametrize(("one", "other"), FOLDERS)
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "{}/../same", "link"])
+def test_one_folder_for_two_purposes_is_refused(tmp_path, monkeypatch, one, other, spelling):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "same").mkdir()
+    (tmp_path / "link").symlink_to("same")
+    options: dict[str, Any] = {"output": str(tmp_path / "out"), one: str(tmp_path / "same"), other: spelling.format("same")}
+    with pytest.raises(UsageError, match=f"--{other} .* is the folder of --{one}: "):
+        outputs.check(Config(input=__file__, checkpoint="none", **options))
+
+
+def test_images_that_no_run_has_resized_are_not_in_the_folder_of_resized_ones(tmp_path):
+    (tmp_path / "images").mkdir()
+    config = make_config(tmp_path / "out", resized_dir=str(tmp_path / "images"), input=__file__)
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    (tmp_path / "images" / "0123.jpeg").write_bytes(records.encode_png(pixels, resize="pad", original="8x8"))
+    outputs.check(config)
+    (tmp_path / "images" / "4567.jpeg").write_bytes(records.encode_png(pixels))
+    with pytest.raises(UsageError, match=r"--resized_dir .*images holds 4567.jpeg, which no run has resized"):
+        outputs.check(config)

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from origin import image
 
-from beam_pipeline import books, command_line, files, pipeline, run, sinks
+from beam_pipeline import books, command_line, files, inception, inspect, pipeline, run, sinks
 from beam_pipeline.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +161,7 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
     (output / "beam-temp-lab_images-1" / "half").write_text("half")
     (output / "lab_images-00000-of-00009.tfrecord").write_text("old")
     (output / "notes.txt").write_text("mine")
+    (output / "run.json").write_text("{}")
     assert run.main(options(urls, output)) == 0
     assert {path.name for path in output.iterdir()} == {
         "dataset.json",
@@ -198,7 +201,7 @@ def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert output == ""
-    assert len(errors.splitlines()) == 1 and "stopped" in errors
+    assert len(errors.splitlines()) == 1 and "Interrupted" in errors
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -294,10 +297,10 @@ def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
 def test_an_original_that_cannot_be_kept_is_named(urls, tmp_path, capsys, monkeypatch):
     write_bytes = files.write_bytes
 
-    def break_originals(path, data):
+    def break_originals(path, data, **keywords):
         if "originals" in path:
             raise OSError(28, "No space left on device", path)
-        write_bytes(path, data)
+        write_bytes(path, data, **keywords)
 
     monkeypatch.setattr(files, "write_bytes", break_originals)
     assert run.main(options(urls, tmp_path / "out", "--original_dir", str(tmp_path / "originals"))) == 1
@@ -349,9 +352,12 @@ def test_many_commits_leave_nothing_open(origin, tmp_path):
 def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, capsys):
     """A list of which some commits are made is no list for an engine that would take all of it."""
     output = tmp_path / "out"
-    config, _ = command_line.parse(options(urls, output))
+    config, _, _ = command_line.parse(options(urls, output))
     output.mkdir()
-    books.close_commit(config, 0, False, "", None, {"lines": 1, "failures/fetch/dns": 1}, [], [], [sinks.Shard("f", 1, 1)], [], [])
+    (output / "failures-00000-00000-of-00001.jsonl").write_text("{}")
+    failed = [sinks.Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
+    counts = {"lines": 1, "failures/fetch/dns": 1}
+    books.close_commit(config, 0, False, "", books.NO_DIGESTS, counts, [], [], failed, [], [])
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first commits" in capsys.readouterr().err
 
@@ -360,3 +366,77 @@ def test_commits_need_a_command_that_waits(urls, tmp_path, capsys):
     flags = ["--urls_per_commit", "5", "--runner", "PortableRunner", "--job_endpoint", "localhost:9", "--no_wait_until_finish"]
     assert run.main([*options(urls, tmp_path / "out"), *flags]) == 2
     assert "--urls_per_commit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("offset", [0, 0.5, 1.5])
+def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(origin, tmp_path, offset):
+    urls = tmp_path / "urls.txt"
+    urls.write_text("".join(origin.url(f"delay/0.02/{number}.jpg\n") for number in range(150)))
+    arguments = options(str(urls), tmp_path / "out", "--urls_per_commit", "50", "--fetch_concurrency", "2")
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    processes = []
+    for _ in range(2):
+        processes.append(subprocess.Popen([sys.executable, "-m", "beam_pipeline.run", *arguments], **pipes))
+        time.sleep(offset)
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 2]
+    refused = next(number for number, process in enumerate(processes) if process.returncode == 2)
+    [line] = errors[refused].splitlines()
+    assert f"in use by another run (process {processes[1 - refused].pid} on " in line
+    assert inspect.main([str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "run.lock").exists()
+
+
+def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, monkeypatch):
+    urls, excluded = tmp_path / "urls.txt", tmp_path / "excluded.txt"
+    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(6)))
+    digests = [hashlib.sha256(image(f"{number}.jpg")).hexdigest() for number in range(6)]
+    excluded.write_text(digests[0] + "\n")
+    arguments = options(str(urls), tmp_path / "out", "--urls_per_commit", "2", "--exclude_sha256", str(excluded))
+    build = pipeline.build
+
+    def break_second(graph, config, commit, *others):
+        if commit.number == 1:
+            excluded.write_text("\n".join(digests))
+            raise RuntimeError("the machine dies")
+        return build(graph, config, commit, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "build", break_second)
+        assert run.main(arguments) == 1
+    assert run.main(arguments) == 2
+    assert "another --exclude_sha256, or with one whose content has changed" in capsys.readouterr().err
+    excluded.write_text("# the same again\n" + digests[0] + "\n")
+    assert run.main(arguments) == 0
+    assert read_json(tmp_path / "out")["counts"]["failures_by_reason"] == {"placeholder": 1}
+    excluded.write_text(digests[1])
+    assert run.main(arguments) == 2
+
+
+def test_a_complete_dataset_stays_complete_with_commits_of_another_size(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inception, "Network", FakeNetwork)
+    monkeypatch.setattr(inception, "_networks", {})
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    arguments = ["--images", str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out"), "--checkpoint", "untrained"]
+    assert run.main([*arguments, "--image_size", "32"]) == 0
+    assert read_json(tmp_path / "out")["options"]["statistics"]
+    assert run.main([*arguments, "--urls_per_commit", "2"]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert run.main([*arguments, "--image_size", "64"]) == 2
+
+
+class FakeNetwork:
+    def __init__(self, checkpoint, precision):
+        pass
+
+    def embed(self, pixels):
+        return np.zeros((len(pixels), 1001), np.float32)
+
+
+def test_nothing_is_left_in_the_folder_of_temporary_files(urls, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    assert command(*options(urls, tmp_path / "out"), env=environment).returncode == 0
+    assert command(*options(urls, tmp_path / "out", "--image_size", "7"), env=environment).returncode == 2
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 from google.cloud.dataflow_v1beta3 import ContainerSpec, ParameterType
 
 from beam_pipeline import template
-from beam_pipeline.command_line import parse
+from beam_pipeline.command_line import CommandLine, parse
 from beam_pipeline.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ GIVEN = {
 }
 
 
-def launch(**parameters: str) -> tuple[Config, list[str]]:
+def launch(**parameters: str) -> CommandLine:
     """Parses options as the launcher of Flex Templates gives them: each with its value behind an equals sign."""
     return parse([f"--{name}={value}" for name, value in parameters.items()])
 
@@ -73,7 +73,7 @@ def test_an_option_goes_from_the_template_into_the_command(name):
     for regex in parameter.get("regexes", ()):
         assert re.search(regex, value)
     others = {"output": GIVEN["output"]} | ({} if name in ("input", "images") else {"input": GIVEN["input"]})
-    config, beam_argv = launch(**{**others, name: value})
+    config, _, beam_argv = launch(**{**others, name: value})
     assert beam_argv == []
     if name in GIVEN:
         assert str(getattr(config, name)) == value
@@ -98,7 +98,7 @@ def test_flags_are_turned_on_and_off():
 
 def test_flags_of_the_launcher_are_left_to_beam():
     flags = ["--runner=DataflowRunner", "--template_location=gs://bucket/job_object", "--a_flag_of_the_launcher=1"]
-    config, beam_argv = parse(["--input=gs://bucket/urls.txt", "--output=gs://bucket/out", *flags])
+    config, _, beam_argv = parse(["--input=gs://bucket/urls.txt", "--output=gs://bucket/out", *flags])
     assert beam_argv == flags
     assert config.output == "gs://bucket/out"
 

@@ -1,0 +1,69 @@
+"""Lines that the commands print. No state of the standard streams ends a command or changes its status."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from beam_pipeline.redaction import redact
+
+
+def run(main: Callable[[], int]) -> int:
+    """Run a command with standard streams that take whatever is written; return its exit status."""
+    _prepare_streams()
+    try:
+        return main()
+    finally:
+        # At the interpreter's exit, a stream that cannot be flushed would change the status.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                _drop(stream)
+
+
+def write_line(text: str) -> None:
+    """Print a line. Drop this and later lines if standard output fails; report that unless it is a closed pipe."""
+    try:
+        print(redact(text), flush=True)
+    except (OSError, ValueError) as error:
+        _drop(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            complain(f"standard output cannot be written: {error}", 0)
+
+
+def complain(message: str, status: int) -> int:
+    """Print a message on standard error, in one line; return the status."""
+    try:
+        sys.stderr.write(f"beam_pipeline: {redact(' '.join(message.split()))}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _drop(sys.stderr)
+    return status
+
+
+def _prepare_streams() -> None:
+    """Open closed streams on the null device, and escape characters that a stream's encoding lacks."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor, which a file of the dataset would get otherwise.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what a stream holds, and all that follows, to the null device."""
+    with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), stream.fileno())
+        stream.flush()
