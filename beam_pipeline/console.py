@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
 from beam_pipeline.redaction import redact
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records without the credentials of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def run(main: Callable[[], int]) -> int:

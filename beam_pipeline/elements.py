@@ -8,6 +8,8 @@ import hashlib
 
 import numpy as np
 
+from beam_pipeline.redaction import redact
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageRef:
@@ -100,7 +102,11 @@ class Failure:
     final_url: str = ""
 
     def as_json(self) -> dict[str, str | int]:
-        """The fields of a line of `failures-*.jsonl`."""
+        """Return the fields of a line of `failures-*.jsonl`.
+
+        `url` is as it was given, to be asked for again; what servers added to it is without credentials.
+        """
         fields = dataclasses.asdict(self)
         ref = fields.pop("ref")
+        fields |= {name: redact(fields[name]) for name in ("detail", "final_url")}
         return {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}

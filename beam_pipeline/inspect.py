@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from beam_pipeline import arrays, color, finished, labels, survey
+from beam_pipeline import arrays, color, console, finished, labels, survey
 from beam_pipeline.finished import SPLITS, Folder
 from beam_pipeline.survey import ShardSurvey
 
@@ -41,30 +41,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.export:
             Path(options.export).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        print(f"beam_pipeline: {error}", file=sys.stderr)
-        return 2
+        return console.complain(str(error), 2)
     number = options.show or (_EXPORTED if options.export else 0)
     try:
         # What is wrong with them is told by the check.
         with contextlib.suppress(ValueError, LookupError, TypeError):
             for example in itertools.islice(_examples(folder), number):
                 if options.show:
-                    print(describe_example(example, names))
+                    console.write_line(describe_example(example, names))
                 if options.export:
                     export(example, Path(options.export))
     except OSError as error:
-        print(f"beam_pipeline: --export {error}", file=sys.stderr)
-        return 2
+        return console.complain(f"--export {error}", 2)
     told = itertools.count(1)
 
     def tell(problem: str) -> None:
         if (number := next(told)) <= _TOLD:
-            print(problem, flush=True)
+            console.write_line(problem)
         elif number == _TOLD + 1:
-            print("... and more")
+            console.write_line("... and more")
 
     problems, verdict = check(folder, tell)
-    print(verdict)
+    console.write_line(verdict)
     return 1 if problems else 0
 
 
@@ -195,4 +193,4 @@ def export(example: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.run(main))

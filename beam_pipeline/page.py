@@ -19,6 +19,7 @@ import numpy as np
 from beam_pipeline import charts, finished, labels, metrics, records, survey
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.finished import Folder
+from beam_pipeline.redaction import redact
 from beam_pipeline.survey import Sample, Seen
 
 LOOKED_AT = 2_000  # examples whose pixels are read
@@ -65,7 +66,8 @@ def describe_failures(folder: Folder) -> dict[str, Any] | None:
         with finished.open_file(finished.join(folder.path, file["name"])) as lines:
             try:
                 for failure in map(json.loads, itertools.islice(lines, 5_000)):
-                    examples.setdefault((failure["stage"], failure["reason"]), failure)
+                    shown = {**failure, "url": redact(failure["url"])}
+                    examples.setdefault((failure["stage"], failure["reason"]), shown)
             except (ValueError, LookupError, TypeError) as error:
                 raise ValueError(f"{file['name']} is broken: {error}") from error
     rows = sorted(
@@ -173,7 +175,7 @@ def _make_card(seen: Seen, names: list[str] | None) -> dict[str, Any]:
         "picture": f"data:image/jpeg;base64,{base64.b64encode(seen.picture).decode()}",
         "width": seen.picture_size[0],
         "height": seen.picture_size[1],
-        "url": seen.url,
+        "url": redact(seen.url),
         "id": seen.id,
         "size": "{}×{}".format(*seen.size),
         "chroma": f"{seen.chroma:.0f}",

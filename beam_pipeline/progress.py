@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from typing import TextIO
@@ -66,8 +67,18 @@ class ProgressLine:
                 examples += ticks.count(b"+")
                 failures += ticks.count(b"-")
                 seconds = time.monotonic() - started if started is not None else 0.0
-                self._stream.write("\r" + format_progress(examples, failures, seconds, self.total) + "\x1b[K")
+                # A longer line would be broken, and no longer be rewritten.
+                text = format_progress(examples, failures, seconds, self.total)[: _width(self._stream) - 1]
+                self._stream.write(f"\r{text}\x1b[K")
                 self._stream.flush()
+
+
+def _width(stream: TextIO) -> int:
+    """Columns of a terminal; 80 for one that does not know."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def format_progress(examples: int, failures: int, seconds: float, total: int | None) -> str:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from beam_pipeline import finished, labels
+from beam_pipeline import console, finished, labels
 from beam_pipeline.finished import REPORT
 
 
@@ -26,16 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.labels:
             labels.read(options.labels)
     except (OSError, ValueError) as error:
-        print(f"beam_pipeline: {error}", file=sys.stderr)
-        return 2
+        return console.complain(str(error), 2)
     try:
-        print(write(options.dataset, options.labels))
+        console.write_line(write(options.dataset, options.labels))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         told = (
             str(error) if isinstance(error, (OSError, ValueError)) else f"{finished.DESCRIPTION} lacks what a run writes: {error!r}"
         )
-        print(f"beam_pipeline: {told}; python -m beam_pipeline.inspect {options.dataset} tells more", file=sys.stderr)
-        return 1
+        return console.complain(f"{told}; python -m beam_pipeline.inspect {options.dataset} tells more", 1)
     return 0
 
 
@@ -60,4 +58,4 @@ def write(path: str, labels_path: str | None = None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.run(main))

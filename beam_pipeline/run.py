@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from beam_pipeline import command_line, console, signals
 from beam_pipeline.config import URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK, Config, UsageError
 from beam_pipeline.console import complain, write_line
+from beam_pipeline.redaction import redact
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -107,7 +108,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         raise
     except Exception as error:
         if config.verbose:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc()))
         return complain(explain(error), 1)
     if description is None:
         return complain(f"the job has ended without {config.output}/{books.DESCRIPTION}", 1)
@@ -266,6 +267,8 @@ def _quieten(verbose: bool) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(console.RedactingFormatter())
     if verbose:
         # The second hands on what workers say in processes of their own.
         for name in ("beam_pipeline", "apache_beam.runners.portability.local_job_service"):

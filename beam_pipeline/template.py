@@ -10,8 +10,10 @@ import argparse
 import dataclasses
 import json
 import re
+import sys
 from typing import Any
 
+from beam_pipeline import console
 from beam_pipeline.config import Config, choices_of, type_of
 
 IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
@@ -60,11 +62,12 @@ def _parameter(field: dataclasses.Field[Any]) -> dict[str, Any]:
     return parameter
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default=IMAGE, help="the container image that launches the job, and runs its workers")
-    print(json.dumps(container_spec(parser.parse_args().image), indent=2))
+    console.write_line(json.dumps(container_spec(parser.parse_args().image), indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(console.run(main))

@@ -100,3 +100,12 @@ def test_a_failure_is_one_line_of_json_whatever_it_is_about(identifier, url, det
     assert len(line.splitlines()) == 1
     assert json.loads(line) == fields
     assert (fields["attempts"], fields["final_url"]) == (0, "")
+
+
+def test_what_servers_add_to_a_failure_is_without_credentials():
+    ref = ImageRef("", "https://a.example/b.jpg?sig=asked")
+    detail = "redirected to https://b.example/?X-Amz-Signature=s3cr3t"
+    line = Failure(ref, "fetch", "unsupported_scheme", detail, 1, "https://b.example/?token=s3cr3t").as_json()
+    assert "s3cr3t" not in str(line)
+    # To be asked for again.
+    assert line["url"] == ref.url

@@ -7,6 +7,7 @@ import pickle
 import pty
 import re
 import select
+import termios
 import threading
 
 import pytest
@@ -133,6 +134,21 @@ def test_the_progress_line_is_rewritten_on_a_terminal_and_cleared_at_the_end(tmp
         assert read_terminal(terminal, b"\r\x1b[K").endswith(b"\r\x1b[K")
         assert b"\n" not in shown
     assert "progress" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_progress_line_is_no_longer_than_the_terminal_is_wide(tmp_path):
+    path = tmp_path / "ticks"
+    path.touch()
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 40))
+    with open(terminal, "rb", buffering=0), open(end, "w") as stream:
+        with ProgressLine(str(path), stream):
+            tick(Ticks(str(path)), 1000, 1000)
+            shown = read_terminal(terminal, b"written")
+        shown += read_terminal(terminal, b"\r\x1b[K")
+    lines = [line.removesuffix(b"\x1b[K") for line in shown.split(b"\r")]
+    assert b"1,000 images written, 1,000 failed, 100" in lines[1] + lines[2]
+    assert max(map(len, lines)) == 39
 
 
 def test_the_progress_line_ends_with_the_run_whatever_ends_it(tmp_path):
