@@ -113,12 +113,15 @@ class _GoogleObject:
         self._bucket = gcsio.GcsIO(pipeline_options=options).client.bucket(bucket)
 
     def read(self) -> tuple[bytes, Any] | None:
-        from google.api_core.exceptions import NotFound
+        from google.api_core.exceptions import NotFound, PreconditionFailed
 
         blob = self._bucket.get_blob(self._name)
+        if blob is None:
+            return None
+        generation = blob.generation
         try:
-            return blob and (blob.download_as_bytes(if_generation_match=blob.generation), blob.generation)
-        except NotFound:
+            return blob.download_as_bytes(if_generation_match=generation), generation
+        except (NotFound, PreconditionFailed):
             return None
 
     def write(self, data: bytes, version: Any) -> Any:
@@ -180,7 +183,10 @@ def _acquire(store: Store, owner: Owner) -> Any:
     for _ in range(3):
         held = store.read()
         other = Owner.from_json(held[0]) if held else None
-        if other and other.token != owner.token and not other.is_dead and (left := other.expires - time.time()) > 0:
+        if held and other and other.token == owner.token:
+            # The client repeated a write whose answer was lost.
+            return held[1]
+        if other and not other.is_dead and (left := other.expires - time.time()) > 0:
             raise HeldError(f"{other}; if that has ended, its lease ends in {left:.0f} s")
         with contextlib.suppress(ConflictError):
             return store.write(owner.renewed().to_json(), held[1] if held else None)
@@ -231,7 +237,7 @@ class Lease:
         except ConflictError:
             held = self._store.read()
             other = Owner.from_json(held[0]) if held else None
-            # The client repeats a write whose answer was lost.
+            # As in `_acquire`.
             if held and other and other.token == self._owner.token:
                 return held[1]
             raise

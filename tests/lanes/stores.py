@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import email
 import http.server
 import json
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from datasets import OPTIONS, assert_right, assert_same, job, read_dataset, run_job
 from programs import free_port, program, wait_for_port
 
-from beam_pipeline import checkpoints, dataset, files, inspect, report
+from beam_pipeline import checkpoints, dataset, files, inspect, leases, report
 from benchmarks.bench import write_checkpoint
 
 
@@ -144,6 +148,97 @@ def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
     assert {shard["name"] for shard in record["train"]} <= {file["name"] for file in named}
     left = {files.base_name(path) for path in files.list_folder(f"{bucket}/commits", "**")}
     assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
+
+
+def test_a_second_run_into_one_folder_is_refused(bucket, url_list, reference):
+    options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/locked"]
+    with job(options) as process:
+        while not files.list_folder(f"{bucket}/locked", "run.lock"):
+            assert process.poll() is None
+        refused = run_job(options)
+        assert refused.returncode == 2, refused.stderr
+        [line] = refused.stderr.splitlines()
+        assert f"in use by another run (process {process.pid} on " in line
+        assert process.wait() == 0
+    assert set(read_dataset(f"{bucket}/locked").examples) == set(reference.examples)
+
+
+class Objects(http.server.BaseHTTPRequestHandler):
+    """As much of Google's JSON API as one object needs; unlike the emulator, with conditions."""
+
+    objects: ClassVar[dict[str, tuple[int, bytes]]] = {}
+
+    def do_GET(self) -> None:
+        found, query = self._find()
+        if found is None:
+            self._answer(404, b"{}")
+        elif "media" in query.get("alt", []):
+            self._answer(200, found[1])
+        else:
+            self._answer(200, json.dumps({"name": "lock", "generation": str(found[0])}).encode())
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        found, query = self._find()
+        generation = found[0] if found else 0
+        if query["ifGenerationMatch"] != [str(generation)]:
+            return self._answer(412, b"{}")
+        # A part of metadata, and one of data.
+        data = list(
+            email.message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body).walk()
+        )[-1].get_payload(decode=True)
+        assert isinstance(data, bytes)
+        self.objects["lock"] = generation + 1, data
+        return self._answer(200, json.dumps({"name": "lock", "generation": str(generation + 1)}).encode())
+
+    def do_DELETE(self) -> None:
+        found, query = self._find()
+        if found and query["ifGenerationMatch"] == [str(found[0])]:
+            del self.objects["lock"]
+            return self._answer(204, b"")
+        return self._answer(412 if found else 404, b"{}")
+
+    def _find(self) -> tuple[tuple[int, bytes] | None, dict[str, list[str]]]:
+        return self.objects.get("lock"), urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *unused_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def conditions(bucket, tmp_path, monkeypatch) -> Iterator[str]:
+    """The URL of an object in a store that knows conditions."""
+    if bucket.startswith("s3"):
+        yield f"{bucket}/lock"
+        return
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Objects) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        yield f"{bucket}/lock"
+        server.shutdown()
+
+
+def test_writes_have_conditions(conditions):
+    store = leases.STORES[conditions.partition(":")[0]](conditions, PipelineOptions([]))
+    assert store.read() is None
+    first = store.write(b"one", None)
+    assert store.read() == (b"one", first)
+    with pytest.raises(leases.ConflictError):
+        store.write(b"two", None)
+    second = store.write(b"two", first)
+    with pytest.raises(leases.ConflictError):
+        store.write(b"three", first)
+    assert store.read() == (b"two", second)
+    store.delete(second)
+    assert store.read() is None
+    with pytest.raises(leases.ConflictError):
+        store.write(b"three", second)
 
 
 def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
