@@ -12,16 +12,15 @@ import math
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver
 
-from beam_pipeline import addresses
+from beam_pipeline import addresses, robots
 from beam_pipeline.config import (
     BACKOFF,
-    DISALLOWING,
     HOST_STRIKES,
     MAX_REDIRECTS,
     PLACEHOLDER_URL,
@@ -170,7 +169,7 @@ class WebClient:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return _redirect(route, response.headers["Location"])
                 if response.ok:
-                    _check_allowed(response.headers.getall("X-Robots-Tag", ()), self._config.user_agent)
+                    self._check_allowed(response)
                 return await self._read(response)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if getattr(getattr(error, "os_error", error), "errno", None) in _FAULTS_OF_THE_MACHINE:
@@ -179,6 +178,11 @@ class WebClient:
             if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
                 _strike(host, failure, began)
             raise failure from error
+
+    def _check_allowed(self, response: aiohttp.ClientResponse) -> None:
+        for tag in response.headers.getall("X-Robots-Tag", ()):
+            if robots.disallows(tag, self._config.user_agent):
+                raise FetchError("disallowed", f"X-Robots-Tag: {tag}")
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if not 200 <= response.status < 300:
@@ -248,19 +252,6 @@ def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
     if re.fullmatch(PLACEHOLDER_URL, str(target)):
         raise FetchError("placeholder", f"redirected to {target}")
     return addresses.canonical_url(target)
-
-
-def _check_allowed(robots_tags: Iterable[str], user_agent: str) -> None:
-    """Raises FetchError if an X-Robots-Tag, for all agents or for ours, keeps the image from being taken."""
-    agents = ("", "*", user_agent.partition("/")[0].strip().lower())
-    for tag in robots_tags:
-        agent = ""
-        for part in tag.lower().split(","):
-            name, colon, rest = part.partition(":")
-            if colon and name.strip() != "unavailable_after":
-                agent, part = name.strip(), rest
-            if agent in agents and part.strip() in DISALLOWING:
-                raise FetchError("disallowed", f"X-Robots-Tag: {tag}")
 
 
 def _seconds(retry_after: str) -> float:

@@ -682,6 +682,8 @@ class TestRobots:
             *(["noai"], ["noimageai"], ["noindex"], ["noimageindex"], ["none"], ["NoAI"], ["nofollow, noindex"], ["all", "noai"]),
             *(["*: noai"], ["beam_pipeline: noindex"], ["Beam_Pipeline:noarchive,noai"], ["otherbot: all, beam_pipeline: noai"]),
             ["unavailable_after: 25 Jun 2030 15:00:00 PST, noindex"],
+            *(["max-image-preview:large, noindex"], ["max-snippet: 20, noai"]),
+            ["max-snippet:-1, max-image-preview: large, max-video-preview:-1, noimageindex"],
         ],
     )
     def test_that_keep_an_image_to_itself(self, origin, tags):
