@@ -39,7 +39,7 @@ def is_public(address: str) -> bool:
 
 def canonical_url(url: yarl.URL) -> yarl.URL:
     """Spells an IPv4 host as a dotted quad where it is in decimal, octal or hex, as `http://0x7f.1/`."""
-    host = url.host or ""
+    host = url.raw_host or ""
     try:
         plain = socket.inet_ntoa(socket.inet_aton(host))
     except (OSError, ValueError):

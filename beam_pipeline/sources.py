@@ -19,12 +19,11 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
-import yarl
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
-from beam_pipeline import files
+from beam_pipeline import files, urls
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
 
@@ -87,17 +86,11 @@ def _reason_of(line: bytes) -> str | None:
 
 
 def check_url(ref: ImageRef) -> Failure | None:
-    """Tells why a URL cannot be asked for, if so; nothing is resolved or fetched for that."""
+    """Return why a URL cannot be requested, if so; nothing is resolved or fetched for that."""
     try:
-        url = yarl.URL(ref.url)
-    except (ValueError, IndexError) as error:  # yarl raises the latter where brackets and an @ are mixed up
-        return Failure(ref, "read", "invalid_url", str(error))
-    if not url.scheme:
-        return Failure(ref, "read", "invalid_url", "it has no http:// or https://")
-    if url.scheme not in ("http", "https"):
-        return Failure(ref, "read", "unsupported_scheme", f"{url.scheme}: only http and https are fetched")
-    if not url.host:
-        return Failure(ref, "read", "invalid_url", "it names no host")
+        urls.parse(ref.url)
+    except urls.UrlError as error:
+        return Failure(ref, "read", error.reason, str(error))
     return None
 
 

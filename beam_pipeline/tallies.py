@@ -40,9 +40,11 @@ class CountOutcomes(beam.DoFn):
 def host_of(url: str) -> str:
     """The host of a URL, in small letters; empty for a path, or if there is none."""
     try:
-        return urllib.parse.urlsplit(url).hostname or ""
+        host = urllib.parse.urlsplit(url).hostname or ""
     except ValueError:
         return ""
+    # Beam cannot encode the surrogates that stand for bytes of a path that are no text.
+    return host.encode(errors="replace").decode()
 
 
 def class_of(image_id: str) -> str:

@@ -18,7 +18,7 @@ import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver
 
-from beam_pipeline import addresses, robots
+from beam_pipeline import addresses, robots, urls
 from beam_pipeline.config import (
     BACKOFF,
     HOST_STRIKES,
@@ -111,7 +111,10 @@ class WebClient:
           room: Acquired as often as `weigh` tells for an image that was fetched, before its slot is given back: who deals with
             it releases it.
         """
-        visit = _Visit([addresses.canonical_url(yarl.URL(ref.url))])
+        try:
+            visit = _Visit([urls.parse(ref.url)])
+        except urls.UrlError as error:
+            return Failure(ref, "fetch", error.reason, str(error))
         while True:
             try:
                 return EncodedImage(ref, await self._try(visit, room), visit.attempts, str(visit.route[-1]))
@@ -121,6 +124,9 @@ class WebClient:
                 visit.waited += wait
                 if not error.passes or visit.attempts >= self._config.fetch_attempts or visit.waited > RETRY_DEADLINE:
                     return Failure(ref, "fetch", error.reason, error.detail, visit.attempts, str(visit.route[-1]))
+            except Exception as error:
+                error.add_note(f"while fetching {ref.url}")
+                raise
             await asyncio.sleep(wait)
 
     async def _try(self, visit: _Visit, room: asyncio.Semaphore) -> bytes:
@@ -149,7 +155,7 @@ class WebClient:
     @contextlib.asynccontextmanager
     async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
         """One of the places at a host. Forgets hosts of which there is nothing to remember: a list may have millions."""
-        name = (url.host, url.port)
+        name = (url.raw_host, url.port)
         host = self._hosts[name]
         host.users += 1
         try:
@@ -244,14 +250,12 @@ def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
     if len(route) > MAX_REDIRECTS:
         raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
     try:
-        target = route[-1].join(yarl.URL(location)).with_fragment(None)
-    except (ValueError, IndexError) as error:
-        raise FetchError("invalid_url", f"redirected to {location!r}: {error}") from error
-    if target.scheme not in ("http", "https"):
-        raise FetchError("unsupported_scheme", f"redirected to {location}")
+        target = urls.join(route[-1], location)
+    except urls.UrlError as error:
+        raise FetchError(error.reason, f"redirected to {location!r}: {error}") from error
     if re.fullmatch(PLACEHOLDER_URL, str(target)):
         raise FetchError("placeholder", f"redirected to {target}")
-    return addresses.canonical_url(target)
+    return target
 
 
 def _seconds(retry_after: str) -> float:

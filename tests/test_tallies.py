@@ -8,6 +8,8 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from beam_pipeline import tallies
 from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
@@ -31,6 +33,16 @@ def test_counts_examples_and_failures():
         counted = pipeline | beam.Create(OUTCOMES) | beam.ParDo(tallies.CountOutcomes()) | beam.CombinePerKey(sum)
         expected = [(("class", "n00004475"), 2), (("host", "a.example", "example"), 2), (("host", "a.example", "timeout"), 1)]
         assert_that(counted, equal_to(expected))
+
+
+ANY = st.text(st.characters(exclude_categories=()))
+
+
+@given(st.one_of(ANY, st.builds("{}//{}".format, st.sampled_from(["", "http:"]), ANY)))
+@example("http://[")
+@example("//folder\udcff/1.jpg")  # a path with a byte that is no UTF-8
+def test_host_of_any_url_can_be_written(url):
+    assert tallies.host_of(url).encode() is not None
 
 
 @pytest.mark.parametrize(

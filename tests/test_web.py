@@ -16,6 +16,8 @@ import aiohttp.connector
 import pytest
 import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from origin import Origin, image, peak
 
 from beam_pipeline import addresses, web
@@ -675,6 +677,64 @@ class TestGivingUpAHost:
         assert asyncio.run(run()) == 0
 
 
+class TestUrls:
+    PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#")
+    TARGET = st.text(PRINTABLE)
+    HOST = st.text("0123456789abcdefxX.:[]@%-_/?#xn--\\", max_size=30)
+    ABSOLUTE = st.builds("{}//{}".format, st.sampled_from(["", "http:", "https:"]), HOST)
+    LOCATION = st.one_of(st.binary(max_size=20), ABSOLUTE.map(str.encode))
+
+    @pytest.mark.parametrize("path", ["status/404/%7Euser/~user/%2F%2f?X=%3D&Y=a+b;c%", "x.jpg?"])
+    def test_are_requested_as_they_are_spelled(self, origin, path):
+        fetch_one(origin.url(path))
+        fetch_one(origin.url(f"redirect-to?url={quote(origin.url(path))}"))
+        fetch_one(origin.url(f"redirect-to?url=/{quote(path)}"))
+        assert origin.paths[0] == origin.paths[2] == origin.paths[4] == f"/{path}"
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(TARGET, min_size=1, max_size=50))
+    def test_in_ascii_are_requested_as_they_are_spelled(self, targets):
+        with contextlib.closing(Origin()) as origin:
+            fetch_all([origin.url(f"status/404/{target}") for target in targets])
+            assert sorted(origin.paths) == sorted(f"/status/404/{target}" for target in targets)
+
+    def test_are_quoted_where_they_could_not_be_sent(self, origin):
+        fetch_one(origin.url("status/404/a b\x7fü%20"))
+        location = b"HTTP/1.1 302 Found\r\nLocation: /status/404/\xfc \xc3\xbc\r\n\r\n"
+        fetch_one(origin.url(f"raw/{quote(location, safe='')}"))
+        assert origin.paths[0] == "/status/404/a%20b%7F%C3%BC%20"
+        assert origin.paths[2] == "/status/404/%FC%20%C3%BC"
+
+    def test_of_a_relative_redirect_stay_quoted(self, origin):
+        folder = "redirect-to/a%20b%0D%0Ac"
+        assert tell(fetch_one(origin.url(f"{folder}/d?url=e%3Furl=/x.jpg"))) == ("image", 1)
+        assert origin.paths[1:] == [f"/{folder}/e?url=/x.jpg", "/x.jpg"]
+
+    @pytest.mark.parametrize("url", ["http://xn--zz--.example/", "http://xn--a.example/", "x.jpg", "\udcff"])
+    def test_that_are_none_are_failures(self, url):
+        outcome = fetch_one(url)
+        assert isinstance(outcome, Failure)
+        assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", "invalid_url", 0)
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(LOCATION, min_size=1, max_size=50))
+    def test_of_any_redirect_end_no_job(self, locations):
+        head = b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n"
+        with contextlib.closing(Origin()) as origin, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1")
+            urls = [origin.url(f"raw/{quote(head % location, safe='')}") for location in locations]
+            outcomes = fetch_all(
+                urls,
+                allow_private_addresses=False,
+                fetch_attempts=1,
+                fetch_timeout=2,
+            )
+            for outcome in outcomes:
+                assert isinstance(outcome, Failure)
+                assert REASONS.fullmatch(outcome.reason)
+                json.dumps(outcome.as_json(), ensure_ascii=False).encode()
+
+
 class TestRobots:
     @pytest.mark.parametrize(
         "tags",
@@ -725,8 +785,9 @@ def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
 
     monkeypatch.setattr(addresses, "public_socket", fail)
     monkeypatch.setattr(addresses, "is_public", lambda _address: True)
-    with pytest.raises(OSError, match=os.strerror(number)):
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
         fetch_one(origin.url("x.jpg"), allow_private_addresses=False)
+    assert origin.url("x.jpg") in caught.value.__notes__[-1]
 
 
 def test_large_bodies_count_for_more_and_never_wait_for_one_another():
