@@ -7,18 +7,18 @@ import collections
 import contextlib
 import dataclasses
 import email.utils
-import errno
 import math
 import random
 import re
 import time
+import zlib
 from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver
 
-from beam_pipeline import addresses, robots, urls
+from beam_pipeline import errors, robots, session, urls
 from beam_pipeline.config import (
     BACKOFF,
     HOST_STRIKES,
@@ -29,32 +29,12 @@ from beam_pipeline.config import (
     Config,
 )
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
+from beam_pipeline.errors import FetchError
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING_STATUSES = (429, *range(500, 600))
 
-
-# Too many open files, no memory: no image's fault, and no host's.
-_FAULTS_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
 MOST_WEIGHT = 32
-
-
-class FetchError(Exception):
-    """A try that brought no image."""
-
-    def __init__(self, reason: str, detail: str, *, passes: bool = False, retry_after: float = 0):
-        """Args:
-        reason: As the README's table of failures has it.
-        detail: For a person.
-        passes: Another try may succeed.
-        retry_after: Seconds that the server asked to wait.
-        """
-        # What servers say may hold bytes that are no text, which Python keeps as surrogates.
-        detail = detail.encode(errors="replace").decode()
-        super().__init__(reason, detail)
-        self.reason, self.detail, self.passes, self.retry_after = reason, detail, passes, retry_after
 
 
 @dataclasses.dataclass
@@ -91,13 +71,7 @@ class WebClient:
             lambda: _Host(asyncio.Semaphore(config.host_concurrency))
         )
         self._resolver = resolver or aiohttp.AsyncResolver()
-        self._session = aiohttp.ClientSession(
-            connector=addresses.make_connector(config.allow_private_addresses, config.fetch_concurrency, self._resolver),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
-            # The deadline is set around each request. A host that takes half of it to be found and connected to is down.
-            timeout=aiohttp.ClientTimeout(total=None, connect=config.fetch_timeout / 2),
-        )
+        self._session = session.open_session(config, self._resolver)
 
     async def close(self) -> None:
         await self._session.close()
@@ -178,9 +152,9 @@ class WebClient:
                     self._check_allowed(response)
                 return await self._read(response)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            if getattr(getattr(error, "os_error", error), "errno", None) in _FAULTS_OF_THE_MACHINE:
+            if errors.is_fault_of_the_machine(error):
                 raise
-            failure = self._explain(error)
+            failure = errors.explain(error, self._config.fetch_timeout)
             if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
                 _strike(host, failure, began)
             raise failure from error
@@ -205,30 +179,26 @@ class WebClient:
             length += len(block)
             if length > limit:
                 raise FetchError("too_large", f"more than the {limit} bytes that are allowed")
-        if not length:
+        body = b"".join(blocks)
+        if body and response.headers.get("Content-Encoding", "").strip().lower() == "x-gzip":
+            body = _decompress(body, limit)
+        if not body:
             raise FetchError("empty", "a body of 0 bytes")
-        return b"".join(blocks)
+        return body
 
-    def _explain(self, error: Exception) -> FetchError:
-        """Says in the terms of the table of failures what the client raised."""
-        # The connector's errors repeat the host and tell how its own settings were.
-        cause = getattr(error, "os_error", error)
-        detail = str(cause) or type(cause).__name__
-        if isinstance(cause, addresses.BlockedAddressError):
-            return FetchError("blocked_address", detail)
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return FetchError("timeout", f"no connection within {self._config.fetch_timeout / 2:g} s", passes=True)
-        if isinstance(error, TimeoutError):
-            return FetchError("timeout", f"not done within {self._config.fetch_timeout:g} s", passes=True)
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return FetchError("dns", detail, passes=True)
-        if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-            return FetchError("tls", detail)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return FetchError("connect", detail, passes=True)
-        if isinstance(error, (aiohttp.InvalidURL, ValueError)):
-            return FetchError("invalid_url", detail)
-        return FetchError("connection_lost", detail, passes=True)
+
+def _decompress(data: bytes, limit: int) -> bytes:
+    """Decompress a gzip body, which aiohttp does unless it is called by its old name, x-gzip."""
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        body = decoder.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise aiohttp.ClientPayloadError(f"not valid x-gzip: {error}") from error
+    if len(body) > limit:
+        raise FetchError("too_large", f"more than the {limit} bytes that are allowed")
+    if not decoder.eof:
+        raise aiohttp.ClientPayloadError(f"x-gzip that ends early, after {len(data)} bytes")
+    return body
 
 
 def weigh(data: bytes) -> int:

@@ -41,6 +41,8 @@ from PIL import Image
 
 FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": "webp", "bmp": "bmp", "tif": "tiff", "tiff": "tiff"}
 CLOSE = {"Connection": "close"}
+ENCODED = {"Content-Encoding": "gzip"}
+X_ENCODED = {"Content-Encoding": "X-GZip"}
 REMEMBERED = 100_000  # requests; a soak test makes more
 
 
@@ -210,8 +212,10 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "reset-body": reset_body,  # NAME
     "garbage": lambda x, _="": x.write(b"\x16\x03\x01SSH-2.0 220 Welcome\r\n\r\n"),  # no HTTP
     "raw": raw,  # BYTES: this very answer, percent-encoded
-    "gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, {"Content-Encoding": "gzip"}),
-    "bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, {"Content-Encoding": "gzip"}),
+    "gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, ENCODED),
+    "x-gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, X_ENCODED),
+    "bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, ENCODED),
+    "x-bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, X_ENCODED),
     "chunked": chunked,  # NAME
     "large": lambda x, size, name: x.send(image(name).ljust(int(size), b"\0"), name),  # zeros behind the image
     "large-unannounced": lambda x, size, name: x.head(200, CLOSE, image(name).ljust(int(size), b"\0")),

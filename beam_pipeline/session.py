@@ -1,0 +1,55 @@
+"""The HTTP client session: its connections, headers and protocol, as aiohttp has them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+
+import aiohttp
+from aiohttp import client_proto
+from aiohttp.abc import AbstractResolver
+
+from beam_pipeline import addresses
+from beam_pipeline.config import Config
+
+
+class _ResponseHandler(client_proto.ResponseHandler):
+    """Parses the head of a response apart from its body.
+
+    If bytes follow after the last one that Content-Length counts, aiohttp closes the connection
+    and drops all that it parsed in that call. The head is kept by then, and so is the body.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        head = re.search(rb"\r?\n\r?\n", data)
+        end = head.end() if head else len(data)
+        super().data_received(data[:end])
+        if end < len(data):
+            super().data_received(data[end:])
+
+
+def open_session(config: Config, resolver: AbstractResolver) -> aiohttp.ClientSession:
+    """Open a session in the running event loop.
+
+    Args:
+      config: The options.
+      resolver: Answers for host names.
+    """
+    allow_private = config.allow_private_addresses
+    connector = addresses.make_connector(allow_private, config.fetch_concurrency, resolver)
+    # aiohttp has no public way to choose the protocol.
+    factory = functools.partial(_ResponseHandler, loop=asyncio.get_running_loop())
+    connector._factory = factory  # type: ignore[assignment]
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={
+            "User-Agent": config.user_agent,
+            "Accept": "image/*,*/*;q=0.5",
+            "Accept-Encoding": "identity",
+        },
+        # The deadline is set around each request. A host that takes half of it to be found and
+        # connected to is down.
+        timeout=aiohttp.ClientTimeout(total=None, connect=config.fetch_timeout / 2),
+    )
