@@ -10,6 +10,21 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# The only IPv6 addresses that IANA has assigned for use in the internet.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# From https://www.iana.org/assignments/iana-ipv4-special-registry, and the same with ipv6; what
+# Python's ipaddress knows of them depends on its version. Includes blocks where only other
+# protocols are served.
+_SPECIAL = [
+    ipaddress.ip_network(block)
+    for block in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        *("2001::/23", "2001:db8::/32", "3fff::/20"),
+        "168.63.129.16/32",  # Azure's wire server, which machines there ask for their secrets
+    )
+]
 
 
 class BlockedAddressError(OSError):
@@ -32,9 +47,9 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-        if ip.is_site_local:
+        if ip not in _GLOBAL_UNICAST:
             return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    return not any(ip in network for network in _SPECIAL)
 
 
 def canonical_url(url: yarl.URL) -> yarl.URL:

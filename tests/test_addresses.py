@@ -41,6 +41,28 @@ NOT_PUBLIC = [
     *("2001:0:808:808::f5ff:fffe", "2001:0:808:808::80ff:fffe", "2001:0:808:808::5601:5601"),
 ]
 
+# IANA's registries of special-purpose addresses, as of October 2025: blocks that are not globally
+# reachable, or not any more, and those for protocols and identifiers, where no web server is.
+SPECIAL_BLOCKS = [
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+    *("172.16.0.0/12", "192.0.0.0/24", "192.0.0.0/29", "192.0.0.8/32", "192.0.0.9/32"),
+    *("192.0.0.10/32", "192.0.0.170/31", "192.0.2.0/24", "192.88.99.0/24", "192.88.99.2/32"),
+    *("192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4"),
+    *("240.0.0.0/4", "255.255.255.255/32", "::/128", "::1/128", "64:ff9b:1::/48", "100::/64"),
+    *("100:0:0:1::/64", "2001:1::1/128", "2001:1::2/128", "2001:1::3/128", "2001:2::/48"),
+    *("2001:3::/32", "2001:4:112::/48", "2001:5::/32", "2001:10::/28", "2001:20::/28"),
+    *("2001:30::/28", "2001:100::/24", "2001:db8::/32", "3fff::/20", "5f00::/16"),
+    *("fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+    *("168.63.129.16/32", "192.0.0.192/32"),  # where Azure and Oracle keep the metadata of machines
+]
+
+# Those beside them, and those which the registries say are globally reachable.
+PUBLIC_BLOCKS = [
+    *("192.0.1.0/24", "192.88.98.0/24", "192.88.100.0/24", "168.63.129.15/32", "168.63.129.17/32"),
+    *("192.31.196.0/24", "192.52.193.0/24", "192.175.48.0/24", "198.17.0.0/16", "198.20.0.0/16"),
+    *("2001:200::/23", "2001:db7::/32", "2001:db9::/32", "2620:4f:8000::/48", "3ffe::/16"),
+]
+
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address):
@@ -52,10 +74,31 @@ def test_addresses_that_are_not_public(address):
     assert not is_public(address)
 
 
-@settings(max_examples=500)
+@pytest.mark.parametrize("block", SPECIAL_BLOCKS)
+def test_blocks_that_are_not_public(block):
+    network = ipaddress.ip_network(block)
+    assert not is_public(str(network[0]))
+    assert not is_public(str(network[-1]))
+
+
+@pytest.mark.parametrize("block", PUBLIC_BLOCKS)
+def test_blocks_that_are_public(block):
+    network = ipaddress.ip_network(block)
+    assert is_public(str(network[0]))
+    assert is_public(str(network[-1]))
+
+
 @given(st.ip_addresses())
 def test_every_address_is_public_or_not(address):
     assert is_public(str(address)) in (True, False)
+
+
+@settings(max_examples=500)
+@given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(network="2000::/3")))
+def test_what_python_calls_private_is_not_public(address):
+    carries_another = address.version == 6 and (address.sixtofour or address.teredo)
+    if is_public(str(address)) and not carries_another:
+        assert address.is_global and not address.is_multicast and not address.is_reserved
 
 
 @settings(max_examples=500)
