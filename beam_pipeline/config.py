@@ -163,9 +163,9 @@ class Config:
                 raise UsageError(f"--{field.name} {value!r} is not known: choose one of {', '.join(choices)}")
             if value == "" or (isinstance(value, str) and not value.isprintable()):
                 raise UsageError(f"--{field.name} needs a value in printable characters, not {value!r}")
-            if isinstance(value, (int, float)) and not low <= value <= high:
+            if isinstance(value, (int, float)) and not (low <= value <= high and value < math.inf):
                 bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-                raise UsageError(f"--{field.name} {value} is out of range: it must be {bound}")
+                raise UsageError(f"--{field.name} {value} is out of range: it must be a finite number, {bound}")
 
     @property
     def has_network(self) -> bool:

@@ -161,6 +161,19 @@ def test_a_number_out_of_range_is_refused(name, value):
     assert "must be" in message
 
 
+@pytest.mark.parametrize("name", ["validation_fraction", "max_failed_fraction", "fetch_timeout"])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_a_number_that_is_not_finite_is_refused(name, value):
+    message = refusal([*REQUIRED, f"--{name}={value}"])
+    assert f"--{name}" in message
+    assert "must be a finite number" in message
+    assert "at least" in message or "between" in message
+
+
+def test_a_number_may_be_larger_than_any_float():
+    assert Config(input="-", output="-", count=10**400).count == 10**400
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", ["many", "1,000", "", "3 4"])
 def test_what_is_no_number_is_refused(name, value):
