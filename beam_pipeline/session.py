@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import re
+from typing import Any
 
 import aiohttp
 from aiohttp import client_proto
@@ -29,8 +31,23 @@ class _ResponseHandler(client_proto.ResponseHandler):
             super().data_received(data[end:])
 
 
+@dataclasses.dataclass
+class Connection:
+    """The connection of a request, as `trace_request_ctx`: whether an earlier request used it."""
+
+    reused: bool = False
+
+
+async def _note_new(_session: object, context: Any, _parameters: object) -> None:
+    context.trace_request_ctx.reused = False
+
+
+async def _note_reused(_session: object, context: Any, _parameters: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
 def open_session(config: Config, resolver: AbstractResolver) -> aiohttp.ClientSession:
-    """Open a session in the running event loop.
+    """Open a session in the running event loop. Each request needs a Connection.
 
     Args:
       config: The options.
@@ -41,8 +58,12 @@ def open_session(config: Config, resolver: AbstractResolver) -> aiohttp.ClientSe
     # aiohttp has no public way to choose the protocol.
     factory = functools.partial(_ResponseHandler, loop=asyncio.get_running_loop())
     connector._factory = factory  # type: ignore[assignment]
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_create_start.append(_note_new)
+    tracing.on_connection_reuseconn.append(_note_reused)
     return aiohttp.ClientSession(
         connector=connector,
+        trace_configs=[tracing],
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
             "User-Agent": config.user_agent,

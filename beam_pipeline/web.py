@@ -144,7 +144,7 @@ class WebClient:
         """Makes one request, for the last URL of a route. Gives a body, or where it was redirected to."""
         began = time.monotonic()
         try:
-            async with asyncio.timeout(seconds), self._session.get(route[-1], allow_redirects=False) as response:
+            async with asyncio.timeout(seconds), await self._get(route[-1]) as response:
                 host.strikes, host.given_up = 0, None
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return _redirect(route, response.headers["Location"])
@@ -158,6 +158,20 @@ class WebClient:
             if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
                 _strike(host, failure, began)
             raise failure from error
+
+    async def _get(self, url: yarl.URL) -> aiohttp.ClientResponse:
+        """Makes a request; again, within the same try, if a kept connection ends as it is used.
+
+        A server may close an idle connection at any moment (RFC 9112, 9.3.1). Each such end leaves
+        one idle connection less, so that a new one is made at last.
+        """
+        while True:
+            connection = session.Connection()
+            try:
+                return await self._session.get(url, allow_redirects=False, trace_request_ctx=connection)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if not connection.reused:
+                    raise
 
     def _check_allowed(self, response: aiohttp.ClientResponse) -> None:
         for tag in response.headers.getall("X-Robots-Tag", ()):

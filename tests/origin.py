@@ -88,9 +88,17 @@ def peak(requests: Iterable[Request]) -> int:
 class Exchange:
     """A request, and the means to answer it."""
 
-    def __init__(self, request: Request, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+    def __init__(
+        self,
+        request: Request,
+        number: int,
+        reused: bool,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ):
         self.request = request
         self.number = number  # of this request among those for the same path, from 1
+        self.reused = reused  # whether its connection served another request before
         self.query = parse_qs(urlsplit(request.path).query)
         self.last = request.headers.get("connection", "").lower() == "close"  # the connection ends with it
         self._reader, self._writer = reader, writer
@@ -159,11 +167,28 @@ async def endless(exchange: Exchange, _name: str = "") -> None:
         await exchange.write(bytes(1 << 16))
 
 
+async def slow_head(exchange: Exchange, seconds: str, name: str) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(image(name)):
+        await exchange.write(bytes([byte]))
+        await exchange.pause(float(seconds))
+    await exchange.write(image(name))
+
+
 async def endless_headers(exchange: Exchange, _name: str = "") -> None:
     await exchange.write(b"HTTP/1.1 200 OK\r\n")
     for number in itertools.count():
         await exchange.write(b"X-Padding-%d: %s\r\n" % (number, b"x" * 1000))
         await exchange.pause(0.001)
+
+
+async def fresh_or_closed(exchange: Exchange, rest: str) -> None:
+    if exchange.reused:
+        raise ConnectionResetError
+    await answer(exchange, rest)
+
+
+async def fresh_or_reset(exchange: Exchange, rest: str) -> None:
+    await (exchange.reset() if exchange.reused else answer(exchange, rest))
 
 
 async def reset_body(exchange: Exchange, name: str) -> None:
@@ -203,12 +228,16 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "half": lambda x, name: x.send(_halved(name), name),  # a whole body that is half an image
     "empty": lambda x, name: x.send(b"", name),
     "slow": slow,  # SECONDS/NAME: a byte every so many seconds
+    "slow-head": slow_head,  # SECONDS/NAME: the same of the head
     "delay": delay,  # SECONDS/REST
     "hang": lambda x, _="": x.pause(),
     "endless": endless,  # NAME
     "endless-headers": endless_headers,
     "huge-header": lambda x, size, name: x.send(image(name), name, 200, {"X-Padding": "x" * int(size)}),
     "reset": lambda x, _="": x.reset(),
+    # The rest of the path, unless the connection served another request before: that is ended then.
+    "fresh-or-closed": fresh_or_closed,
+    "fresh-or-reset": fresh_or_reset,
     "reset-body": reset_body,  # NAME
     "garbage": lambda x, _="": x.write(b"\x16\x03\x01SSH-2.0 220 Welcome\r\n\r\n"),  # no HTTP
     "raw": raw,  # BYTES: this very answer, percent-encoded
@@ -277,7 +306,7 @@ class Origin:
         connection = next(self._connections)
         # That a client goes away is no concern of the server.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError), contextlib.closing(writer):
-            last = False
+            last = reused = False
             while not last:
                 first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 fields = [line.partition(":") for line in lines if line]
@@ -285,7 +314,8 @@ class Origin:
                 request = Request(first.split()[1], headers, connection, time.monotonic())
                 self.requests.append(request)
                 self._numbers[request.path] += 1
-                exchange = Exchange(request, self._numbers[request.path], reader, writer)
+                exchange = Exchange(request, self._numbers[request.path], reused, reader, writer)
+                reused = True
                 try:
                     await answer(exchange, urlsplit(request.path).path.removeprefix("/"))
                 finally:

@@ -405,7 +405,13 @@ class TestRedirects:
 
 
 class TestDeadline:
-    @pytest.mark.parametrize("path", ["hang", "slow/0.02/x.jpg", "endless-headers", "delay/30/x.jpg", "redirect/1/hang"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("hang", "slow/0.02/x.jpg", "slow-head/0.02/x.jpg", "endless-headers"),
+            *("delay/30/x.jpg", "redirect/1/hang"),
+        ],
+    )
     def test_ends_what_would_not_end(self, origin, path):
         begun = time.monotonic()
         outcome = fetch_one(origin.url(path), fetch_timeout=0.2, fetch_attempts=2)
@@ -522,6 +528,20 @@ class TestConnections:
         fetch_all([origin.url(path) for path in paths], fetch_concurrency=2)
         assert len(origin.requests) == 50
         assert len({request.connection for request in origin.requests}) <= 2
+
+    @pytest.mark.parametrize("end", ["fresh-or-closed", "fresh-or-reset"])
+    @pytest.mark.parametrize("count", [1, 8])
+    def test_that_end_as_they_are_used_again(self, origin, end, count):
+        async def fetch(client: WebClient, path: str) -> list[EncodedImage | Failure]:
+            refs = [ImageRef("", origin.url(f"{path}/{number}.jpg")) for number in range(count)]
+            return await asyncio.gather(*(client.fetch(ref, asyncio.Semaphore(1000)) for ref in refs))
+
+        async def run() -> list[EncodedImage | Failure]:
+            async with open_client(fetch_attempts=1) as client:
+                return [*await fetch(client, "delay/0.1"), *await fetch(client, end)]
+
+        assert [tell(outcome) for outcome in asyncio.run(run())] == [("image", 1)] * 2 * count
+        assert len({request.connection for request in origin.requests}) == 2 * count
 
     def test_a_name_without_address(self):
         outcome = fetch_one("http://nowhere.test/x.jpg", names := Names())
