@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import errno
 import gzip
 import json
@@ -502,16 +503,41 @@ class TestAddresses:
         assert tell(outcome) == ("blocked_address", 1)
         assert len(origin.requests) == 1
 
-    def test_that_change_behind_a_name_are_refused(self, origin, loopback_is_public):
+    @pytest.fixture
+    def connected(self, monkeypatch) -> list[str]:
+        """The addresses that connections are begun to."""
+        begun: list[str] = []
+        connect = asyncio.selector_events.BaseSelectorEventLoop.sock_connect
+
+        async def note(loop, sock, address):
+            begun.append(address[0])
+            await connect(loop, sock, address)
+
+        monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", note)
+        return begun
+
+    @pytest.mark.parametrize("rebound", ["127.0.0.2", "10.0.0.1", "169.254.169.254", "::1"])
+    @pytest.mark.parametrize("checked", [True, False])
+    def test_that_a_name_is_rebound_to_are_not_connected_to(
+        self, origin, loopback_is_public, connected, monkeypatch, rebound, checked
+    ):
         names = Names(name_test=["127.0.0.1"])
+        if not checked:  # as if the address changed after the resolver's answer was checked
+            monkeypatch.setattr(addresses.PublicResolver, "resolve", names.resolve)
 
-        async def fetch() -> list[EncodedImage | Failure]:
+        async def run() -> list[EncodedImage | Failure]:
             async with open_client(names, allow_private_addresses=False) as client:
-                first = await client.fetch(ImageRef("", f"http://name.test:{origin.port}/x.jpg"), asyncio.Semaphore(1000))
-                names.addresses["name.test"] = ["10.0.0.1"]
-                return [first, await client.fetch(ImageRef("", "http://name.test:1/x.jpg"), asyncio.Semaphore(1000))]
+                outcomes = []
+                # The client remembers the addresses of a name by port.
+                for port, address in ((origin.port, "127.0.0.1"), (1, rebound)):
+                    names.addresses["name.test"] = [address]
+                    ref = ImageRef("", f"http://name.test:{port}/x.jpg")
+                    outcomes.append(await client.fetch(ref, asyncio.Semaphore(1000)))
+                return outcomes
 
-        assert [tell(outcome) for outcome in asyncio.run(fetch())] == [("image", 1), ("blocked_address", 1)]
+        told = [tell(outcome) for outcome in asyncio.run(run())]
+        assert told == [("image", 1), ("blocked_address", 1)]
+        assert connected == ["127.0.0.1"]
 
     def test_in_any_spelling_are_allowed_on_demand(self, origin):
         for host in ("2130706433", "0x7f.1", "name.test", "[::ffff:127.0.0.1]"):
@@ -590,6 +616,26 @@ class TestConnections:
             assert not origin.requests
             outcomes = fetch_all([origin.url("x.jpg"), origin.url("redirect/1/reset-body/y.jpg", "name.test")], names)
             assert [tell(outcome) for outcome in outcomes] == [("image", 1), ("connection_lost", 3)]
+
+    @pytest.mark.parametrize("fault", ["expired", "not yet valid", "self-signed"])
+    def test_secure_with_a_certificate_that_is_not_valid(self, monkeypatch, fault):
+        authority, served = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trusting = ssl.create_default_context()
+        now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+        if fault == "self-signed":
+            with authority.private_key_pem.tempfile() as key, authority.cert_pem.tempfile() as own:
+                served.load_cert_chain(own, key)
+        else:
+            authority.configure_trust(trusting)
+            begin = now - 2 * day if fault == "expired" else now + day
+            certificate = authority.issue_cert("127.0.0.1", not_before=begin, not_after=begin + day)
+            certificate.configure_cert(served)
+        monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
+        with contextlib.closing(Origin(tls=served)) as origin:
+            outcome = fetch_one(origin.url("x.jpg"))
+            assert tell(outcome) == ("tls", 1)
+            assert isinstance(outcome, Failure) and fault in outcome.detail
+            assert not origin.requests
 
     def test_secure_to_a_server_that_is_not(self):
         async def fetch() -> EncodedImage | Failure:
