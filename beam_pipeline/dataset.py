@@ -47,6 +47,8 @@ def load(folder: str | os.PathLike[str], split: str = "train", transformed: bool
     Raises:
       FileNotFoundError: the folder holds no finished dataset, or no statistics.
       ValueError: there is no such split, or `dataset.json` is broken.
+      tf.errors.InvalidArgumentError, tf.errors.DataLossError: while reading, a shard is broken, or holds more or fewer examples
+        than `dataset.json` lists.
     """
     # Whoever reads NumPy arrays need not have it.
     from beam_pipeline import tensors

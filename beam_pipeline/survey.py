@@ -192,6 +192,8 @@ def _sample_shard(task: tuple[Folder, Shard, int, int]) -> Sample:
         if len(pixels) < few:
             pixels.append(color.lab_to_rgb(lab))
         seen.append(_look(example, lab))
+    if len(seen) < min(number, shard.examples):
+        raise ValueError(f"{shard.path} holds {len(seen)} examples, not {shard.examples}")
     return Sample(seen, l_counts, ab_counts, pixels)
 
 

@@ -32,17 +32,38 @@ def load(folder: Folder, split: str, transformed: bool) -> tf.data.Dataset:
 
 
 def read_records(folder: Folder, split: str) -> tf.data.Dataset:
-    """The serialized examples of a split, in an order that is the same each time."""
-    paths = [shard.path for shard in folder.shards(split)]
-    random.Random(0).shuffle(paths)
+    """The serialized examples of a split, in an order that is the same each time.
+
+    A shard that holds more or fewer than `dataset.json` lists raises InvalidArgumentError, which names it, at its end.
+    """
+    shards = folder.shards(split)
+    random.Random(0).shuffle(shards)
     # TensorFlow knows local files, Beam the object stores too.
     read = _read_local if is_local(folder.path) else _read_anywhere
-    return tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string)).interleave(
-        lambda path: read(path, folder.is_packed),
-        cycle_length=min(16, max(1, len(paths))),
+    paths = tf.constant([shard.path for shard in shards], tf.string)
+    examples = tf.constant([shard.examples for shard in shards], tf.int64)
+    return tf.data.Dataset.from_tensor_slices((paths, examples)).interleave(
+        lambda path, number: _check_count(read(path, folder.is_packed), path, number),
+        cycle_length=min(16, max(1, len(shards))),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def _check_count(records: tf.data.Dataset, path: tf.Tensor, expected: tf.Tensor) -> tf.data.Dataset:
+    """The records of a shard; raises at their end unless they were as many as expected."""
+    end = tf.data.Dataset.from_tensors((True, b""))
+    marked = records.map(lambda record: (False, record)).concatenate(end).enumerate()
+
+    def is_record(number: tf.Tensor, marker: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        def check() -> tf.Tensor:
+            message = tf.strings.join([path, " holds ", tf.as_string(number), " examples, not ", tf.as_string(expected)])
+            with tf.control_dependencies([tf.debugging.Assert(number == expected, [message], summarize=-1)]):
+                return tf.constant(False)
+
+        return tf.cond(marker[0], check, lambda: tf.constant(True))
+
+    return marked.filter(is_record).map(lambda number, marker: marker[1])
 
 
 def _read_local(path: tf.Tensor, packed: bool) -> tf.data.Dataset:

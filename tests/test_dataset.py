@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from apache_beam.io import tfrecordio
+from store import PREFIX
 
 from beam_pipeline import books, color, dataset, records, tensors
 from beam_pipeline.config import Config
@@ -247,3 +248,46 @@ def test_examples_are_what_a_data_loader_batches(tmp_path):
 def test_without_statistics_nothing_is_transformed(tmp_path):
     with pytest.raises(FileNotFoundError, match="made without --statistics"):
         dataset.load(write_dataset(tmp_path, "lab_uint8"), transformed=True)
+
+
+def cut_shard(shard: Path, records: int) -> None:
+    """Leaves the first records of a shard: a file of 0 bytes if there are none of them."""
+    compression = "GZIP" if shard.suffix == ".gz" else ""
+    kept = [record.numpy() for record in tf.data.TFRecordDataset(str(shard), compression).take(records)]
+    if not kept:
+        shard.write_bytes(b"")
+        return
+    with tf.io.TFRecordWriter(str(shard), compression) as writer:
+        for record in kept:
+            writer.write(record)
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["disk", "store"])
+def test_a_shard_that_lacks_examples_is_named(tmp_path, prefix, compression, kept):
+    folder = prefix + write_dataset(tmp_path, "lab_uint8", compression)
+    [shard] = tmp_path.glob("lab_images-00001-*")
+    cut_shard(shard, kept)
+    message = f"{prefix}{shard} holds {kept} examples, not 5"
+    images = dataset.load(folder)
+    for _ in range(2):  # in each epoch
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            list(images)
+    with pytest.raises(ValueError, match=message):
+        list(dataset.examples(folder))
+
+
+def test_a_shard_with_too_many_examples_is_named(tmp_path):
+    folder = write_dataset(tmp_path, "lab_uint8")
+    first, second = sorted(tmp_path.glob("lab_images-*"))
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{first} holds 10 examples, not 5"):
+        list(dataset.load(folder))
+
+
+def test_the_shards_of_a_store_are_read(tmp_path):
+    folder = write_dataset(tmp_path, "lab_uint8")
+    names = [example["image_name"].numpy() for example in dataset.load(folder)]
+    assert [example["image_name"].numpy() for example in dataset.load(PREFIX + folder)] == names
+    assert sorted(example["image_name"] for example in dataset.examples(PREFIX + folder)) == sorted(names)

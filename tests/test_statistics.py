@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.protobuf import text_format
 from origin import image
 from tensorflow_metadata.proto.v0 import schema_pb2
-from test_dataset import SIZE, write_dataset
+from test_dataset import SIZE, cut_shard, write_dataset
 
 from beam_pipeline import color, dataset, finished, inspect, preprocessing, run, statistics, tensors
 from beam_pipeline.finished import Folder
@@ -122,6 +122,15 @@ def test_transformed_examples(tmp_path):
         for name in ("image_l", "image_ab", "image_url", "original_width"):
             np.testing.assert_array_equal(example[name], other[name])
     assert np.mean(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_shard_that_lacks_examples_is_named_when_transformed_too(tmp_path):
+    folder = finished.find(write_dataset(tmp_path, "lab_uint8"))
+    analyze(folder, read_records(folder))
+    [shard] = tmp_path.glob("lab_images-00000-*")
+    cut_shard(shard, 2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{shard} holds 2 examples, not 5"):
+        list(dataset.load(folder.path, transformed=True))
 
 
 def test_rare_colours_weigh_more():

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from test_dataset import write_dataset
+from test_dataset import cut_shard, write_dataset
 
 from beam_pipeline import finished, inspect, survey
 
@@ -41,3 +41,11 @@ def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
     assert [seen.url for seen in sample.seen] == ["http://a/0", "http://a/1", "http://a/5", "http://a/6"]
     assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * 16
     assert all(pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8 for pixels in sample.pixels)
+
+
+def test_a_sample_of_a_shard_that_lacks_examples_is_refused(tmp_path):
+    folder = finished.find(write_dataset(tmp_path, "lab_uint8"))
+    cut_shard(tmp_path / "lab_images-00001-of-00003.tfrecord", 2)
+    with pytest.raises(ValueError, match=r"lab_images-00001-of-00003\.tfrecord holds 2 examples, not 5"):
+        survey.take_sample(folder, 10)
+    assert len(survey.take_sample(folder, 4).seen) == 4
