@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from beam_pipeline import profiles
+from beam_pipeline import headers, profiles
+from beam_pipeline.headers import FORMATS, DecodeError
 
 # decode has a limit of its own, which a user may set higher.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow's own reader of uncompressed TIFFs takes planes of 16 bits, and YCbCr, for something else.
+TiffImagePlugin.READ_LIBTIFF = True
 # Pillow warns of odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -24,35 +27,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _MOST_PIXELS = 64_000_000
 _decoding: list[int] = []
 _decoded = threading.Condition()
-
-# Progressive JPEGs have ten or so; files have a comment or two, and a profile.
-MOST_SCANS, MOST_EXTENSIONS = 500, 1 << 20
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # of TIFF 6.0, section 15
-
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-
-# Images that are none of the six, told from what is no image at all: (offset, bytes there, name).
-_OTHER_FORMATS = (
-    (0, b"8BPS", "Photoshop"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"II\xbc", "JPEG XR"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-)
-
-
-class DecodeError(Exception):
-    """The bytes give no image. `reason`: `not_an_image`, `truncated`, `corrupt`, `too_many_pixels` or `unsupported_format`."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 class Decoded(NamedTuple):
@@ -78,24 +52,26 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
       DecodeError: the bytes give no image.
     """
     try:
-        _check_headers(data)
+        headers.check_headers(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
-            _check_work(image, max_pixels)
+            headers.check_work(image, max_pixels)
+            headers.check_tiff(image)
             with _room_for(pixels):
                 image.load()
                 _scale_transparent_color(image, data)
                 upright = _orient(image)
-                return Decoded(np.asarray(make_square(_to_srgb(upright), size, resize)), upright.size)
+                square = make_square(_to_srgb(upright, headers.grey_range(image)), size, resize)
+                return Decoded(np.asarray(square), upright.size)
     except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise _explain_unidentified(data) from None
+        raise headers.explain_unidentified(data) from None
     # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
     except Exception as error:
-        is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
+        is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or headers.is_cut(data)
         reason = "truncated" if is_cut else "corrupt"
         raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
 
@@ -124,32 +100,6 @@ def _room_for(pixels: int) -> Iterator[None]:
         with _decoded:
             _decoding.remove(pixels)
             _decoded.notify_all()
-
-
-def _check_headers(data: bytes) -> None:
-    """Raises DecodeError for a file that would keep a decoder busy for minutes with next to nothing."""
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MOST_SCANS:
-        raise DecodeError("corrupt", f"more than {MOST_SCANS} scans")
-    if data.startswith(b"GIF8"):
-        place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
-        while data[place : place + 1] == b"!":  # an extension: its label, then blocks up to an empty one
-            place += 2
-            while place < len(data) and data[place]:
-                place += 1 + data[place]
-                if place > MOST_EXTENSIONS:
-                    raise DecodeError("corrupt", f"more than {MOST_EXTENSIONS} bytes before the first image")
-            place += 1
-
-
-def _check_work(image: Image.Image, max_pixels: int) -> None:
-    """Raises DecodeError for an image whose tiles or strips hold more pixels than it has."""
-    tags = getattr(image, "tag_v2", {})
-    width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
-    if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
-        raise DecodeError("too_many_pixels", f"tiles of {width}x{length} pixels, {max_pixels} are allowed")
-    area = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in getattr(image, "tile", ()))
-    if area > image.width * image.height * len(image.getbands()):
-        raise DecodeError("corrupt", "tiles that lie on one another")
 
 
 def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
@@ -181,14 +131,12 @@ def _orient(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, grey_range: tuple[int, int]) -> Image.Image:
     """Any mode and profile to RGB, on white."""
     profile = image.info.get("icc_profile")
-    if image.mode == "F":
-        raise DecodeError("unsupported_format", "pixels are floating point numbers, whose range is not known")
     if image.mode.startswith("I"):
         plane, transparent = np.asarray(image), image.info.get("transparency")
-        image = Image.fromarray(_to_8_bits(plane))
+        image = Image.fromarray(_to_8_bits(plane, *grey_range))
         if transparent is not None:
             image.putalpha(Image.fromarray(np.where(plane == transparent, 0, 255).astype(np.uint8)))
     if "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa"):
@@ -213,30 +161,7 @@ def _scale_transparent_color(image: Image.Image, data: bytes) -> None:
     image.info["transparency"] = tuple(int(c * scale) for c in color) if isinstance(color, tuple) else int(color * scale)
 
 
-def _to_8_bits(plane: np.ndarray) -> np.ndarray:
-    """A grey plane of 16 bits, uint16 or int32, to uint8."""
-    return np.round(np.clip(plane.astype(np.float32), 0, 65535) / 257).astype(np.uint8)
-
-
-def _is_cut(data: bytes) -> bool:
-    """Whether a WebP or TIFF is shorter than it says; Pillow calls it broken then, or no image at all."""
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    if data.startswith((b"II*\0", b"MM\0*")):
-        return len(data) < 8 or len(data) < int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2
-    return False
-
-
-def _explain_unidentified(data: bytes) -> DecodeError:
-    if _is_cut(data):
-        return DecodeError("truncated", f"{len(data)} bytes, and its header tells of more")
-    head = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    is_page = head.startswith((b"<!doctype html", b"<html", b"<head")) or b"<!doctype html" in head
-    formats = [name for offset, magic, name in _OTHER_FORMATS if data.startswith(magic, offset)]
-    if head.startswith(b"<") and b"<svg" in head and not is_page:
-        formats.append("SVG")
-    if formats:
-        return DecodeError("unsupported_format", f"{formats[0]}; only {', '.join(FORMATS)} are read")
-    if is_page:
-        return DecodeError("not_an_image", "a web page")
-    return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:16]!r}")
+def _to_8_bits(plane: np.ndarray, black: int, white: int) -> np.ndarray:
+    """A grey plane, uint16, to uint8, by the values that are black and white."""
+    scaled = (plane.astype(np.float32) - black) * (255 / (white - black))
+    return np.round(np.clip(scaled, 0, 255)).astype(np.uint8)

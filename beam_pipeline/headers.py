@@ -1,0 +1,137 @@
+"""Checks on the headers of image files: what would keep a decoder busy, what it would misread, why it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import operator
+
+from PIL import Image, TiffImagePlugin
+
+# Progressive JPEGs have ten or so; files have a comment or two, and a profile.
+MOST_SCANS, MOST_EXTENSIONS = 500, 1 << 20
+# Tags of TIFF 6.0.
+_BITS, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _INK_SET, _EXTRA, _FORMAT = 258, 262, 284, 322, 323, 332, 338, 339
+_OFFSETS_AND_LENGTHS = ((273, 279), (324, 325))  # offsets and lengths, of strips and of tiles
+_RGB, _SEPARATE, _SIGNED, _NOT_CMYK = 2, 2, 2, 2
+
+_TIFF = (b"II*\0", b"MM\0*")
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+
+# Images that are none of the six, told from what is no image at all: (offset, bytes there, name).
+_OTHER_FORMATS = (
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"II\xbc", "JPEG XR"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+)
+
+
+class DecodeError(Exception):
+    """The bytes give no image. `reason`: `not_an_image`, `truncated`, `corrupt`, `too_many_pixels` or `unsupported_format`."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+def check_headers(data: bytes) -> None:
+    """Raises DecodeError for a file that would keep a decoder busy for minutes with next to nothing."""
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise DecodeError("corrupt", f"more than {MOST_SCANS} scans")
+    if data.startswith(b"GIF8"):
+        place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
+        while data[place : place + 1] == b"!":  # an extension: its label, then blocks up to an empty one
+            place += 2
+            while place < len(data) and data[place]:
+                place += 1 + data[place]
+                if place > MOST_EXTENSIONS:
+                    raise DecodeError("corrupt", f"more than {MOST_EXTENSIONS} bytes before the first image")
+            place += 1
+
+
+def check_work(image: Image.Image, max_pixels: int) -> None:
+    """Raises DecodeError for an image whose tiles or strips hold more pixels than it has."""
+    tags = getattr(image, "tag_v2", {})
+    width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
+        raise DecodeError("too_many_pixels", f"tiles of {width}x{length} pixels, {max_pixels} are allowed")
+    area = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in getattr(image, "tile", ()))
+    if area > image.width * image.height * len(image.getbands()):
+        raise DecodeError("corrupt", "tiles that lie on one another")
+
+
+def check_tiff(image: Image.Image) -> None:
+    """Raises DecodeError for a TIFF that Pillow would read as something else, or whose numbers have no known range."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    tags = image.tag_v2
+    if image.mode == "F":
+        raise DecodeError("unsupported_format", "pixels are floating point numbers, whose range is not known")
+    if image.mode == "I" or _SIGNED in tags.get(_FORMAT, ()):
+        raise DecodeError("unsupported_format", "pixels are signed or 32-bit integers, whose range is not known")
+    if tags.get(_INK_SET, 1) == _NOT_CMYK:
+        raise DecodeError("unsupported_format", "inks that are not cyan, magenta, yellow and black")
+    unnamed = image.mode == "RGBA" and _EXTRA not in tags
+    if tags.get(_PLANAR, 1) == _SEPARATE and (unnamed or image.mode in ("LA", "PA", "LAB")):
+        raise DecodeError("unsupported_format", f"{image.mode} in planes of their own")
+
+
+def grey_range(image: Image.Image) -> tuple[int, int]:
+    """The values that are black and white in an image of 16-bit grey pixels."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return 0, 65535
+    top = 4095 if tags.get(_BITS) == (12,) else 65535
+    return (top, 0) if tags.get(_PHOTOMETRIC, 0) == 0 else (0, top)
+
+
+def is_cut(data: bytes) -> bool:
+    """Whether a WebP or TIFF is shorter than it says; Pillow calls it broken then, or no image at all."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if not data.startswith(_TIFF):
+        return False
+    if len(data) < 8 or len(data) < int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2:
+        return True
+    # What broken tags raise says nothing.
+    with contextlib.suppress(Exception):
+        tags = TiffImagePlugin.TiffImageFile(io.BytesIO(data)).tag_v2
+        pieces = [map(operator.add, *(tags.get(tag, ()) for tag in pair)) for pair in _OFFSETS_AND_LENGTHS]
+        return max(itertools.chain(*pieces)) > len(data)
+    return False
+
+
+def explain_unidentified(data: bytes) -> DecodeError:
+    if is_cut(data):
+        return DecodeError("truncated", f"{len(data)} bytes, and its header tells of more")
+    if data.startswith(_TIFF) and _has_unknown_pixels(data):
+        return DecodeError("unsupported_format", "a TIFF with pixels of a kind that is not read")
+    head = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    is_page = head.startswith((b"<!doctype html", b"<html", b"<head")) or b"<!doctype html" in head
+    formats = [name for offset, magic, name in _OTHER_FORMATS if data.startswith(magic, offset)]
+    if head.startswith(b"<") and b"<svg" in head and not is_page:
+        formats.append("SVG")
+    if formats:
+        return DecodeError("unsupported_format", f"{formats[0]}; only {', '.join(FORMATS)} are read")
+    if is_page:
+        return DecodeError("not_an_image", "a web page")
+    return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:16]!r}")
+
+
+def _has_unknown_pixels(data: bytes) -> bool:
+    """Whether Pillow reads the header of a TIFF, but not pixels of its kind."""
+    try:
+        TiffImagePlugin.TiffImageFile(io.BytesIO(data)).close()
+    except Exception as error:
+        return str(error).startswith("unknown ")
+    return False
