@@ -59,6 +59,26 @@ def check_headers(data: bytes) -> None:
             place += 1
 
 
+def canvas_of_webp(data: bytes) -> tuple[int, int]:
+    """Width and height by the header of a WebP, for which Pillow takes memory when it opens it; (0, 0) of anything else."""
+    if not (data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30):
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if data[12:16] == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises DecodeError for an image of too many pixels."""
+    if width * height > max_pixels:
+        raise DecodeError("too_many_pixels", f"{width}x{height} pixels, {max_pixels} are allowed")
+
+
 def check_work(image: Image.Image, max_pixels: int) -> None:
     """Raises DecodeError for an image whose tiles or strips hold more pixels than it has."""
     tags = getattr(image, "tag_v2", {})

@@ -18,13 +18,17 @@ from beam_pipeline.headers import FORMATS, DecodeError
 
 # decode has a limit of its own, which a user may set higher.
 Image.MAX_IMAGE_PIXELS = None
+# Later, where memory is short, a format whose reader cannot be loaded would be unknown for good.
+Image.init()
 # Pillow's own reader of uncompressed TIFFs takes planes of 16 bits, and YCbCr, for something else.
 TiffImagePlugin.READ_LIBTIFF = True
 # Pillow warns of odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes some 24 bytes.
+# Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes up to
+# `_BYTES_PER_PIXEL`. What is left beside has to do for profiles and the like.
 _MOST_PIXELS = 64_000_000
+_BYTES_PER_PIXEL, _SPARE_BYTES = 24, 64 * 2**20
 _decoding: list[int] = []
 _decoded = threading.Condition()
 
@@ -50,30 +54,56 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
 
     Raises:
       DecodeError: the bytes give no image.
+      MemoryError: the machine has not enough memory for an image within `max_pixels`.
     """
+    size_before = headers.canvas_of_webp(data)
     try:
         headers.check_headers(data)
+        headers.check_size(*size_before, max_pixels)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            pixels = image.width * image.height
-            if pixels > max_pixels:
-                raise DecodeError("too_many_pixels", f"{image.width}x{image.height} pixels, {max_pixels} are allowed")
+            size_before = image.size
+            headers.check_size(*image.size, max_pixels)
             headers.check_work(image, max_pixels)
             headers.check_tiff(image)
-            with _room_for(pixels):
-                image.load()
-                _scale_transparent_color(image, data)
-                upright = _orient(image)
-                square = make_square(_to_srgb(upright, headers.grey_range(image)), size, resize)
-                return Decoded(np.asarray(square), upright.size)
+            with _room_for(image.width * image.height):
+                return _load(image, data, size, resize)
     except DecodeError:
         raise
     except UnidentifiedImageError:
+        _check_memory(size_before)
         raise headers.explain_unidentified(data) from None
+    except MemoryError as error:
+        raise _lack_of_memory(size_before) from error
     # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
     except Exception as error:
+        _check_memory(size_before)
         is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or headers.is_cut(data)
         reason = "truncated" if is_cut else "corrupt"
         raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+
+
+def _load(image: Image.Image, data: bytes, size: int, resize: str) -> Decoded:
+    image.load()
+    _scale_transparent_color(image, data)
+    upright = _orient(image)
+    square = make_square(_to_srgb(upright, headers.grey_range(image)), size, resize)
+    return Decoded(np.asarray(square), upright.size)
+
+
+def _check_memory(size: tuple[int, int]) -> None:
+    """Raises MemoryError if there is not enough for an image of a size: libraries call a file broken then."""
+    try:
+        np.empty(size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES, np.uint8)
+    except MemoryError as error:
+        raise _lack_of_memory(size) from error
+
+
+def _lack_of_memory(size: tuple[int, int]) -> MemoryError:
+    needed = (size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES) / 1e9
+    return MemoryError(
+        f"not enough memory for an image of {size[0]}x{size[1]} pixels, which takes up to {needed:.1f} GB: "
+        "run the same command again, with a lower --max_image_pixels if the machine cannot have more"
+    )
 
 
 def note_size(size: tuple[int, int]) -> str:
@@ -127,6 +157,8 @@ def _orient(image: Image.Image) -> Image.Image:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image
         return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
     except Exception:
         return image
 

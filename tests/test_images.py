@@ -2,11 +2,15 @@
 
 import concurrent.futures
 import io
+import os
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from PIL import Image, ImageFile, ImageSequence, PngImagePlugin
 from beam_pipeline import images
 from beam_pipeline.images import DecodeError, make_square
 
+ROOT = Path(__file__).parent.parent
 MAX_PIXELS = 1_000_000
 REASONS = ("not_an_image", "truncated", "corrupt", "too_many_pixels", "unsupported_format")
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -737,3 +742,72 @@ def test_the_size_before_resizing_is_that_of_the_upright_image():
         note.add_text("original", text)
         assert images.read_note(encode(sideways, "PNG", pnginfo=note)) is None
     assert images.read_note(encode(sideways, "BMP")) is None
+
+
+# A machine that is short of memory.
+
+IN_LITTLE_MEMORY = """
+import resource, sys
+import numpy as np
+from beam_pipeline import images
+
+with open(sys.argv[1], "rb") as file:
+    data = file.read()
+whole, short = np.load(sys.argv[2]), 0
+for megabytes in (1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 50, 60, 80, 110, 150):
+    taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20, resource.RLIM_INFINITY))
+    try:
+        same = (images.decode(data, 64, "pad", 10**7).pixels == whole).all()
+    except MemoryError as error:
+        same, short = "2000x1500" in str(error), short + 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert same, megabytes
+assert short
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, {}) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")),
+        ("JPEG", {"progressive": True}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_a_lack_of_memory_is_not_the_images_fault(tmp_path, kind, options):
+    pixels = np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8)
+    data = encode(Image.fromarray(pixels).resize((2000, 1500)), kind, **options)
+    (tmp_path / "image").write_bytes(data)
+    np.save(tmp_path / "whole.npy", decode(data, 64, "pad", 10**7))
+    command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path / "image"), str(tmp_path / "whole.npy")]
+    # What is freed is given back to the system at once, so that it counts for the next limit.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("seam", ["PIL.ImageFile.ImageFile.load", "PIL.ImageOps.exif_transpose", "PIL.Image.Image.resize"])
+def test_a_memory_error_anywhere_is_raised(monkeypatch, seam):
+    def fail(*unused_arguments, **unused_options):
+        raise MemoryError
+
+    monkeypatch.setattr(seam, fail)
+    with pytest.raises(MemoryError, match=r"24x16 pixels.*--max_image_pixels"):
+        decode(encode(photo(), "JPEG", exif=oriented(6)), 8, "pad", MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\x3f\0\xff\x3f\0",
+        b"VP8L" + struct.pack("<I", 10) + b"\x2f" + struct.pack("<I", 0x3FFF | 0x3FFF << 14),
+        b"VP8 " + struct.pack("<I", 10) + b"\x30\1\0\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383),
+    ],
+)
+def test_a_webp_of_absurd_size_takes_no_memory(monkeypatch, header):
+    monkeypatch.setattr("PIL.Image.open", None)
+    data = header.ljust(100, b"\0")
+    assert reason_of(b"RIFF" + struct.pack("<I", len(data) + 4) + b"WEBP" + data) == "too_many_pixels"
