@@ -6,11 +6,17 @@ import contextlib
 import io
 import itertools
 import operator
+import struct
+import zlib
+from collections.abc import Iterator
 
 from PIL import Image, TiffImagePlugin
 
 # Progressive JPEGs have ten or so; files have a comment or two, and a profile.
 MOST_SCANS, MOST_EXTENSIONS = 500, 1 << 20
+# Bytes, unpacked, of the profile of a PNG, and of its texts together.
+MOST_PROFILE, MOST_TEXT = 16 * 2**20, 16 * 2**20
+_PNG = b"\x89PNG\r\n\x1a\n"
 # Tags of TIFF 6.0.
 _BITS, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _INK_SET, _EXTRA, _FORMAT = 258, 262, 284, 322, 323, 332, 338, 339
 _OFFSETS_AND_LENGTHS = ((273, 279), (324, 325))  # offsets and lengths, of strips and of tiles
@@ -57,6 +63,55 @@ def check_headers(data: bytes) -> None:
                 if place > MOST_EXTENSIONS:
                     raise DecodeError("corrupt", f"more than {MOST_EXTENSIONS} bytes before the first image")
             place += 1
+
+
+def trim_png(data: bytes) -> bytes:
+    """Returns a PNG without texts beyond `MOST_TEXT`, and without a profile beyond `MOST_PROFILE` or a second one.
+
+    Pillow unpacks all of them, and refuses the image if one is large. Other files are returned as they are.
+    """
+    if not data.startswith(_PNG):
+        return data
+    kept, place = [], 0
+    room = {b"iCCP": MOST_PROFILE, b"text": MOST_TEXT}
+    for start, end, kind in _chunks_of_png(data):
+        if kind not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
+            continue
+        pool = kind if kind in room else b"text"
+        if room[pool]:
+            length = _unpacked_length(data[start + 8 : end - 4], kind, room[pool])
+            if length <= room[pool]:
+                room[pool] = 0 if kind == b"iCCP" else room[pool] - length
+                continue
+        room[pool] = 0
+        kept.append(data[place:start])
+        place = end
+    return b"".join([*kept, data[place:]]) if kept else data
+
+
+def _chunks_of_png(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Start, end and name of the chunks that are whole (PNG, 5.3)."""
+    start = len(_PNG)
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if end > len(data):
+            return
+        yield start, end, kind
+        start = end
+
+
+def _unpacked_length(chunk: bytes, kind: bytes, most: int) -> int:
+    """Bytes of a text or profile (PNG, 11.3.3 and 11.3.4); more than the most if it is longer, or broken."""
+    packed = chunk.partition(b"\0")[2][1:]
+    if kind == b"iTXt":
+        packed = packed[1:].split(b"\0", 2)[-1]
+    if kind == b"tEXt" or (kind == b"iTXt" and chunk.partition(b"\0")[2][:1] in (b"", b"\0")):
+        return len(chunk)
+    try:
+        return len(zlib.decompressobj().decompress(packed, most + 1))
+    except zlib.error:
+        return most + 1
 
 
 def canvas_of_webp(data: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from beam_pipeline import headers, profiles
 from beam_pipeline.headers import FORMATS, DecodeError
@@ -22,6 +22,8 @@ Image.MAX_IMAGE_PIXELS = None
 Image.init()
 # Pillow's own reader of uncompressed TIFFs takes planes of 16 bits, and YCbCr, for something else.
 TiffImagePlugin.READ_LIBTIFF = True
+# headers.trim_png has limits of its own.
+PngImagePlugin.MAX_TEXT_CHUNK = max(headers.MOST_PROFILE, headers.MOST_TEXT) + 1
 # Pillow warns of odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -60,7 +62,7 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
     try:
         headers.check_headers(data)
         headers.check_size(*size_before, max_pixels)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(headers.trim_png(data)), formats=FORMATS) as image:
             size_before = image.size
             headers.check_size(*image.size, max_pixels)
             headers.check_work(image, max_pixels)
@@ -113,7 +115,7 @@ def note_size(size: tuple[int, int]) -> str:
 
 def read_note(data: bytes) -> tuple[int, int] | None:
     """The size that such an image has as a note; None if it has not."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(headers.trim_png(data)), formats=FORMATS) as image:
         note = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", str(image.info.get("original", "")))
     return (int(note[1]), int(note[2])) if note else None
 

@@ -8,6 +8,8 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
+_MOST_CACHED = 1 << 16  # bytes of a profile whose nature is remembered
+
 _SRGB = ImageCms.createProfile("sRGB")
 # A coarse grid over the RGB cube: what a profile does to it tells whether it is another spelling of sRGB.
 _PROBE = Image.fromarray(np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3))
@@ -25,7 +27,8 @@ def to_srgb(image: Image.Image, data: bytes) -> Image.Image:
     """
     try:
         profile = ImageCms.getOpenProfile(io.BytesIO(data))
-        if image.mode.startswith("RGB") and _is_srgb(data):
+        is_srgb = _is_srgb if len(data) <= _MOST_CACHED else _is_srgb.__wrapped__
+        if image.mode.startswith("RGB") and is_srgb(data):
             return image
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         return ImageCms.profileToProfile(image, profile, _SRGB, outputMode=mode) or image

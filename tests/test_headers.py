@@ -1,10 +1,17 @@
-"""TIFFs of every kind give their pixels or a reason, and never the pixels of something else."""
+"""TIFFs of every kind give their pixels or a reason, not the pixels of something else; PNGs keep no decoder busy with texts."""
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from test_profiles import ADOBE_RGB
 from tiffs import LAYOUTS, Layout, write_tiff
 
 from beam_pipeline import headers, images
@@ -107,3 +114,123 @@ def test_12_bit_grey():
     # Pillow has no reader for the other one.
     with pytest.raises(headers.DecodeError, match="kind that is not read"):
         decode(write_tiff(packed, 0, Layout("<", False, False, False), t256=20, t258=12))
+
+
+# PNGs with large profiles and texts.
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def ztxt(text: bytes) -> bytes:
+    return chunk(b"zTXt", b"Comment\0\0" + zlib.compress(text, 9))
+
+
+def itxt(text: bytes, keyword: bytes = b"Comment", flag: bytes = b"\1") -> bytes:
+    return chunk(b"iTXt", keyword + b"\0" + flag + b"\0en\0\0" + (zlib.compress(text, 9) if flag != b"\0" else text))
+
+
+def iccp(profile: bytes) -> bytes:
+    return chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile, 9))
+
+
+def make_png(*chunks: bytes, behind: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "PNG")
+    png = file.getvalue()
+    return png[:33] + b"".join(chunks) + png[33:-12] + behind + png[-12:]
+
+
+def padded_profile(length: int) -> bytes:
+    """Adobe RGB with zeros behind its tags."""
+    return struct.pack(">I", length) + ADOBE_RGB[4:] + bytes(length - len(ADOBE_RGB))
+
+
+LARGE = 3 * 2**20
+BOMB = bytes(2 * headers.MOST_TEXT)
+BROKEN = zlib.compress(bytes(headers.MOST_TEXT // 2), 9)[:-10] + b"broken at its end"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [ztxt(b"x" * LARGE)],
+        [itxt(b"x" * LARGE)],
+        [itxt(b"x" * LARGE, flag=b"\0")],
+        [chunk(b"tEXt", b"Comment\0" + b"x" * LARGE)],
+        [ztxt(b"x" * LARGE)] * 30,
+        [chunk(b"tEXt", b"Comment\0" + b"x" * LARGE)] * 30,
+        [ztxt(BOMB)] * 3,
+        [itxt(BOMB)] * 3,
+        [itxt(BOMB, flag=b"\2")],
+        [iccp(BOMB)] * 3,
+        [chunk(b"zTXt", b"Comment\0\0" + BROKEN)],
+        [chunk(b"zTXt", b""), chunk(b"iTXt", b""), chunk(b"tEXt", b""), chunk(b"iTXt", b"a\0\1\0")],
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_texts_of_any_length_cost_no_png(chunks, is_behind):
+    # A profile counts before the pixels only.
+    png = make_png(behind=b"".join(chunks)) if is_behind else make_png(*chunks)
+    np.testing.assert_array_equal(decode(png), RGB)
+    assert images.read_note(png) is None
+
+
+def test_a_large_profile_counts():
+    adobe = padded_profile(LARGE)
+    expected = decode(make_png(iccp(ADOBE_RGB)))
+    assert np.abs(expected.astype(int) - RGB).max() > 10
+    np.testing.assert_array_equal(decode(make_png(iccp(adobe))), expected)
+    np.testing.assert_array_equal(decode(make_png(ztxt(BOMB), iccp(adobe), iccp(BOMB))), expected)
+
+
+def test_orientation_is_found_among_large_texts():
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'.ljust(LARGE)
+    upright = decode(make_png(itxt(xmp, b"XML:com.adobe.xmp"), itxt(BOMB)))
+    np.testing.assert_array_equal(upright, RGB[::-1, ::-1])
+
+
+def test_bombs_of_any_number_are_unpacked_once(monkeypatch):
+    unpacked = 0
+    decompressobj = zlib.decompressobj
+
+    class Counting:
+        def __init__(self) -> None:
+            self._real = decompressobj()
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            nonlocal unpacked
+            out = b""
+            try:
+                out = self._real.decompress(data, most)
+            finally:
+                unpacked += len(out) or most
+            return out
+
+        @property
+        def unconsumed_tail(self) -> bytes:
+            return self._real.unconsumed_tail
+
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    broken = chunk(b"zTXt", b"Comment\0\0" + BROKEN)
+    png = make_png(*[ztxt(BOMB)] * 50, *[itxt(BOMB)] * 50, *[iccp(BOMB)] * 50, *[broken] * 50)
+    np.testing.assert_array_equal(decode(png), RGB)
+    assert unpacked <= 3 * (headers.MOST_TEXT + headers.MOST_PROFILE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"IDAT"]), st.binary(max_size=40))), st.data())
+def test_trimming_leaves_what_is_small_and_whole(chunks, data):
+    png = make_png(*(chunk(kind, content) for kind, content in chunks))
+    trimmed = headers.trim_png(png)
+    assert headers.trim_png(trimmed) == trimmed
+    assert trimmed.startswith(png[:33]) and trimmed.endswith(png[-12:])
+    cut = png[: data.draw(st.integers(0, len(png)))]
+    assert len(headers.trim_png(cut)) <= len(cut)
+
+
+def test_what_is_no_png_is_not_trimmed():
+    for data in (b"", b"\x89PNG", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
+        assert headers.trim_png(data) is data

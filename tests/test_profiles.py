@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from beam_pipeline import profiles
 from beam_pipeline.color import rgb_to_lab
 from beam_pipeline.images import decode
 
@@ -128,3 +129,11 @@ def test_a_damaged_profile_costs_no_more_than_colours(data):
     for place in data.draw(st.lists(st.integers(0, len(profile) - 1), min_size=1, max_size=12)):
         profile[place] = data.draw(st.integers(0, 255))
     assert decode(save(photograph(), icc_profile=bytes(profile)), 64, "pad", 10**6).pixels.shape == (64, 64, 3)
+
+
+def test_large_profiles_are_not_kept():
+    before = profiles._is_srgb.cache_info().currsize
+    for number in range(3):
+        large = struct.pack(">I", 1 << 17) + ADOBE_RGB[4:] + bytes([number]) * ((1 << 17) - len(ADOBE_RGB))
+        profiles.to_srgb(Image.fromarray(photograph()), large)
+    assert profiles._is_srgb.cache_info().currsize == before
