@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from typing import Any, Literal
 
@@ -186,6 +187,9 @@ class Config:
     def as_json(self) -> dict[str, Any]:
         """Return all options as `dataset.json` holds them: without credentials, with the default of `statistics` worked out."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.input:
+            # A shell may number the pipe of the same command differently the next time.
+            values["input"] = re.sub(r"^/(dev|proc/self)/fd/\d+$", "/dev/fd", self.input)
         redacted = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
         # It depends on options that may change from one start to the next.
         return {**redacted, "statistics": self.has_statistics}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from typing import IO, cast
@@ -40,9 +42,22 @@ def open_bytes(path: str) -> IO[bytes]:
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:
-    """Reads a file as it lies there, at most `limit` bytes of it. Raises OSError, which names the path."""
-    with open_bytes(path) as file:
+    """Reads a file as it lies there, at most `limit` bytes of it.
+
+    Raises:
+      OSError: it cannot be read, or is a pipe or a device, which are not waited for; names the path.
+    """
+    with _open_regular(path) if FileSystems.get_scheme(path) is None else open_bytes(path) as file:
         return file.read(limit)
+
+
+@contextlib.contextmanager
+def _open_regular(path: str) -> Iterator[IO[bytes]]:
+    # Opening a pipe would wait for its other end.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", path)
+        yield file
 
 
 def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -> None:

@@ -55,6 +55,8 @@ def build(
       excluded: The sha256 of bodies that are no photographs, in hex.
       ticks: Told of every image that is done, on the machine of the run; None elsewhere.
     """
+    if commit.refs is None:
+        sources.refuse_pipe(config)
     lines = (
         pipeline
         | "Start" >> beam.Create([commit])
@@ -137,7 +139,7 @@ def drop_duplicates(group: tuple[str, Iterable[tuple[int, ImageRef]]]) -> Iterat
 
 
 def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput]:
-    failure = None if config.images else sources.check_url(ref)
+    failure = None if config.images else sources.check_length(ref) or sources.check_url(ref)
     yield TaggedOutput("failures", failure) if failure else ref
 
 

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import collections
 import contextlib
-import gzip
-import http.client
-import io
 import json
 import re
-import shutil
-import tarfile
-import tempfile
-import urllib.request
-import zlib
 from collections.abc import Iterator
-from typing import IO, Any, cast
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-import beam_pipeline
-from beam_pipeline import files, urls
+from beam_pipeline import files, finished, globs, lists, urls
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
 
-LIST_TIMEOUT = 60  # seconds without a byte from the server of a list
-
-# What a broken file or URL raises while it is opened, unpacked and read.
-_READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
+_MAX_DIGESTS = 64 * 2**20  # bytes of a file of sha256, a million
+_CUT_AT = 1000  # bytes of a line that is too long; they stand for it in the record of its failure
+# No list holds it: spaces part fields.
+_CUT = f" ... cut from a line of more than {lists.MAX_LINE:,} bytes"
 
 
 def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[ImageRef]:
@@ -51,7 +40,8 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
         counts["lines"] += 1
         # A path is neither blank nor a comment, whatever it begins with.
         if isinstance(line, bytes):
-            line = line.removeprefix(codecs.BOM_UTF8).strip()
+            if len(line) <= lists.MAX_LINE:
+                line = line.removeprefix(codecs.BOM_UTF8).strip()
             if not line or line.startswith(b"#") or (reasons and _reason_of(line) not in reasons):
                 counts["ignored"] += 1
                 continue
@@ -63,7 +53,12 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
 
 
 def parse_line(line: bytes) -> ImageRef:
-    """Reads `URL`, `ID<whitespace>URL`, or a line of a `failures-*.jsonl`; what is not UTF-8 is Latin-1."""
+    """Reads `URL`, `ID<whitespace>URL`, or a line of a `failures-*.jsonl`; what is not UTF-8 is Latin-1.
+
+    Of a line longer than `MAX_LINE` the URL is the beginning, with a note.
+    """
+    if len(line) > lists.MAX_LINE:
+        return ImageRef("", line[:_CUT_AT].decode(errors="replace") + _CUT)
     try:
         line.decode()
         encoding = "utf-8"
@@ -94,20 +89,33 @@ def check_url(ref: ImageRef) -> Failure | None:
     return None
 
 
+def check_length(ref: ImageRef) -> Failure | None:
+    """Return the failure of an image whose line was longer than `MAX_LINE`."""
+    if not ref.url.endswith(_CUT):
+        return None
+    return Failure(ref, "read", "invalid_url", f"its line is longer than {lists.MAX_LINE:,} bytes")
+
+
 def read_digests(path: str) -> frozenset[str]:
     """Reads a file of sha256, one in hex a line; what stands behind it in the line, and lines that begin with #, are ignored.
 
     Raises:
-      UsageError: it cannot be read, or holds something else.
+      UsageError: it cannot be read, holds something else, or is larger than 64 MiB.
     """
     try:
-        lines = files.read_bytes(path).decode().splitlines()
+        data = files.read_bytes(path, _MAX_DIGESTS + 1)
     except (OSError, ValueError, BeamIOError) as error:
         raise UsageError(f"--exclude_sha256 {path} cannot be read: {error}") from error
-    digests = [line.split()[0].lower() for line in lines if line.strip() and not line.startswith("#")]
-    for digest in digests:
+    if len(data) > _MAX_DIGESTS:
+        raise UsageError(f"--exclude_sha256 {path} holds more than {_MAX_DIGESTS >> 20} MiB; give the most frequent ones")
+    digests = set()
+    for line in b"".join(lists.decode([data])).removeprefix(codecs.BOM_UTF8).splitlines():
+        if not line.strip() or line.startswith(b"#"):
+            continue
+        digest = line.split()[0].lower().decode("latin-1")
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise UsageError(f"--exclude_sha256 {path} holds {digest[:80]!r}, which is no sha256 in hex")
+        digests.add(digest)
     return frozenset(digests)
 
 
@@ -132,90 +140,36 @@ def _lines(config: Config) -> Iterator[bytes | str]:
         return
     assert config.input is not None
     for path in list_files(config) or [config.input]:
-        try:
-            with contextlib.ExitStack() as stack:
-                yield from _unpack(stack.enter_context(_open(path)), path, stack)
-        except _READ_ERRORS as error:
-            raise UsageError(f"--input {path} cannot be read: {str(error) or type(error).__name__}") from error
+        yield from lists.read_lines(path, config)
 
 
 def list_files(config: Config) -> list[str]:
     """The files of `--input`, none where that is a URL. Raises UsageError if there are none."""
-    return [] if config.input is None or _is_url(config.input) else _match("--input", config.input)
+    return [] if config.input is None or lists.is_url(config.input) else _match("--input", config.input)
+
+
+def refuse_pipe(config: Config) -> None:
+    """Raises UsageError if the list is a pipe: only the process of the command can read it, and only once."""
+    for path in list_files(config):
+        if lists.is_pipe(path):
+            raise UsageError(
+                f"--input {path} is a pipe, which the workers of this runner cannot read: save the list to a file, "
+                "or give --urls_per_commit"
+            )
 
 
 def _match(option: str, pattern: str) -> list[str]:
-    # Beam finds nothing for a glob whose very first folder is one.
-    bare = re.match(r"[^/]*[*?\[]", pattern) is not None
     try:
-        [match] = FileSystems.match([f"./{pattern}" if bare else pattern])
-    except (BeamIOError, ValueError) as error:
+        if finished.is_local(pattern):
+            paths = globs.match(pattern)
+        else:
+            [match] = FileSystems.match([pattern])
+            paths = sorted(file.path for file in match.metadata_list)
+    except (OSError, BeamIOError, ValueError) as error:
         raise UsageError(f"{option} {pattern} cannot be read: {error}") from error
-    if not match.metadata_list:
+    if not paths:
         raise UsageError(f"{option} {pattern} matches no file; check the path")
-    return sorted(file.path.removeprefix("./" if bare else "") for file in match.metadata_list)
-
-
-def _is_url(path: str) -> bool:
-    return path.lower().startswith(("http://", "https://"))
-
-
-def _open(path: str) -> IO[bytes]:
-    if _is_url(path):
-        request = urllib.request.Request(path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"})
-        # A run takes days to read it, and no server keeps a connection for that long.
-        copy = tempfile.TemporaryFile()  # noqa: SIM115
-        with _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)) as body:
-            shutil.copyfileobj(body, copy, 1 << 20)
-        copy.seek(0)
-        return copy
-    return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
-
-
-class _Body(io.RawIOBase):
-    """What a server answers. Where it breaks off, http.client would have it end."""
-
-    def __init__(self, response: http.client.HTTPResponse):
-        self._response = response
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._response.readinto(buffer)
-        if not count and self._response.length:
-            raise EOFError(f"the server broke off {self._response.length} bytes before the end")
-        return count
-
-    def close(self) -> None:
-        self._response.close()
-        super().close()
-
-
-def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[bytes]:
-    """Lines of a list in whatever it is packed; told by its bytes, as a URL often has no telling suffix."""
-    file = io.BufferedReader(cast(io.RawIOBase, raw), 1 << 20)
-    head = file.peek(3)
-    if head.startswith(b"\x1f\x8b"):
-        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(gzip.GzipFile(fileobj=file))), 1 << 20)
-    elif head.startswith(b"BZh"):
-        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(bz2.BZ2File(file))), 1 << 20)
-    block = file.peek(512)[:512]
-    empty_archive = len(block) == 512 and not any(block)
-    if block[257:262] != b"ustar" and not empty_archive:
-        yield from file
-        return
-    archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|"))  # noqa: SIM115
-    lists = 0
-    for member in archive:
-        if not member.isfile():
-            continue
-        lists += 1
-        if lists > 1:
-            raise UsageError(f"--input {path} holds more than one file; unpack it and give the list itself")
-        content = archive.extractfile(member)
-        assert content is not None
-        yield from content
+    return paths
 
 
 def _encodable(text: object) -> str:

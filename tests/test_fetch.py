@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -123,6 +125,18 @@ class TestReadFile:
             outcome = read_file(ImageRef("", str(tmp_path / name)), 100)
             assert isinstance(outcome, Failure)
             assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", reason, 1)
+
+    def test_what_is_no_regular_file_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
+        (tmp_path / "folder.jpg").mkdir()
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+            server.bind(str(tmp_path / "s"))
+            paths = [*(tmp_path / name for name in ("pipe.jpg", "link.jpg", "folder.jpg", "s")), "/dev/zero", "/dev/null"]
+            for path in paths:
+                outcome = in_time(read_file, ImageRef("", str(path)), 100)
+                assert isinstance(outcome, Failure)
+                assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", "not_found", 1)
 
 
 class TestGraph:

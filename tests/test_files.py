@@ -1,6 +1,7 @@
 """Whole small files: there or not, and nothing beside them."""
 
 import contextlib
+import os
 import resource
 import sys
 import threading
@@ -132,6 +133,13 @@ def test_read_bytes_names_what_it_cannot_read(tmp_path):
         files.read_bytes(str(tmp_path / "missing"))
     with pytest.raises(OSError, match=tmp_path.name):
         files.read_bytes(str(tmp_path))
+
+
+def test_read_bytes_waits_for_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match=f"no regular file: '{path}'"):
+            files.read_bytes(str(path))
 
 
 def test_list_folder_tells_the_files_of_a_folder_and_their_sizes(tmp_path):

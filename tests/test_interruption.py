@@ -1,10 +1,12 @@
 """Killed at any moment and started again, a run ends as if nothing had happened."""
 
+import contextlib
 import json
 import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,50 @@ def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch
     assert run.main(options(urls, tmp_path / "out")) == 2
     assert "has changed since the run was begun" in capsys.readouterr().err
     assert np.all([path.exists() for path in (tmp_path / "out").glob("lab_images-00000-*")])
+
+
+@contextlib.contextmanager
+def piping(path: Path) -> Iterator[Path]:
+    """`<(cat list)` of a shell: gives the path of the pipe."""
+    with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as cat:
+        assert cat.stdout
+        yield Path(f"/dev/fd/{cat.stdout.fileno()}")
+
+
+def test_a_list_from_a_pipe_is_taken_up_again(origin, tmp_path, capsys, monkeypatch):
+    urls = write_list(origin, tmp_path, 100)
+    assert run.main(options(urls, tmp_path / "whole")) == 0
+    build = pipeline.build
+    broken: list[bool] = []
+
+    def break_second(graph, config, commit, *others):
+        if commit.number == 1 and not broken:
+            broken.append(True)
+            raise RuntimeError("the machine dies")
+        return build(graph, config, commit, *others)
+
+    monkeypatch.setattr("beam_pipeline.pipeline.build", break_second)
+    with piping(urls) as pipe:
+        assert run.main(options(pipe, tmp_path / "piped")) == 1
+        with piping(urls) as other:
+            assert other != pipe
+            assert run.main(options(other, tmp_path / "piped")) == 0
+    assert "going on after 1 whole commits" in capsys.readouterr().out
+    assert contents(tmp_path / "piped") == contents(tmp_path / "whole")
+
+
+def test_several_workers_take_a_list_from_a_pipe(origin, tmp_path):
+    urls = write_list(origin, tmp_path, 30)
+    workers = ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")
+    done = subprocess.run(
+        [sys.executable, "-m", "beam_pipeline.run", *options(Path("/dev/stdin"), tmp_path / "out", *workers)],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=120,
+        input=urls.read_bytes(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["counts"]["lines"] == 51
 
 
 def test_the_network_is_loaded_once_not_once_a_commit(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from origin import image
 from PIL import Image
 
 from beam_pipeline import color, finished, images, outputs, pipeline
-from beam_pipeline.config import Config
+from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.lists import MAX_LINE
 
 SIZE = 32
 SHUFFLES = ("beam:transform:group_by_key:v1", "beam:transform:reshuffle:v1", "beam:transform:combine_per_key:v1")
@@ -169,6 +171,21 @@ def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
         outputs.prepare(again, [])
         assert read_examples(again, build_and_run(again)) == first
     assert len(origin.requests) == asked
+
+
+def test_a_list_from_a_pipe_is_refused_where_workers_would_read_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    config = Config(input=str(tmp_path / "pipe"), output=str(tmp_path / "dataset"), checkpoint="none")
+    with pytest.raises(UsageError, match="is a pipe"):
+        pipeline.build(beam.Pipeline(runner=FnApiRunner()), config)
+
+
+def test_a_line_that_is_too_long_is_a_failure(origin, tmp_path):
+    long = origin.url("good/" + "x" * MAX_LINE)
+    description = build_and_run(config := make_config(tmp_path, [origin.url("good/1.jpg"), long, long, " " * MAX_LINE]))
+    assert description["counts"]["failures_by_reason"] == {"invalid_url": 2}
+    assert (description["counts"]["examples"], description["counts"]["duplicates"]) == (1, 1)
+    assert all("longer than" in failure["detail"] for failure in read_failures(config).values())
 
 
 def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:

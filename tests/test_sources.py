@@ -8,11 +8,16 @@ import gzip
 import http.server
 import io
 import json
+import lzma
 import os
 import random
+import re
+import shutil
 import tarfile
 import tempfile
 import threading
+import tracemalloc
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,9 +25,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from beam_pipeline import lists
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
-from beam_pipeline.sources import check_readable, check_url, parse_line, read_refs
+from beam_pipeline.sources import check_length, check_readable, check_url, parse_line, read_digests, read_refs, refuse_pipe
 
 LINES = b"http://a.example/1.jpg\nn02084071_7\thttp://b.example/2.jpg\n"
 REFS = [ImageRef("", "http://a.example/1.jpg"), ImageRef("n02084071_7", "http://b.example/2.jpg")]
@@ -155,7 +161,7 @@ def test_parse_line_of_json(line, ref):
 
 
 def test_json_that_is_nested_without_end_is_a_line_like_any_other():
-    line = '{"url":' * 100_000
+    line = '{"url":' * 9_000
     assert parse_line(line.encode()) == ImageRef("", line)
 
 
@@ -190,11 +196,96 @@ def test_blank_lines_and_comments_are_counted_and_left_out(tmp_path):
         LINES.replace(b"\n", b"\r\n").removesuffix(b"\r\n"),
         BOM + LINES,
         BOM + LINES.replace(b"\n", b"\r\n"),
+        LINES.replace(b"\n", b"\r"),
+        BOM + LINES.replace(b"\n", b"\r").removesuffix(b"\r"),
     ],
-    ids=["crlf", "no-last-newline", "crlf-no-last-newline", "bom", "bom-crlf"],
+    ids=["crlf", "no-last-newline", "crlf-no-last-newline", "bom", "bom-crlf", "cr", "bom-cr-no-last-newline"],
 )
 def test_line_ends_and_byte_order_marks_are_no_part_of_a_url(tmp_path, data):
     assert read_bytes(tmp_path, data) == (REFS, {"lines": 2, "ignored": 0})
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_list_of_wide_characters_is_known_by_its_byte_order_mark(tmp_path, encoding, end, pack):
+    lines = [f"n1_{number} http://a.example/é犬\U0001f415/{number}.jpg" for number in range(20_000)]
+    data = ("\ufeff" + end.join(["# a list", "", *lines])).encode(encoding)
+    refs, counts = read_bytes(tmp_path, pack(data))
+    assert [f"{ref.id} {ref.url}" for ref in refs] == lines
+    assert counts == {"lines": 20_002, "ignored": 2}
+
+
+def test_a_broken_character_of_a_wide_list_costs_no_other_line(tmp_path):
+    lines = ["http://a.example/\ud83d.jpg", "http://a.example/2.jpg", ""]
+    refs, _ = read_bytes(tmp_path, "\n".join(["\ufeff", *lines]).encode("utf-16-le", "surrogatepass") + b"x")
+    assert [ref.url for ref in refs[:2]] == ["http://a.example/\ufffd.jpg", "http://a.example/2.jpg"]
+
+
+LONG = 3 * lists.MAX_LINE
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["lf", "cr", "crlf"])
+@pytest.mark.parametrize("encode", [bytes, lambda data: b"\xff\xfe" + data.decode().encode("utf-16-le")], ids=["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "line",
+    [b"http://b.example/" + b"x" * LONG, b"x" * 40 * LONG, b" " * LONG, b'{"url": "' + b"x" * LONG + b'"}', b"\xc3\xa9" * LONG],
+    ids=["url", "longer-than-a-block", "blank", "json", "two-bytes-a-character"],
+)
+def test_a_line_that_is_too_long_fails_alone(tmp_path, line, encode, end):
+    data = encode(b"http://a.example/1.jpg" + end + line + end + b"http://a.example/2.jpg" + end + line)
+    refs, counts = read_bytes(tmp_path, data)
+    assert counts == {"lines": 4, "ignored": 0}
+    assert [refs[0].url, refs[2].url] == ["http://a.example/1.jpg", "http://a.example/2.jpg"]
+    assert check_length(refs[0]) is None
+    assert refs[1] == refs[3] and len(refs[1].url) < 2000
+    failure = check_length(refs[1])
+    assert failure is not None
+    assert (failure.stage, failure.reason) == ("read", "invalid_url")
+    assert "65,536 bytes" in failure.detail
+
+
+def test_the_longest_line_is_a_line_like_any_other(tmp_path):
+    url = "http://a.example/" + "x" * lists.MAX_LINE
+    for length, is_long in ((lists.MAX_LINE - 1, False), (lists.MAX_LINE, True)):
+        [ref], _ = read_bytes(tmp_path, url[:length].encode() + b"\n")
+        assert (check_length(ref) is not None) == is_long
+        assert is_long or ref.url == url[:length]
+
+
+def test_a_bomb_of_one_line_takes_little_memory(tmp_path):
+    path = tmp_path / "urls.gz"
+    with gzip.open(path, "wb", 1) as file:
+        for _ in range(100):
+            file.write(b"x" * 2**20)
+    tracemalloc.start()
+    try:
+        refs, _ = read(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert [check_length(ref) is not None for ref in refs] == [True]
+
+
+BINARY = {
+    "zip": b"PK\x03\x04\x14\0\0\0",
+    "zip-of-nothing": b"PK\x05\x06" + bytes(18),
+    "7z": b"7z\xbc\xaf\x27\x1c\0\x04",
+    "rar": b"Rar!\x1a\x07\x01\0",
+    "xz": lzma.compress(LINES),
+    "zstd": b"\x28\xb5\x2f\xfd\x24\x0ehttp",
+    "parquet": b"PAR1\x15\x04\x15",
+    "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF\0",
+    "utf-16-without-a-mark": LINES.decode().encode("utf-16-le"),
+}
+
+
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+@pytest.mark.parametrize("data", BINARY.values(), ids=BINARY)
+def test_what_is_no_text_is_refused(tmp_path, data, pack):
+    path = tmp_path / "urls.txt"
+    path.write_bytes(pack(data))
+    assert re.search("unpack it, or save it as text|as UTF-8 text", refusal(path))
 
 
 @pytest.mark.parametrize("first", [b"# a list\n", b"\r\n", b" \t# a list\r\n"])
@@ -257,13 +348,13 @@ LINE = st.one_of(
 def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
     data = b"\n".join(lines)
     with tempfile.TemporaryDirectory() as folder:
-        if data.startswith((b"\x1f\x8b", b"BZh")):
+        if data.startswith((b"\x1f\x8b", b"BZh")) or b"\0" in data:
             with pytest.raises(UsageError, match="list"):
                 read_bytes(Path(folder), data)
             return
         everything, all_counts = read_bytes(Path(folder), data)
         refs, counts = read_bytes(Path(folder), data, skip=skip, count=count)
-    number = len(list(io.BytesIO(data)))
+    number = len(data.splitlines())
     assert counts["lines"] == all_counts["lines"] == number
     assert all_counts["ignored"] + len(everything) == number
     assert counts["ignored"] + len(refs) == number
@@ -392,6 +483,79 @@ def test_a_filesystem_that_is_not_known_is_refused():
     refusal("nosuch://bucket/urls.txt")
 
 
+# Pipes.
+
+
+@contextlib.contextmanager
+def piping(data: bytes, path: Path | None = None) -> Iterator[str]:
+    """A pipe into which a thread writes once. Yields its path."""
+    if path:
+        os.mkfifo(path)
+        reader, name = None, str(path)
+    else:
+        reader, writer = os.pipe()
+        name = f"/dev/fd/{reader}"
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), open(path or writer, "wb") as pipe:
+            pipe.write(data)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield name
+    finally:
+        if reader is not None:
+            os.close(reader)
+        thread.join(10)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+def test_a_list_from_a_pipe_is_read_as_often_as_it_is_needed(tmp_path, pack, named):
+    data = long_list()
+    with piping(pack(data), tmp_path / "pipe" if named else None) as path:
+        config = Config(input=path, output="out")
+        check_readable(config)
+        for same in (config, Config(input=path, output="out")):
+            counts: collections.Counter[str] = collections.Counter()
+            assert [ref.url for ref in read_refs(same, counts)] == data.decode().split()
+            assert counts["lines"] == 5000
+
+
+def test_two_readers_of_a_pipe_do_not_disturb_each_other(tmp_path):
+    with piping(long_list()) as path:
+        config = Config(input=path, output="out")
+        one, other = (read_refs(config, collections.Counter()) for _ in range(2))
+        assert all(ref == again for ref, again in zip(one, other, strict=True))
+
+
+def test_a_pipe_is_forgotten_with_the_options(tmp_path):
+    for data in (LINES, LINES.replace(b"http", b"https")):
+        with piping(data, tmp_path / "pipe") as path:
+            assert read(path)[0] == [parse_line(line) for line in data.splitlines()]
+        Path(path).unlink()
+
+
+def test_a_pipe_that_would_fill_the_disk_is_refused(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=2 * len(LINES) - 2))
+    with piping(LINES) as path:
+        assert "half of the disk" in refusal(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/zero"])
+def test_a_device_is_no_list(path):
+    assert "is a device" in refusal(path)
+
+
+def test_workers_elsewhere_cannot_read_a_pipe(tmp_path):
+    with piping(LINES) as path, pytest.raises(UsageError, match=r"is a pipe, .* save the list to a file"):
+        refuse_pipe(Config(input=path, output="out"))
+    (tmp_path / "urls.txt").write_bytes(LINES)
+    refuse_pipe(Config(input=str(tmp_path / "urls.txt"), output="out"))
+    refuse_pipe(Config(input="http://127.0.0.1/urls.txt", output="out"))
+
+
 @pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 @pytest.mark.parametrize("sized", [True, False])
 def test_a_list_behind_a_url(pack, sized):
@@ -508,6 +672,30 @@ def test_a_file_name_that_is_not_utf8_costs_no_other_image(tmp_path):
     assert len({ref.name for ref in refs}) == counts["lines"] == 2
 
 
+ODD = ["b[1].jpg", "c\\d.jpg", "e*.jpg", "f?.jpg", "[g].jpg", "h!.jpg", "new\nline.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["plain", "br[1]", "back\\slash", "st*r", "qu?stion", "[x]/[y]"])
+def test_no_image_is_lost_for_its_name(tmp_path, folder):
+    inside = tmp_path / folder
+    inside.mkdir(parents=True)
+    for name in ODD:
+        (inside / name).write_bytes(b"data")
+    refs, _ = read_images(inside / "*.jpg")
+    assert [ref.url for ref in refs] == sorted(str(inside / name) for name in ODD)
+    for name in ODD[:-1]:
+        assert read_images(inside / name)[0] == [ImageRef("", str(inside / name))]
+
+
+@pytest.mark.parametrize("name", ODD[:-1])
+def test_a_list_may_have_any_name(tmp_path, name):
+    for path in (tmp_path / name, tmp_path / "br[1]" / name):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(LINES)
+        assert read(path)[0] == REFS
+        assert read(path.parent / f"{name[0]}*")[0] == REFS
+
+
 def test_images_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"--images .*/\*\.jpg matches no file"):
         read_images(tmp_path / "*.jpg")
@@ -589,3 +777,46 @@ URL = st.one_of(
 def test_check_url_never_raises(url):
     failure = check_url(ImageRef("", url))
     assert failure is None or (failure.stage == "read" and failure.reason in ("invalid_url", "unsupported_scheme"))
+
+
+# --exclude_sha256.
+
+DIGESTS = frozenset({"0" * 64, "f" * 64})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%s\n%s\n" % (b"0" * 64, b"F" * 64),
+        b"# bodies\r\r" + b"0" * 64 + b"  caf\xe9\x85.jpg\r" + b"f" * 64,
+        BOM + b"0" * 64 + b"\r\n\r\n" + b"f" * 64 + b" *a.jpg\r\n",
+        ("\ufeff" + "0" * 64 + "\r\n" + "f" * 64).encode("utf-16-le"),
+    ],
+    ids=["plain", "cr-latin-1", "bom-crlf", "utf-16"],
+)
+def test_digests_are_read_as_lists_are(tmp_path, data):
+    (tmp_path / "digests").write_bytes(data)
+    assert read_digests(str(tmp_path / "digests")) == DIGESTS
+
+
+@pytest.mark.parametrize("data", [b"x" * LONG, b"0" * 65, bytes(64), gzip.compress(b"0" * 64)], ids=range(4))
+def test_what_is_no_digest_is_refused_in_a_short_line(tmp_path, data):
+    (tmp_path / "digests").write_bytes(data)
+    with pytest.raises(UsageError, match=r"--exclude_sha256 .* is no sha256 in hex") as caught:
+        read_digests(str(tmp_path / "digests"))
+    assert len(str(caught.value)) < 1000
+
+
+def test_digests_without_end_are_refused(tmp_path):
+    (tmp_path / "digests").touch()
+    os.truncate(tmp_path / "digests", 10**12)
+    with pytest.raises(UsageError, match=r"--exclude_sha256 .* more than 64 MiB"):
+        read_digests(str(tmp_path / "digests"))
+
+
+def test_digests_from_a_pipe_are_refused(tmp_path):
+    with piping(b"0" * 64) as path, pytest.raises(UsageError, match=r"--exclude_sha256 .* no regular file"):
+        read_digests(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"--exclude_sha256 .* no regular file"):
+        read_digests(str(tmp_path / "pipe"))
