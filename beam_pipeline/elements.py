@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import re
 
 import numpy as np
 
@@ -17,7 +18,8 @@ class ImageRef:
 
     Attributes:
       id: The line's ID, such as `n00004475_6590`; empty if it had none.
-      url: Where the image is: a URL, or a path when a folder of files is read.
+      url: Where the image is: a URL, or a path when a folder of files is read, whose bytes that are not UTF-8 are surrogates,
+        as `os.fsdecode` has them.
     """
 
     id: str
@@ -27,6 +29,21 @@ class ImageRef:
     def name(self) -> str:
         """`md5(url).jpeg`, in hex: the image's file name, and its key wherever one is needed."""
         return hashlib.md5(self.url.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest() + ".jpeg"
+
+    @property
+    def url_text(self) -> str:
+        """The URL where only text can stand, as in JSON."""
+        return as_text(self.url)
+
+
+def as_text(text: str) -> str:
+    """Percent-encode the bytes of a file's name that are not UTF-8; text is itself."""
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", _percent_encode, text)
+
+
+def _percent_encode(match: re.Match[str]) -> str:
+    code = ord(match[0]) - 0xDC00
+    return f"%{code:02X}" if 0x80 <= code <= 0xFF else "?"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,11 +119,12 @@ class Failure:
     final_url: str = ""
 
     def as_json(self) -> dict[str, str | int]:
-        """Return the fields of a line of `failures-*.jsonl`.
+        """Return the fields of a line of `failures-*.jsonl`, all of them text that UTF-8 can hold.
 
         `url` is as it was given, to be asked for again; what servers added to it is without credentials.
         """
         fields = dataclasses.asdict(self)
         ref = fields.pop("ref")
         fields |= {name: redact(fields[name]) for name in ("detail", "final_url")}
-        return {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}
+        fields = {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}
+        return {name: as_text(value) if isinstance(value, str) else value for name, value in fields.items()}

@@ -146,7 +146,7 @@ def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput
 def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[EncodedImage | TaggedOutput]:
     """Parts placeholders from images; tells of each body its sha256, in hex, with 1 and the URL behind which it stood."""
     digest = hashlib.sha256(image.data).hexdigest()
-    yield TaggedOutput("digests", (digest, (1, image.ref.url)))
+    yield TaggedOutput("digests", (digest, (1, image.ref.url_text)))
     if digest in excluded:
         detail = f"its sha256 {digest} is excluded"
         yield TaggedOutput("failures", Failure(image.ref, "fetch", "placeholder", detail, image.attempts, image.final_url))
@@ -211,7 +211,7 @@ def validation_index(image: EmbeddedImage, partitions: int, fraction: float) -> 
 
 def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) -> bytes:
     if config.verbose:
-        _LOGGER.info("%s %s", image.ref.name, image.ref.url)
+        _LOGGER.info("%s %s", image.ref.name, image.ref.url_text)
     if ticks:
         ticks.example()
     return records.encode_example(image, config.encoding)

@@ -1,7 +1,9 @@
 """What flows through the graph."""
 
 import dataclasses
+import hashlib
 import json
+import os
 import pickle
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
+from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage, as_text
 
 REF = ImageRef("n00004475_6590", "http://example.com/a.jpg")
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -91,6 +93,37 @@ def test_a_failure_has_the_documented_fields_in_order():
         ("attempts", 3),
         ("final_url", "http://example.com/b.jpg"),
     ]
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"/photos/a.jpg", "/photos/a.jpg"),
+        ("/photos/é犬.jpg".encode(), "/photos/é犬.jpg"),
+        (b"/photos/\xe9%E9.jpg", "/photos/%E9%E9.jpg"),
+        ("é".encode() + b"\xff\x80", "é%FF%80"),
+    ],
+)
+def test_a_path_that_is_not_utf8_can_be_told_as_text(data, text):
+    ref = ImageRef("", os.fsdecode(data))
+    assert ref.url_text == text
+    assert ref.name == hashlib.md5(data).hexdigest() + ".jpeg"
+
+
+@given(ANY_TEXT)
+def test_whatever_is_told_as_text_is_text(text):
+    told = as_text(text)
+    assert told.encode().decode() == as_text(told) == told
+    assert told == text or not text.isascii()
+
+
+@given(ANY_TEXT, st.binary(), ANY_TEXT, st.binary())
+def test_a_failure_is_text_whatever_it_is_about(identifier, path, detail, final):
+    failure = Failure(ImageRef(identifier, os.fsdecode(path)), "fetch", "not_found", detail, 1, os.fsdecode(final))
+    assert json.loads(json.dumps(failure.as_json(), ensure_ascii=False).encode()) == failure.as_json()
 
 
 @given(st.text(), st.text(), st.text())

@@ -1,6 +1,7 @@
 """Records against the protobuf library and TensorFlow's own parser."""
 
 import io
+import os
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,12 @@ def test_any_id_and_url_can_be_recorded(encoding, identifier, url):
     assert features["image_id"] == identifier.encode()
     assert features["image_url"] == url.encode()
     assert features["image_name"] == ref.name.encode()
+
+
+@given(st.binary(max_size=50).filter(lambda path: b"\0" not in path))
+def test_the_bytes_of_any_path_are_recorded(path):
+    features = decode(records.encode_example(make_image(1, False, ImageRef("", os.fsdecode(path))), "rgb_png"))
+    assert features["image_url"] == path
 
 
 @pytest.mark.parametrize("transform", [lambda a: a, lambda a: a[::-1], lambda a: np.asfortranarray(a)])
