@@ -150,7 +150,7 @@ def list_files(config: Config) -> list[str]:
 
 def refuse_pipe(config: Config) -> None:
     """Raises UsageError if the list is a pipe: only the process of the command can read it, and only once."""
-    for path in list_files(config):
+    for path in list_files(config) if config.input and finished.is_local(config.input) else ():
         if lists.is_pipe(path):
             raise UsageError(
                 f"--input {path} is a pipe, which the workers of this runner cannot read: save the list to a file, "
