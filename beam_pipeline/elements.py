@@ -20,10 +20,12 @@ class ImageRef:
       id: The line's ID, such as `n00004475_6590`; empty if it had none.
       url: Where the image is: a URL, or a path when a folder of files is read, whose bytes that are not UTF-8 are surrogates,
         as `os.fsdecode` has them.
+      is_retried: It failed when it was fetched or decoded, so that what is kept of it is not taken.
     """
 
     id: str
     url: str
+    is_retried: bool = False
 
     @functools.cached_property
     def name(self) -> str:

@@ -26,14 +26,22 @@ _PNG, _NOTE = b"\x89PNG\r\n\x1a\n", b"tEXtresize\0"
 def read(config: Config, ref: ImageRef) -> EncodedImage | None:
     """Return what an earlier run kept of an image: resized as it is asked for now, or else as it was downloaded.
 
-    What cannot be read is not there: the image is fetched again.
+    What cannot be read is not there, nor is the body of an image that failed: it is fetched again.
     """
+    if ref.is_retried:
+        return None
     # A digest is of the body, not of what was made of it.
     resized_dir = None if config.exclude_sha256 else config.resized_dir
-    if resized_dir and (data := _read_file(path := FileSystems.join(resized_dir, ref.name))) and _is_as_wanted(data, config):
-        return EncodedImage(ref, data, 0, path, is_resized=True)
-    if config.original_dir and (data := _read_file(path := FileSystems.join(config.original_dir, ref.name))):
-        return None if was_resized_by_run(data) else EncodedImage(ref, data, 0, path)
+    if resized_dir:
+        path = FileSystems.join(resized_dir, ref.name)
+        data = _read_file(path, config)
+        if data and _is_as_wanted(data, config):
+            return EncodedImage(ref, data, 0, path, is_resized=True)
+    if config.original_dir:
+        path = FileSystems.join(config.original_dir, ref.name)
+        data = _read_file(path, config)
+        if data and not was_resized_by_run(data):
+            return EncodedImage(ref, data, 0, path)
     return None
 
 
@@ -49,7 +57,7 @@ def keep(image: RgbImage, config: Config) -> RgbImage:
         # Noted, as another run may want them made square in another way.
         data = records.encode_png(image.pixels, resize=config.resize, original=images.note_size(image.original_size))
         path = FileSystems.join(config.resized_dir, image.ref.name)
-        there = _read_file(path)
+        there = _read_file(path, config)
         if there is None or (there != data and was_resized_by_run(there)):
             _write_file(config, path, data)
         elif there != data:
@@ -67,12 +75,13 @@ def was_resized_by_run(head: bytes) -> bool:
     return head.startswith(_PNG) and _NOTE in head[:NOTE_BYTES]
 
 
-def _read_file(path: str) -> bytes | None:
+def _read_file(path: str, config: Config) -> bytes | None:
     try:
-        return files.read_bytes(path) or None if FileSystems.exists(path) else None
+        data = files.read_bytes(path, config.max_image_bytes + 1) if FileSystems.exists(path) else b""
     except (OSError, BeamIOError) as error:
         _LOGGER.warning("%s cannot be read: %s", path, error)
         return None
+    return data if 0 < len(data) <= config.max_image_bytes else None
 
 
 def _write_file(config: Config, path: str, data: bytes) -> None:

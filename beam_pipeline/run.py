@@ -52,13 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int:
     """Check what the options name, make the dataset, and print a summary. Return the exit status."""
-    from beam_pipeline import folder_lock, outputs, runners
+    from beam_pipeline import folder_lock, outputs, runners, sources
 
     beam_options = runners.parse_options(beam_argv)
     if not runners.is_in_this_process(beam_options):
         config = outputs.make_absolute(config)
     if not runners.reaches_local_files(beam_options):
         outputs.refuse_local_files(config)
+    if not (runners.is_in_this_process(beam_options) or config.urls_per_commit):
+        sources.refuse_pipe(config)
     if config.report and not runners.waits_for_job(beam_options):
         raise UsageError(
             "--report needs a command that waits for the job: leave it out, and give python -m beam_pipeline.report later"

@@ -17,6 +17,8 @@ from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
 
 _MAX_DIGESTS = 64 * 2**20  # bytes of a file of sha256, a million
+# Of failures for which a body that is kept may be the cause.
+_STAGES_OF_BODIES = ("fetch", "decode")
 _CUT_AT = 1000  # bytes of a line that is too long; they stand for it in the record of its failure
 # No list holds it: spaces part fields.
 _CUT = f" ... cut from a line of more than {lists.MAX_LINE:,} bytes"
@@ -67,7 +69,8 @@ def parse_line(line: bytes) -> ImageRef:
     if line.lstrip().startswith(b"{"):
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             fields = json.loads(line.decode(encoding))
-            return ImageRef(_encodable(fields.get("id") or ""), _encodable(fields["url"]))
+            is_retried = fields.get("stage") in _STAGES_OF_BODIES
+            return ImageRef(_encodable(fields.get("id") or ""), _encodable(fields["url"]), is_retried)
     # Only ASCII's spaces part fields: Latin-1 has others, which stand in URLs.
     first, *others = (field.decode(encoding) for field in line.split())
     return ImageRef(first, others[-1]) if others else ImageRef("", first)

@@ -1,5 +1,6 @@
 """What is kept of images is what they were, is used again, and replaces nothing else."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -122,3 +123,24 @@ def test_a_folder_in_the_place_of_an_original_costs_no_image(origin: Origin, tmp
     (tmp_path / "kept" / ImageRef("", origin.url("good/1.jpg")).name).mkdir(parents=True)
     assert run.main(command(urls, tmp_path / "out", "--original_dir", str(tmp_path / "kept"))) == 0
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["counts"]["examples"] == 1
+
+
+def test_what_is_being_retried_is_not_taken_from_there(origin: Origin, tmp_path):
+    """As after a download that was cut off, of a server that sends no length."""
+    urls, kept = tmp_path / "urls.txt", tmp_path / "kept"
+    urls.write_text(origin.url("good/1.jpg\n") + origin.url("good/2.jpg\n"))
+    kept.mkdir()
+    broken = kept / ImageRef("", origin.url("good/1.jpg")).name
+    broken.write_bytes(image("1.jpg")[:300])
+    assert run.main(command(urls, tmp_path / "first", "--original_dir", str(kept))) == 0
+    assert json.loads((tmp_path / "first" / "dataset.json").read_text())["counts"]["failures_by_reason"] == {"truncated": 1}
+    failures = Path(tmp_path / "first" / "failures-*.jsonl")
+    assert run.main(command(failures, tmp_path / "second", "--original_dir", str(kept))) == 0
+    assert json.loads((tmp_path / "second" / "dataset.json").read_text())["counts"]["examples"] == 1
+    assert broken.read_bytes() == image("1.jpg")
+
+
+def test_a_file_larger_than_images_may_be_is_not_there(config, tmp_path):
+    (tmp_path / "original" / REF.name).write_bytes(bytes(1000))
+    assert kept_images.read(dataclasses.replace(config, max_image_bytes=1000), REF)
+    assert kept_images.read(dataclasses.replace(config, max_image_bytes=999), REF) is None

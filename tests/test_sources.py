@@ -3,6 +3,7 @@
 import bz2
 import collections
 import contextlib
+import dataclasses
 import email.message
 import gzip
 import http.server
@@ -308,11 +309,13 @@ def test_urls_that_stand_twice_are_left_to_the_graph(tmp_path):
     assert read_bytes(tmp_path, LINES + LINES) == (REFS + REFS, {"lines": 4, "ignored": 0})
 
 
-def test_failures_of_an_earlier_run_are_a_list(tmp_path):
-    failures = [Failure(ref, "fetch", "http_503", "503 Service Unavailable", 3, "http://elsewhere.example/") for ref in REFS]
+@pytest.mark.parametrize(("stage", "is_retried"), [("fetch", True), ("decode", True), ("read", False)])
+def test_failures_of_an_earlier_run_are_a_list(tmp_path, stage, is_retried):
+    failures = [Failure(ref, stage, "http_503", "503 Service Unavailable", 3, "http://elsewhere.example/") for ref in REFS]
     path = tmp_path / "failures-00000-of-00001.jsonl"
     path.write_text("".join(json.dumps(failure.as_json()) + "\n" for failure in failures))
-    assert read(path) == (REFS, {"lines": 2, "ignored": 0})
+    refs = [dataclasses.replace(ref, is_retried=is_retried) for ref in REFS]
+    assert read(path) == (refs, {"lines": 2, "ignored": 0})
 
 
 # --skip and --count.
