@@ -56,13 +56,20 @@ def keep(image: RgbImage, config: Config) -> RgbImage:
     if config.resized_dir:
         # Noted, as another run may want them made square in another way.
         data = records.encode_png(image.pixels, resize=config.resize, original=images.note_size(image.original_size))
-        path = FileSystems.join(config.resized_dir, image.ref.name)
-        there = _read_file(path, config)
-        if there is None or (there != data and was_resized_by_run(there)):
-            _write_file(config, path, data)
-        elif there != data:
-            _LOGGER.warning("%s is not replaced, as no run has resized it", path)
+        _keep_resized(config, FileSystems.join(config.resized_dir, image.ref.name), data)
     return dataclasses.replace(image, body=None)
+
+
+def _keep_resized(config: Config, path: str, data: bytes) -> None:
+    try:
+        there = files.read_bytes(path, len(data) + 1) if FileSystems.exists(path) else b""
+    except (OSError, BeamIOError) as error:
+        _LOGGER.warning("%s is not written: %s", path, error)
+        return
+    if there and there != data and not was_resized_by_run(there):
+        _LOGGER.warning("%s is not replaced, as no run has resized it", path)
+    elif there != data:
+        _write_file(config, path, data)
 
 
 def temporary_mark(config: Config) -> str:

@@ -59,6 +59,12 @@ def test_a_file_that_no_run_has_resized_is_never_replaced(config, tmp_path, capl
     assert "is not replaced, as no run has resized it" in caplog.text
 
 
+def test_a_large_file_that_no_run_has_resized_is_never_replaced(config, tmp_path):
+    (tmp_path / "resized" / REF.name).write_bytes(bytes(2000))
+    keep(dataclasses.replace(config, max_image_bytes=1000))
+    assert (tmp_path / "resized" / REF.name).read_bytes() == bytes(2000)
+
+
 def test_an_image_that_was_resized_otherwise_is_replaced(config, tmp_path):
     (tmp_path / "resized" / REF.name).write_bytes(records.encode_png(PIXELS[:8, :8], resize="pad", original="40x30"))
     assert kept_images.read(config, REF) is None
