@@ -18,6 +18,8 @@ from beam_pipeline.elements import EncodedImage, ImageRef, RgbImage
 
 _LOGGER = logging.getLogger(__name__)
 
+_warned: set[tuple[str, str]] = set()
+
 # `records.encode_png` writes notes right behind the header.
 NOTE_BYTES = 128
 _PNG, _NOTE = b"\x89PNG\r\n\x1a\n", b"tEXtresize\0"
@@ -63,11 +65,11 @@ def keep(image: RgbImage, config: Config) -> RgbImage:
 def _keep_resized(config: Config, path: str, data: bytes) -> None:
     try:
         there = files.read_bytes(path, len(data) + 1) if FileSystems.exists(path) else b""
-    except (OSError, BeamIOError) as error:
-        _LOGGER.warning("%s is not written: %s", path, error)
+    except (OSError, BeamIOError):
+        _warn("cannot be read, and is not replaced", path)
         return
     if there and there != data and not was_resized_by_run(there):
-        _LOGGER.warning("%s is not replaced, as no run has resized it", path)
+        _warn("is not replaced, as no run has resized it", path)
     elif there != data:
         _write_file(config, path, data)
 
@@ -85,17 +87,25 @@ def was_resized_by_run(head: bytes) -> bool:
 def _read_file(path: str, config: Config) -> bytes | None:
     try:
         data = files.read_bytes(path, config.max_image_bytes + 1) if FileSystems.exists(path) else b""
-    except (OSError, BeamIOError) as error:
-        _LOGGER.warning("%s cannot be read: %s", path, error)
+    except (OSError, BeamIOError):
+        _warn("cannot be read", path)
         return None
     return data if 0 < len(data) <= config.max_image_bytes else None
 
 
 def _write_file(config: Config, path: str, data: bytes) -> None:
     if finished.is_local(path) and os.path.isdir(path):
-        _LOGGER.warning("%s is not written, as it is a folder", path)
+        _warn("is not written, as it is a folder", path)
     else:
         files.write_bytes(path, data, mark=temporary_mark(config))
+
+
+def _warn(what: str, path: str) -> None:
+    """Log what is wrong with a kept file, once for a folder: it may hold millions."""
+    folder, name = FileSystems.split(path)
+    if (what, folder) not in _warned:
+        _warned.add((what, folder))
+        _LOGGER.warning("%s in %s %s; others of the folder are not reported", name, folder, what)
 
 
 def _is_as_wanted(data: bytes, config: Config) -> bool:

@@ -271,10 +271,11 @@ def _quieten(verbose: bool) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(console.RedactingFormatter())
+    # The root's level, which is set below, would be theirs too.
+    logging.getLogger("beam_pipeline").setLevel(logging.INFO if verbose else logging.WARNING)
     if verbose:
-        # The second hands on what workers say in processes of their own.
-        for name in ("beam_pipeline", "apache_beam.runners.portability.local_job_service"):
-            logging.getLogger(name).setLevel(logging.INFO)
+        # It repeats what workers log in processes of their own.
+        logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(logging.INFO)
     else:
         for name in ("apache_beam", "tensorflow", "absl", "root"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,6 +1,7 @@
 """A lease is held by one process, ends with it, and is renewed until then."""
 
 import itertools
+import logging
 import threading
 import time
 from typing import Any
@@ -133,6 +134,8 @@ def test_a_run_whose_lease_another_has_taken_ends(store, quick, monkeypatch):
 
 
 def test_a_store_that_is_away_for_a_moment_ends_nothing(store, quick, caplog):
+    caplog.set_level(logging.WARNING, "beam_pipeline")
+
     def fail() -> None:
         store.before_write = lambda: None
         raise OSError("the network is down")
