@@ -1,6 +1,7 @@
 """The network computes what the published TF-Slim definition does, down to the records of a run."""
 
 import concurrent.futures
+import json
 import threading
 from pathlib import Path
 
@@ -133,11 +134,28 @@ def test_records_of_a_run_hold_the_references_logits(version, images, tmp_path, 
         np.testing.assert_allclose(embedding.numpy(), logits, atol=TOLERANCE, rtol=0)
 
 
-def test_bfloat16_is_near(monkeypatch):
-    monkeypatch.setattr(inception, "_networks", {})
-    logits = inception.load_network("untrained", "bfloat16").embed(REFERENCE["pixels"])
-    assert logits.dtype == np.float32
-    assert 0 < np.abs(logits - REFERENCE["logits"]).max() < 0.25 * _deviation()
+def test_records_in_bfloat16_are_near_those_in_float32(network, tmp_path, monkeypatch):
+    """The difference is that of the network: what is between it and the training code takes embeddings as float32."""
+    monkeypatch.setattr(inception, "_networks", {("untrained", "float32", None): network})
+    embeddings = {}
+    for number, pixels in enumerate(REFERENCE["pixels"]):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    for precision in ("float32", "bfloat16"):
+        output = tmp_path / precision
+        options = f"--checkpoint untrained --precision {precision} --statistics=false --report=false"
+        assert run.main(["--images", f"{tmp_path}/*.png", "--output", str(output), *options.split()]) == 0
+        examples = sorted(dataset.examples(output), key=lambda example: example["image_url"])
+        assert json.loads((output / "dataset.json").read_text())["options"]["precision"] == precision
+        embeddings[precision] = np.array([example["image_embedding"] for example in examples])
+        assert embeddings[precision].dtype == np.float32
+    np.testing.assert_allclose(embeddings["float32"], REFERENCE["logits"], atol=TOLERANCE, rtol=0)
+    difference = np.abs(embeddings["bfloat16"] - embeddings["float32"])
+    # bfloat16 has 8 bits of precision: it differs, but by far less than images do.
+    assert 0 < difference.max() < 0.25 * _deviation()
+    assert difference.mean() < 0.05 * _deviation()
+    # Each image is nearest to itself.
+    distances = np.linalg.norm(embeddings["bfloat16"][:, None] - embeddings["float32"][None], axis=-1)
+    assert (distances.argmin(axis=1) == np.arange(len(distances))).all()
 
 
 def _deviation() -> float:
