@@ -1,33 +1,17 @@
-"""Finds the checkpoint that the user named, wherever it is, and makes sure that it is the network's."""
+"""Verifies that the checkpoint of the options is the network's, and reads its weights."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import hashlib
 import importlib.resources
 import json
-import logging
-import os
-import shutil
-import tarfile
-import tempfile
-import urllib.request
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline import quiet
+from beam_pipeline import checkpoint_cache, checkpoint_sources, quiet
+from beam_pipeline.checkpoint_cache import HOW_TO
 from beam_pipeline.config import UsageError
-
-_LOGGER = logging.getLogger(__name__)
-_TIMEOUT = 60  # seconds without a byte from the server of a checkpoint
-_HOW_TO = "give an inception_resnet_v2 .ckpt, its .tar.gz or a URL of that, or `untrained` or `none`"
 
 
 def expected_variables() -> dict[str, list[int]]:
@@ -38,27 +22,20 @@ def expected_variables() -> dict[str, list[int]]:
     return json.loads(importlib.resources.files("beam_pipeline").joinpath("inception_resnet_v2.json").read_text())
 
 
-def read_weights(checkpoint: str) -> Iterator[np.ndarray]:
+def read_weights(checkpoint: str, sha256: str | None = None) -> Iterator[np.ndarray]:
     """The weights, float32, in the order of `expected_variables`.
 
     Args:
       checkpoint: As the option has it, but `none`.
+      sha256: What `verify` has returned: workers load these weights, or none.
 
     Raises:
-      UsageError: the checkpoint cannot be read, or lacks a variable or has one of another shape; names it.
+      UsageError: the checkpoint cannot be read, has another sha256, or lacks a variable or has one of another shape; names it.
     """
-    names = expected_variables()
     if checkpoint == "untrained":
-        yield from (untrained_weights(name, shape) for name, shape in names.items())
-        return
-    reader = _open_checkpoint(locate(checkpoint), checkpoint)
-    for name in names:
-        try:
-            weights = reader.get_tensor(name)
-        # As when it is opened.
-        except Exception as error:
-            raise UsageError(f"--checkpoint {checkpoint}: {name} cannot be read: {_first_line(error)}; {_HOW_TO}") from error
-        yield weights
+        yield from (untrained_weights(name, shape) for name, shape in expected_variables().items())
+    else:
+        yield from _read(_locate(checkpoint, sha256), checkpoint)
 
 
 def untrained_weights(name: str, shape: list[int], seed: int = 0) -> np.ndarray:
@@ -74,123 +51,65 @@ def untrained_weights(name: str, shape: list[int], seed: int = 0) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def verify(checkpoint: str) -> str | None:
+def verify(checkpoint: str, source_sha256: str | None = None) -> str | None:
     """Makes sure of a checkpoint before anything else is done.
 
+    Args:
+      checkpoint: As the option has it, but `none`.
+      source_sha256: What `--checkpoint_sha256` asks for.
+
     Returns:
-      The sha256 of its files, in hex; None for `untrained`.
+      The sha256 of its files, one after the other, in hex, by which workers ask for it; None for `untrained`.
 
     Raises:
-      UsageError: as `read_weights`.
+      UsageError: as `read_weights`, or it is not the file that `source_sha256` asks for.
     """
     if checkpoint == "untrained":
         return None
-    prefix = locate(checkpoint)
-    for _ in read_weights(checkpoint):
-        pass
-    digest = hashlib.sha256()
-    for path in _files_of(prefix):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    if not checkpoint_sources.is_readable(checkpoint):
+        return checkpoint_cache.bring(checkpoint, source_sha256, lambda prefix: _check(prefix, checkpoint))[1]
+    sha256 = _digest_of_local(checkpoint)
+    checkpoint_cache.check_source(checkpoint, sha256, source_sha256)
+    _check(checkpoint, checkpoint)
+    return sha256
 
 
-def locate(checkpoint: str) -> str:
-    """Brings a checkpoint to this machine, once: what is fetched or unpacked stays in the cache folder.
-
-    Returns:
-      The path of a V1 file, or the prefix of a V2 checkpoint.
-
-    Raises:
-      UsageError: it is not there, or holds no checkpoint.
-    """
-    packed = checkpoint.endswith((".tar.gz", ".tgz"))
-    remote = "://" in checkpoint
-    if not packed and not remote:
-        if not _files_of(checkpoint):
-            raise UsageError(f"--checkpoint {checkpoint} is not there; {_HOW_TO}")
-        return checkpoint
-    key = checkpoint
-    if not remote:
-        try:
-            stat = os.stat(checkpoint)
-        except OSError as error:
-            raise UsageError(f"--checkpoint {checkpoint} cannot be read: {error.strerror}; {_HOW_TO}") from error
-        key = f"{os.path.abspath(checkpoint)} {stat.st_size} {stat.st_mtime_ns}"
-    folder = cache_folder() / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not folder.exists():
-        try:
-            _bring(checkpoint, packed, folder)
-        except (OSError, EOFError, tarfile.TarError, zlib.error, BeamIOError, ValueError) as error:
-            raise UsageError(f"--checkpoint {checkpoint} cannot be read: {error}; {_HOW_TO}") from error
-    return _prefix_in(folder, checkpoint)
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/beam_pipeline`, or `~/.cache/beam_pipeline`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_pipeline"
-
-
-def _bring(checkpoint: str, packed: bool, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        beside = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder.parent)))
-        unpacked = beside / "unpacked"
-        unpacked.mkdir()
-        if packed:
-            archive = beside / "archive"
-            _copy(checkpoint, archive)
-            with tarfile.open(archive) as members:
-                for member in members:
-                    name = os.path.basename(member.name)
-                    if member.isfile() and ".ckpt" in name:
-                        with cast(IO[bytes], members.extractfile(member)) as source, open(unpacked / name, "wb") as target:
-                            shutil.copyfileobj(source, target, 1 << 20)
-        elif checkpoint.startswith(("http://", "https://")):
-            _copy(checkpoint, unpacked / os.path.basename(checkpoint))
-        else:
-            for match in FileSystems.match([checkpoint, checkpoint + ".index", checkpoint + ".data-*"]):
-                for file in match.metadata_list:
-                    _copy(file.path, unpacked / os.path.basename(file.path))
-        _prefix_in(unpacked, checkpoint)
-        # Another process may have been quicker; its copy is as good.
-        with contextlib.suppress(OSError):
-            unpacked.rename(folder)
-
-
-def _copy(path: str, target: Path) -> None:
-    """Copies a URL or a file on any filesystem that Beam knows to a local file."""
-    if path.startswith(("http://", "https://")):
-        _LOGGER.warning("downloading %s to %s, once", path, cache_folder())
-        with urllib.request.urlopen(path, timeout=_TIMEOUT) as source, open(target, "wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            promised = source.headers.get("Content-Length")
-            if promised is not None and file.tell() != int(promised):
-                raise OSError(f"the server sent {file.tell()} of {promised} bytes")
+def _locate(checkpoint: str, sha256: str | None) -> str:
+    """The path or prefix on this machine of the checkpoint that the command has verified."""
+    if checkpoint_sources.is_readable(checkpoint):
+        prefix, found = checkpoint, _digest_of_local(checkpoint)
+    elif sha256 and (kept := checkpoint_cache.recall(sha256)):
+        return kept
     else:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source, open(target, "wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        prefix, found = checkpoint_cache.bring(checkpoint, None, lambda prefix: _check(prefix, checkpoint))
+    if sha256 not in (None, found):
+        raise UsageError(f"--checkpoint {checkpoint} has changed since the run was begun: its sha256 is {found}, not {sha256}")
+    return prefix
 
 
-def _prefix_in(folder: Path, checkpoint: str) -> str:
-    paths = [str(path).removesuffix(".index") for path in folder.iterdir() if ".data-" not in path.name]
-    if len(paths) != 1 or not _files_of(paths[0]):
-        raise UsageError(f"--checkpoint {checkpoint} holds {len(paths)} checkpoints where one is needed; {_HOW_TO}")
-    return paths[0]
+def _digest_of_local(checkpoint: str) -> str:
+    if not checkpoint_cache.files_of(checkpoint):
+        raise UsageError(f"--checkpoint {checkpoint} is not there; {HOW_TO}")
+    try:
+        return checkpoint_cache.digest_of(checkpoint)
+    except OSError as error:
+        raise UsageError(f"--checkpoint {checkpoint} cannot be read: {error.strerror}; {HOW_TO}") from error
 
 
-def _files_of(prefix: str) -> list[str]:
-    """The one file of a V1 checkpoint, or the index and the data files of a V2 one."""
-    if os.path.isfile(prefix):
-        return [prefix]
-    index = [prefix + ".index"] if os.path.isfile(prefix + ".index") else []
-    data = sorted(glob.glob(glob.escape(prefix) + ".data-*"))
-    return index + data if index and data else []
+def _check(prefix: str, checkpoint: str) -> None:
+    for _ in _read(prefix, checkpoint):
+        pass
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _read(prefix: str, checkpoint: str) -> Iterator[np.ndarray]:
+    reader = _open_checkpoint(prefix, checkpoint)
+    for name in expected_variables():
+        try:
+            weights = reader.get_tensor(name)
+        # As when it is opened.
+        except Exception as error:
+            raise UsageError(f"--checkpoint {checkpoint} is damaged: the variable {name} cannot be read; {HOW_TO}") from error
+        yield weights
 
 
 def _open_checkpoint(prefix: str, checkpoint: str):
@@ -203,10 +122,10 @@ def _open_checkpoint(prefix: str, checkpoint: str):
         shapes = reader.get_variable_to_shape_map()
     # The reader raises RuntimeError, ValueError or one of tf.errors, by the way in which a file is broken.
     except Exception as error:
-        raise UsageError(f"--checkpoint {checkpoint} is no TensorFlow checkpoint: {_first_line(error)}; {_HOW_TO}") from error
+        raise UsageError(f"--checkpoint {checkpoint} is no TensorFlow checkpoint, or it is damaged; {HOW_TO}") from error
     for name, shape in expected_variables().items():
         if name not in shapes:
-            raise UsageError(f"--checkpoint {checkpoint} lacks the variable {name}; {_HOW_TO}")
+            raise UsageError(f"--checkpoint {checkpoint} lacks the variable {name}; {HOW_TO}")
         if list(shapes[name]) != shape:
-            raise UsageError(f"--checkpoint {checkpoint}: {name} has shape {shapes[name]}, not {shape}; {_HOW_TO}")
+            raise UsageError(f"--checkpoint {checkpoint}: {name} has shape {shapes[name]}, not {shape}; {HOW_TO}")
     return reader

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import beam_pipeline
 from beam_pipeline.redaction import redact
 
-PUBLISHED_CHECKPOINT = "http://download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz"
+PUBLISHED_CHECKPOINT = "https://storage.googleapis.com/download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz"
 
 # How patient fetching is; the rest is options.
 RETRY_DEADLINE = 180.0  # seconds waited between the tries for one image, in all, however long a server asks for
@@ -77,6 +77,12 @@ class Config:
         "weights of Inception-ResNet-v2: a TF1 .ckpt (V1 file or V2 prefix), the .tar.gz it comes in, or the URL of that; "
         "`untrained`: fixed pseudo-random weights, for trying things out; `none`: no embedding",
         PUBLISHED_CHECKPOINT,
+    )
+    checkpoint_sha256: str | None = _option(
+        "refuse any other --checkpoint: the sha256, in hex, of the file that it names, so of the archive as it is downloaded; of a "
+        "V2 prefix, of its .index and .data files one after the other",
+        None,
+        shapes_dataset=False,
     )
     skip: int = _option("leave out the first images of the list", 0, at_least=0)
     count: int | None = _option("take at most so many images after that; all by default", None, at_least=1)
@@ -157,6 +163,11 @@ class Config:
             raise UsageError("give --output FOLDER, for the dataset")
         if (self.input is None) == (self.images is None):
             raise UsageError("give --input URL_LIST or --images GLOB, one of the two")
+        if self.checkpoint_sha256 is not None:
+            if self.checkpoint in ("untrained", "none"):
+                raise UsageError(f"--checkpoint_sha256 needs a file as --checkpoint, not {self.checkpoint}")
+            if not re.fullmatch("[0-9a-fA-F]{64}", self.checkpoint_sha256):
+                raise UsageError(f"--checkpoint_sha256 {self.checkpoint_sha256!r} is no sha256: it must be 64 digits in hex")
         for field in dataclasses.fields(self):
             value, (low, high) = getattr(self, field.name), field.metadata["range"]
             choices = choices_of(field.name)

@@ -34,12 +34,13 @@ class Network:
     Szegedy et al. 2016, https://arxiv.org/abs/1602.07261; the front end is that of deep-koalarization.
     """
 
-    def __init__(self, checkpoint: str, precision: str):
+    def __init__(self, checkpoint: str, precision: str, sha256: str | None = None):
         """Builds the network and fills it.
 
         Args:
           checkpoint: As the option has it, but `none`.
           precision: `float32` or `bfloat16`.
+          sha256: What `checkpoints.verify` has returned; no other weights are loaded.
 
         Raises:
           UsageError: as `checkpoints.read_weights`.
@@ -51,7 +52,7 @@ class Network:
         finally:
             keras.config.set_dtype_policy(policy)
         variables = [variable for layer in _creation_order(self._model) for variable in layer.weights]
-        for variable, weights in zip(variables, checkpoints.read_weights(checkpoint), strict=True):
+        for variable, weights in zip(variables, checkpoints.read_weights(checkpoint, sha256), strict=True):
             variable.assign(weights)
         self._precision = precision
         self._turn = threading.Lock()
@@ -106,17 +107,17 @@ def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
     return list(ordered)
 
 
-_networks: dict[tuple[str, str], Network] = {}
+_networks: dict[tuple[str, str, str | None], Network] = {}
 _loading = threading.Lock()
 
 
-def load_network(checkpoint: str, precision: str) -> Network:
+def load_network(checkpoint: str, precision: str, sha256: str | None = None) -> Network:
     """The process's one network of this checkpoint and precision, however many bundles, threads or runs ask for it."""
     with _loading:
-        key = (checkpoint, precision)
+        key = (checkpoint, precision, sha256)
         if key not in _networks:
             began = time.monotonic()
-            network = Network(checkpoint, precision)
+            network = Network(*key)
             # Has the graph traced and optimized, for which the first batch would have to wait.
             network.embed(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
             _networks[key] = network
@@ -127,9 +128,9 @@ def load_network(checkpoint: str, precision: str) -> Network:
 class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
     """RgbImage -> EmbeddedImage, `batch_size` at a time."""
 
-    def __init__(self, checkpoint: str, precision: str, batch_size: int):
+    def __init__(self, checkpoint: str, precision: str, batch_size: int, sha256: str | None = None):
         super().__init__()
-        self._checkpoint, self._precision, self._batch_size = checkpoint, precision, batch_size
+        self._checkpoint, self._precision, self._batch_size, self._sha256 = checkpoint, precision, batch_size, sha256
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
         """Batches double from a small one, after which images can be written, to the size that is asked for.
@@ -145,7 +146,7 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
         }
 
     def load_model(self) -> Network:
-        return load_network(self._checkpoint, self._precision)
+        return load_network(self._checkpoint, self._precision, self._sha256)
 
     def run_inference(
         self, batch: Sequence[RgbImage], model: Network, inference_args: dict[str, Any] | None = None

@@ -51,7 +51,7 @@ def build(
       pipeline: An empty one, on any runner.
       config: The options.
       commit: The part of the list; all of it by default.
-      digests: The sha256 of the files that options name, for `dataset.json`.
+      digests: The sha256 of the files that options name, for `dataset.json`; workers load no other checkpoint.
       excluded: The sha256 of bodies that are no photographs, in hex.
       ticks: Told of every image that is done, on the machine of the run; None elsewhere.
     """
@@ -74,7 +74,7 @@ def build(
     pictures = decoded.main
     if config.original_dir or config.resized_dir:
         pictures |= "KeepImages" >> in_threads(kept_images.keep, config, threads=FILE_THREADS)
-    embedded = pictures | "EmbedImages" >> embed_images(config)
+    embedded = pictures | "EmbedImages" >> embed_images(config, digests.get("checkpoint"))
 
     encoded, shards = {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ def list_body(sha256: str, count_and_url: tuple[int, str]) -> repeats.Repeat:
     return repeats.Repeat(sha256, *count_and_url)
 
 
-def embed_images(config: Config) -> beam.PTransform:
+def embed_images(config: Config, checkpoint_sha256: str | None) -> beam.PTransform:
     if not config.has_network:
         return beam.Map(lambda image: EmbeddedImage(image, None))
     # TensorFlow takes seconds and half a gigabyte, which a run without the network need not spend.
@@ -184,7 +184,7 @@ def embed_images(config: Config) -> beam.PTransform:
 
     from beam_pipeline.inception import EmbeddingHandler
 
-    return RunInference(EmbeddingHandler(config.checkpoint, config.precision, config.batch_size))
+    return RunInference(EmbeddingHandler(config.checkpoint, config.precision, config.batch_size, checkpoint_sha256))
 
 
 def analyze(config: Config, commit: Commit) -> beam.PTransform:

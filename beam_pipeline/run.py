@@ -83,7 +83,8 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         finish(config, beam_options, existing.finished)
         return 0
     sources.check_readable(config)
-    digests["checkpoint"] = checkpoints.verify(config.checkpoint) if config.has_network else None
+    if config.has_network:
+        digests["checkpoint"] = checkpoints.verify(config.checkpoint, config.checkpoint_sha256)
     if existing.commits:
         existing = existing_output.find(config, digests)
     outputs.prepare(config, existing.commits)

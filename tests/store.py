@@ -16,9 +16,6 @@ class Store(LocalFileSystem):
     def scheme(cls) -> str:
         return "store"
 
-    def has_dirs(self) -> bool:
-        return False
-
     def join(self, basepath: str, *paths: str) -> str:
         return "/".join([basepath.rstrip("/"), *paths])
 
@@ -29,6 +26,10 @@ class Store(LocalFileSystem):
     def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
         for found in super()._list(_local(dir_or_prefix)):
             yield FileMetadata(PREFIX + found.path, found.size_in_bytes, found.last_updated_in_seconds)
+
+    def metadata(self, path: str) -> FileMetadata:
+        found = super().metadata(_local(path))
+        return FileMetadata(path, found.size_in_bytes, found.last_updated_in_seconds)
 
     def _path_open(self, path: str, *arguments: Any, **options: Any) -> Any:
         return super()._path_open(_local(path), *arguments, **options)

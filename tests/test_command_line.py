@@ -16,7 +16,8 @@ DEFAULTS = {
     "input": "urls.txt",
     "images": None,
     "output": "out",
-    "checkpoint": "http://download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz",
+    "checkpoint": "https://storage.googleapis.com/download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz",
+    "checkpoint_sha256": None,
     "skip": 0,
     "count": None,
     "image_size": 299,
@@ -52,7 +53,8 @@ DEFAULTS = {
 FULL = {
     "input": "gs://bucket/list-*.tgz",
     "output": "data/tfrecords",
-    "checkpoint": "untrained",
+    "checkpoint": "model.ckpt",
+    "checkpoint_sha256": "0123456789abcdefABCDEF" + 42 * "0",
     "skip": 7,
     "count": 1000,
     "image_size": 64,
@@ -257,6 +259,16 @@ def test_help_tells_every_option_and_its_default(capsys, monkeypatch):
             assert f"(default: {default}" in text
 
 
+@pytest.mark.parametrize("checkpoint", ["untrained", "none"])
+def test_a_sha256_needs_a_checkpoint(checkpoint):
+    assert "not " + checkpoint in refusal([*REQUIRED, "--checkpoint", checkpoint, "--checkpoint_sha256", "0" * 64])
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "0" * 65, "g" * 64, "sha256:" + "0" * 64])
+def test_a_sha256_has_64_digits(sha256):
+    assert "--checkpoint_sha256" in refusal([*REQUIRED, "--checkpoint_sha256", sha256])
+
+
 def test_a_config_cannot_be_changed():
     config, _, _ = parse(REQUIRED)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -268,6 +280,7 @@ def test_what_shapes_the_dataset_is_told_from_what_does_not():
         *("output", "batch_size", "fetch_concurrency", "host_concurrency", "fetch_timeout", "fetch_attempts", "user_agent"),
         *(
             "allow_private_addresses",
+            "checkpoint_sha256",
             "original_dir",
             "resized_dir",
             "max_failed_fraction",

@@ -179,7 +179,7 @@ def test_the_network_is_loaded_once_not_once_a_commit(tmp_path, monkeypatch):
     loads = []
 
     class FakeNetwork:
-        def __init__(self, checkpoint, precision):
+        def __init__(self, checkpoint, precision, sha256):
             loads.append(checkpoint)
 
         def embed(self, pixels):

@@ -234,7 +234,7 @@ def test_no_pixels_are_shuffled(tmp_path, options):
 
 
 def test_a_shuffle_of_pixels_would_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "embed_images", lambda config: beam.Reshuffle())
+    monkeypatch.setattr(pipeline, "embed_images", lambda *unused: beam.Reshuffle())
     graph = beam.Pipeline(runner=FnApiRunner())
     pipeline.build(graph, make_config(tmp_path, ["http://a/b.jpg"]))
     assert find_shuffled_pixels(graph.to_runner_api().components)[1]

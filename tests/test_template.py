@@ -25,6 +25,7 @@ GIVEN = {
     "count": "1000",
     "original_dir": "gs://bucket/original",
     "resized_dir": "gs://bucket/resized",
+    "checkpoint_sha256": "0" * 64,
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "retry_reasons": "timeout,dns",
     "labels": "gs://bucket/names.txt",

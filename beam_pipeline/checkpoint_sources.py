@@ -1,0 +1,148 @@
+"""Where a checkpoint comes from: a server, an object store, an archive. Its version, its bytes, and what it unpacks to."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import tarfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import IO, Any, cast
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+_TIMEOUT = 60  # seconds without a byte from the server of a checkpoint
+MAX_BYTES = 2 * 2**30  # of a download, and of what an archive unpacks to; the published one has 0.2 GB
+_TOO_LARGE = f"it is larger than {MAX_BYTES >> 30} GiB"
+_VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+# What a server, an object store, a broken archive and a disk raise.
+ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
+
+
+def is_readable(checkpoint: str) -> bool:
+    """Whether a checkpoint is read where it is, and need not be copied or unpacked."""
+    return "://" not in checkpoint and not is_packed(checkpoint)
+
+
+def _is_url(checkpoint: str) -> bool:
+    return checkpoint.startswith(("http://", "https://"))
+
+
+def is_packed(checkpoint: str) -> bool:
+    path = urllib.parse.urlsplit(checkpoint).path if _is_url(checkpoint) else checkpoint
+    return path.endswith((".tar.gz", ".tgz"))
+
+
+def version_of(checkpoint: str, known: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint is now, where it comes from; `known` if a server says that it has not changed."""
+    if _is_url(checkpoint):
+        try:
+            with _open_url(checkpoint, known) as response:
+                return _headers_of(response)
+        except urllib.error.HTTPError as error:
+            if error.code != http.HTTPStatus.NOT_MODIFIED:
+                raise
+            return known
+    if "://" in checkpoint:
+        return {file.path: [file.size_in_bytes, file.last_updated_in_seconds] for file in _match(checkpoint)}
+    stat = os.stat(checkpoint)
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def download(checkpoint: str, target: Path) -> tuple[dict[str, Any], str]:
+    """Copies a checkpoint into a folder, or an archive to a file. Returns its version, and the sha256 of an archive."""
+    if _is_url(checkpoint):
+        is_archive = not target.is_dir()
+        with _open_url(checkpoint, {}) as response:
+            promised = response.headers.get("Content-Length")
+            if promised is not None and int(promised) > MAX_BYTES:
+                raise ValueError(_TOO_LARGE)
+            digest, size = _copy(response, target if is_archive else target / "model.ckpt", MAX_BYTES)
+            if promised is not None and size != int(promised):
+                raise EOFError(f"the server sent {size} of {promised} bytes")
+            return _headers_of(response), digest if is_archive else ""
+    version = version_of(checkpoint, {})
+    paths = [checkpoint] if "://" not in checkpoint else list(version)
+    size, digest = 0, ""
+    for path in paths:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+            copied = _copy(source, target / os.path.basename(path) if target.is_dir() else target, MAX_BYTES - size)
+        digest, size = copied[0] if not target.is_dir() else "", size + copied[1]
+    return version, digest
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpacks the files of a checkpoint, whatever folders they are in."""
+    room = MAX_BYTES
+    with (
+        gzip.open(archive) as packed,
+        tarfile.open(fileobj=cast(IO[bytes], _Bounded(packed)), mode="r|", bufsize=1 << 20) as members,
+    ):
+        for member in members:
+            name = os.path.basename(member.name)
+            if member.isfile() and ".ckpt" in name:
+                room -= _copy(cast(IO[bytes], members.extractfile(member)), target / name, room)[1]
+
+
+class _Bounded:
+    """A file that gives no more than `MAX_BYTES`."""
+
+    def __init__(self, file: gzip.GzipFile):
+        self._file, self._room = file, MAX_BYTES
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._room -= len(data)
+        if self._room < 0:
+            raise ValueError(_TOO_LARGE)
+        return data
+
+
+def _copy(source: Any, target: Path, most: int) -> tuple[str, int]:
+    """Copies a file. Returns its sha256 and its bytes; raises ValueError if it has more than the most."""
+    digest, size = hashlib.sha256(), 0
+    with open(target, "wb") as file:
+        while block := source.read(1 << 20):
+            size += len(block)
+            if size > most:
+                raise ValueError(_TOO_LARGE)
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest(), size
+
+
+def _open_url(url: str, known: dict[str, Any]) -> Any:
+    """Asks for a URL, unless it is as it was. Raises urllib.error.HTTPError, 304 in that case."""
+    headers = {_VALIDATORS[name]: value for name, value in known.items() if name in _VALIDATORS}
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+
+
+def _headers_of(response: Any) -> dict[str, Any]:
+    names = [*_VALIDATORS, "Content-Length"]
+    return {name: response.headers[name] for name in names if name in response.headers}
+
+
+def _match(checkpoint: str) -> list[Any]:
+    """The files of an object: itself, or the index and the data of a V2 prefix."""
+    matches = FileSystems.match([checkpoint, checkpoint + ".index", checkpoint + ".data-*"])
+    found = [file for match in matches for file in match.metadata_list]
+    if not found:
+        raise FileNotFoundError("it is not there")
+    return found
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, in the words of the system or the server."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        return str(error.reason)
+    if isinstance(error, (gzip.BadGzipFile, tarfile.TarError, zlib.error)):
+        return "it is not a .tar.gz archive, or it is damaged"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return (str(error) or type(error).__name__).partition("\n")[0]
