@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from beam_pipeline import finished
-from beam_pipeline.arrays import Examples
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.reading.numpy_reader import Examples
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -51,9 +51,9 @@ def load(folder: str | os.PathLike[str], split: str = "train", transformed: bool
         than `dataset.json` lists.
     """
     # Whoever reads NumPy arrays need not have it.
-    from beam_pipeline import tensors
+    from beam_pipeline.reading import tf_reader
 
-    return tensors.load(finished.find(folder, split), split, transformed)
+    return tf_reader.load(dataset_dir.find(folder, split), split, transformed)
 
 
 def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
@@ -70,7 +70,7 @@ def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
         for batch in torch.utils.data.DataLoader(images, batch_size=32, shuffle=True, num_workers=2):
             batch["image_l"], batch["image_ab"], batch["image_embedding"]  # tensors, (32, S, S, 1), (32, S, S, 2), (32, 1001)
 
-    Checksums are not looked at, as that needs another library: `python -m beam_pipeline.inspect` does.
+    Checksums are not looked at, as that needs another library: `python -m beam_pipeline.validate` does.
 
     Args:
       folder: Where `dataset.json` lies, a str or a path; on an object store Beam is imported.
@@ -80,4 +80,4 @@ def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
       FileNotFoundError: the folder holds no finished dataset.
       ValueError: there is no such split, or `dataset.json` is broken; while reading, what a shard holds is not what it should.
     """
-    return Examples(finished.find(folder, split), split)
+    return Examples(dataset_dir.find(folder, split), split)

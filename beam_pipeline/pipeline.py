@@ -24,13 +24,18 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
-from beam_pipeline import books, images, kept_images, records, repeats, sinks, sources, tallies
-from beam_pipeline.commits import WHOLE_LIST, Commit
 from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
-from beam_pipeline.fetch import FetchImages
-from beam_pipeline.progress import Ticks
-from beam_pipeline.threads import MOST_BYTES, MOST_THREADS, MapInThreads
+from beam_pipeline.fetching import kept_images
+from beam_pipeline.fetching.image_fetcher import FetchImages
+from beam_pipeline.images import decoding
+from beam_pipeline.launch.commits import WHOLE_LIST, Commit
+from beam_pipeline.launch.progress import Ticks
+from beam_pipeline.metadata import commit_manifest, outcome_counts, repeated_content
+from beam_pipeline.records import example_codec
+from beam_pipeline.sources import url_list
+from beam_pipeline.transforms import write_shards
+from beam_pipeline.transforms.thread_map import MOST_BYTES, MOST_THREADS, MapInThreads
 
 _LOGGER = logging.getLogger(__name__)
 ANALYSIS_PREFIX = "beam-temp-analysis-"
@@ -41,7 +46,7 @@ def build(
     pipeline: beam.Pipeline,
     config: Config,
     commit: Commit = WHOLE_LIST,
-    digests: Mapping[str, str | None] = books.NO_DIGESTS,
+    digests: Mapping[str, str | None] = commit_manifest.NO_DIGESTS,
     excluded: frozenset[str] = frozenset(),
     ticks: Ticks | None = None,
 ) -> None:
@@ -56,7 +61,7 @@ def build(
       ticks: Told of every image that is done, on the machine of the run; None elsewhere.
     """
     if commit.refs is None:
-        sources.refuse_pipe(config)
+        url_list.refuse_pipe(config)
     lines = (
         pipeline
         | "Start" >> beam.Create([commit])
@@ -78,10 +83,12 @@ def build(
 
     encoded, shards = {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
-    for split, prefix, part in zip(("Train", "Validation"), (sinks.TRAIN_PREFIX, sinks.VALIDATION_PREFIX), splits, strict=True):
+    for split, prefix, part in zip(
+        ("Train", "Validation"), (write_shards.TRAIN_PREFIX, write_shards.VALIDATION_PREFIX), splits, strict=True
+    ):
         encode = beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
         encoded[split] = part | f"Encode{split}Examples" >> encode
-        shards[split] = encoded[split] | f"Write{split}Examples" >> sinks.WriteExamples(
+        shards[split] = encoded[split] | f"Write{split}Examples" >> write_shards.WriteExamples(
             FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
         )
     if config.has_statistics:
@@ -90,16 +97,18 @@ def build(
         analyzed = pipeline | "AnalyzeNothing" >> beam.Create([None])
     failures = (checked.failures, fetched.failures, bodies.failures, decoded.failures) | "Failures" >> beam.Flatten()
     reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
-    written = failures | "WriteFailures" >> sinks.WriteFailures(
-        FileSystems.join(config.output, sinks.FAILURES_PREFIX + commit.label)
+    written = failures | "WriteFailures" >> write_shards.WriteFailures(
+        FileSystems.join(config.output, write_shards.FAILURES_PREFIX + commit.label)
     )
 
-    counted = bodies.digests | "CountBodies" >> beam.CombinePerKey(repeats.merge) | "ListBodies" >> beam.MapTuple(list_body)
+    counted = (
+        bodies.digests | "CountBodies" >> beam.CombinePerKey(repeated_content.merge) | "ListBodies" >> beam.MapTuple(list_body)
+    )
     if commit == WHOLE_LIST:
         counted |= "KeepRepeated" >> beam.Filter(lambda body: body.times >= REPEATED)
 
-    survived = embedded | "TallyExamples" >> beam.ParDo(tallies.CountOutcomes())
-    failed = failures | "TallyFailures" >> beam.ParDo(tallies.CountOutcomes())
+    survived = embedded | "TallyExamples" >> beam.ParDo(outcome_counts.CountOutcomes())
+    failed = failures | "TallyFailures" >> beam.ParDo(outcome_counts.CountOutcomes())
     tallied = (survived, failed) | "Tallies" >> beam.Flatten() | "SumTallies" >> beam.CombinePerKey(sum)
     counts = (lines.counts, unique.counts, reasons) | "Counts" >> beam.Flatten() | "Sum" >> beam.CombinePerKey(sum)
     _ = (
@@ -107,7 +116,7 @@ def build(
         | "End" >> beam.Create([config])
         | "CloseBooks"
         >> beam.Map(
-            books.close_commit,
+            commit_manifest.close_commit,
             commit.number,
             commit.is_last,
             commit.list_digest,
@@ -126,7 +135,7 @@ def build(
 def read_refs(commit: Commit, config: Config) -> Iterator[tuple[str, tuple[int, ImageRef]] | TaggedOutput]:
     """The images by name, numbered so that the first of equal ones can be told; then what was counted at reading."""
     counts = collections.Counter(commit.counts)
-    for number, ref in enumerate(sources.read_refs(config, counts) if commit.refs is None else commit.refs):
+    for number, ref in enumerate(url_list.read_refs(config, counts) if commit.refs is None else commit.refs):
         yield ref.name, (number, ref)
     yield from (TaggedOutput("counts", count) for count in counts.items())
 
@@ -139,7 +148,7 @@ def drop_duplicates(group: tuple[str, Iterable[tuple[int, ImageRef]]]) -> Iterat
 
 
 def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput]:
-    failure = None if config.images else sources.check_length(ref) or sources.check_url(ref)
+    failure = None if config.images else url_list.check_length(ref) or url_list.check_url(ref)
     yield TaggedOutput("failures", failure) if failure else ref
 
 
@@ -162,18 +171,18 @@ def in_threads(function: Callable[[Any, Config], Any], config: Config, threads: 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
-        decoded = images.decode(image.data, config.image_size, config.resize, config.max_image_pixels)
-        original_size = images.read_note(image.data) if image.is_resized else None
+        decoded = decoding.decode(image.data, config.image_size, config.resize, config.max_image_pixels)
+        original_size = decoding.read_note(image.data) if image.is_resized else None
         # What was kept before took no attempt.
         body = image.data if config.original_dir and image.attempts and not config.images else None
         return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size, body)
-    except images.DecodeError as error:
+    except decoding.DecodeError as error:
         failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
         return TaggedOutput("failures", failure)
 
 
-def list_body(sha256: str, count_and_url: tuple[int, str]) -> repeats.Repeat:
-    return repeats.Repeat(sha256, *count_and_url)
+def list_body(sha256: str, count_and_url: tuple[int, str]) -> repeated_content.Repeat:
+    return repeated_content.Repeat(sha256, *count_and_url)
 
 
 def embed_images(config: Config, checkpoint_sha256: str | None) -> beam.PTransform:
@@ -182,19 +191,19 @@ def embed_images(config: Config, checkpoint_sha256: str | None) -> beam.PTransfo
     # TensorFlow takes seconds and half a gigabyte, which a run without the network need not spend.
     from apache_beam.ml.inference.base import RunInference
 
-    from beam_pipeline.inception import EmbeddingHandler
+    from beam_pipeline.embedding.inception_resnet_v2 import EmbeddingHandler
 
     return RunInference(EmbeddingHandler(config.checkpoint, config.precision, config.batch_size, checkpoint_sha256))
 
 
 def analyze(config: Config, commit: Commit) -> beam.PTransform:
     """Has tensorflow_transform look at the training examples; gives one element, when what it has learnt is written."""
-    from beam_pipeline.statistics import AnalyzeExamples
+    from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
 
     def sums_of(number: int) -> str:
-        return FileSystems.join(config.output, f"{books.COMMIT_PREFIX}{number:05}.sums")
+        return FileSystems.join(config.output, f"{commit_manifest.COMMIT_PREFIX}{number:05}.sums")
 
-    features = records.describe_features(config.encoding, config.image_size, config.has_network)
+    features = example_codec.describe_features(config.encoding, config.image_size, config.has_network)
     return AnalyzeExamples(
         config.output,
         {"encoding": config.encoding, "features": features},
@@ -214,7 +223,7 @@ def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) ->
         _LOGGER.info("%s %s", image.ref.name, image.ref.url_text)
     if ticks:
         ticks.example()
-    return records.encode_example(image, config.encoding)
+    return example_codec.encode_example(image, config.encoding)
 
 
 def count_reason(failure: Failure, ticks: Ticks | None) -> tuple[str, int]:

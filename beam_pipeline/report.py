@@ -9,8 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from beam_pipeline import console, finished, labels
-from beam_pipeline.finished import REPORT
+from beam_pipeline.launch import console
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.reading.dataset_dir import REPORT
+from beam_pipeline.reporting import class_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,18 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        finished.find(options.dataset)
+        dataset_dir.find(options.dataset)
         if options.labels:
-            labels.read(options.labels)
+            class_names.read(options.labels)
     except (OSError, ValueError) as error:
         return console.complain(str(error), 2)
     try:
         console.write_line(write(options.dataset, options.labels))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         told = (
-            str(error) if isinstance(error, (OSError, ValueError)) else f"{finished.DESCRIPTION} lacks what a run writes: {error!r}"
+            str(error)
+            if isinstance(error, (OSError, ValueError))
+            else f"{dataset_dir.DESCRIPTION} lacks what a run writes: {error!r}"
         )
-        return console.complain(f"{told}; python -m beam_pipeline.inspect {options.dataset} tells more", 1)
+        return console.complain(f"{told}; python -m beam_pipeline.validate {options.dataset} tells more", 1)
     return 0
 
 
@@ -49,11 +53,12 @@ def write(path: str, labels_path: str | None = None) -> str:
       ValueError: a shard, or the list of names, is broken.
     """
     # The processes that read shards import this module, and need neither Beam nor charts.
-    from beam_pipeline import files, page
+    from beam_pipeline.reporting import page
+    from beam_pipeline.storage import filesystem
 
-    html = page.render(finished.find(path), labels.read(labels_path) if labels_path else None)
-    target = finished.join(path, REPORT)
-    files.write_bytes(target, html.encode(errors="backslashreplace"))
+    html = page.render(dataset_dir.find(path), class_names.read(labels_path) if labels_path else None)
+    target = dataset_dir.join(path, REPORT)
+    filesystem.write_bytes(target, html.encode(errors="backslashreplace"))
     return target
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from beam_pipeline.threads import count_processors
+from beam_pipeline.transforms.thread_map import count_processors
 from benchmarks import fetching, measure, photographs
 from benchmarks.measure import job, median, program
 from benchmarks.network import BATCH
@@ -280,7 +280,7 @@ def write_checkpoint(path: Path) -> Path:
     """Writes a checkpoint of the published one's size, with untrained weights."""
     import tensorflow as tf
 
-    from beam_pipeline import checkpoints
+    from beam_pipeline.embedding import checkpoints
 
     variables = checkpoints.expected_variables()
     weights = [checkpoints.untrained_weights(name, shape) for name, shape in variables.items()]

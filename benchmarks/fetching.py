@@ -32,15 +32,15 @@ def fetch_all(urls: str, output: str) -> None:
     import asyncio
     import collections
 
-    from beam_pipeline import sources
     from beam_pipeline.config import Config
     from beam_pipeline.elements import EncodedImage
-    from beam_pipeline.fetch import Fetcher
+    from beam_pipeline.fetching.image_fetcher import Fetcher
+    from beam_pipeline.sources import url_list
 
     options = {"fetch_concurrency": IN_FLIGHT, "host_concurrency": IN_FLIGHT, "allow_private_addresses": True}
     config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
     fetcher, room = Fetcher(config), asyncio.Semaphore(10**9)
-    futures = [fetcher.submit(ref, room) for ref in sources.read_refs(config, collections.Counter())]
+    futures = [fetcher.submit(ref, room) for ref in url_list.read_refs(config, collections.Counter())]
     Path(output).mkdir()
     came = sum(isinstance(future.result(), EncodedImage) for future in futures)
     (Path(output) / "dataset.json").write_text(json.dumps({"counts": {"examples": came}}))

@@ -14,7 +14,7 @@ def bare(precision: str, batches: str) -> None:
     import numpy as np
     from PIL import Image
 
-    from beam_pipeline.inception import INPUT_SIZE, load_network
+    from beam_pipeline.embedding.inception_resnet_v2 import INPUT_SIZE, load_network
     from benchmarks import photographs
 
     network = load_network("untrained", precision)
@@ -33,12 +33,12 @@ def start(checkpoint: str, began: str) -> None:
     import numpy as np
     import tensorflow as tf  # noqa: F401
 
-    from beam_pipeline import inception
+    from beam_pipeline.embedding import inception_resnet_v2
 
     seconds = {"imported": time.monotonic() - float(began)}
-    network = inception.Network(checkpoint, "float32")
+    network = inception_resnet_v2.Network(checkpoint, "float32")
     seconds["filled"] = time.monotonic() - float(began)
-    network.embed(np.zeros((1, inception.INPUT_SIZE, inception.INPUT_SIZE, 3), np.uint8))
+    network.embed(np.zeros((1, inception_resnet_v2.INPUT_SIZE, inception_resnet_v2.INPUT_SIZE, 3), np.uint8))
     print(json.dumps({**seconds, "ready": time.monotonic() - float(began)}))
 
 
@@ -47,7 +47,7 @@ def compare_precisions() -> None:
     import numpy as np
     from PIL import Image
 
-    from beam_pipeline.inception import INPUT_SIZE, load_network
+    from beam_pipeline.embedding.inception_resnet_v2 import INPUT_SIZE, load_network
     from benchmarks import photographs
 
     files = photographs.make_photographs()

@@ -13,13 +13,14 @@ def read(folder: str) -> None:
     """Prints, as JSON, examples a second of `dataset.load` and of one that only parses, and the former's processor ms."""
     import tensorflow as tf
 
-    from beam_pipeline import dataset, finished, tensors
+    from beam_pipeline import dataset
+    from beam_pipeline.reading import dataset_dir, tf_reader
 
-    description = finished.read_description(folder)
+    description = dataset_dir.read_description(folder)
     assert description
     paths = [f"{folder}/{file['name']}" for file in description["files"]]
     packed = "GZIP" if description["options"]["compression"] == "gzip" else ""
-    spec = tensors.feature_spec(description)
+    spec = tf_reader.feature_spec(description)
 
     def bare() -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths, compression_type=packed, num_parallel_reads=min(16, len(paths)))
@@ -43,21 +44,23 @@ def read(folder: str) -> None:
 
 def write(encoding: str, compression: str, folder: str) -> None:
     """Prints the processor milliseconds in which an image is encoded, and its record written as the job's sink does."""
-    from beam_pipeline import images, records, sinks
     from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+    from beam_pipeline.images import decoding
+    from beam_pipeline.records import example_codec
+    from beam_pipeline.transforms import write_shards
     from benchmarks import photographs
 
     ref = ImageRef("n00000000_0", "http://example.org/photograph.jpg")
     photos = photographs.make_photographs()
-    pictures = [EmbeddedImage(RgbImage(ref, *images.decode(data, 299, "pad", 10**8)), None) for data in photos]
-    sink = sinks.WriteExamples(str(Path(folder) / "written"), compression, 10**6)._sink
+    pictures = [EmbeddedImage(RgbImage(ref, *decoding.decode(data, 299, "pad", 10**8)), None) for data in photos]
+    sink = write_shards.WriteExamples(str(Path(folder) / "written"), compression, 10**6)._sink
     rounds = []
     for _ in range(5):
         path = Path(folder) / f"written-{time.monotonic_ns()}"
         began = time.process_time()
         file = sink.open(str(path))
         for image in pictures:
-            sink.write_record(file, records.encode_example(image, encoding))
+            sink.write_record(file, example_codec.encode_example(image, encoding))
         sink.close(file)
         rounds.append((time.process_time() - began) / len(pictures) * 1000)
         path.unlink()

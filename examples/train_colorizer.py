@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from beam_pipeline import color, dataset
-from beam_pipeline.finished import find
+from beam_pipeline import dataset
+from beam_pipeline.images import lab_color
+from beam_pipeline.reading.dataset_dir import find
 
 SIDE = 224  # divisible by 8, by which the encoder makes the image smaller
 PICTURES = 4
@@ -63,7 +64,7 @@ def save_pictures(model: keras.Model, pairs: tf.data.Dataset, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     for number, ((l, embedding), true, _) in enumerate(pairs.take(PICTURES).as_numpy_iterator()):
         predicted = model.predict_on_batch((l[None], embedding[None]))[0]
-        row = [color.lab_to_rgb(color.unscale_lab(l, ab)) for ab in (np.zeros_like(true), predicted, true)]
+        row = [lab_color.lab_to_rgb(lab_color.unscale_lab(l, ab)) for ab in (np.zeros_like(true), predicted, true)]
         Image.fromarray(np.concatenate(row, axis=1)).save(folder / f"{number}.png")
 
 

@@ -14,11 +14,15 @@ import tensorflow as tf
 from apache_beam.io import tfrecordio
 from store import PREFIX
 
-from beam_pipeline import books, color, dataset, records, tensors
+from beam_pipeline import dataset
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
-from beam_pipeline.sinks import Shard
-from beam_pipeline.tallies import Tally
+from beam_pipeline.images import lab_color
+from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.metadata.outcome_counts import Tally
+from beam_pipeline.reading import tf_reader
+from beam_pipeline.records import example_codec
+from beam_pipeline.transforms.write_shards import Shard
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -47,7 +51,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         with tf.io.TFRecordWriter(str(folder / name), "GZIP" if compression == "gzip" else "") as writer:
             for index in part:
                 image = RgbImage(ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)), PIXELS[index], (100 + index, 50))
-                writer.write(records.encode_example(EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding))
+                writer.write(example_codec.encode_example(EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding))
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
     failures = [Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>") for name, reason in FAILED]
     (folder / "failures-00000-of-00001.jsonl").write_text("".join(json.dumps(failure.as_json()) + "\n" for failure in failures))
@@ -55,7 +59,9 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
     counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
     tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
     tallied += [(("host", "a", "example"), 12), (("host", "b", "http_404"), 1), (("host", "b", "dns"), 1)]
-    books.close_commit(options, 0, True, "", books.NO_DIGESTS, counts, shards[:2], shards[2:], failed, [], tallied)
+    commit_manifest.close_commit(
+        options, 0, True, "", commit_manifest.NO_DIGESTS, counts, shards[:2], shards[2:], failed, [], tallied
+    )
     return str(folder)
 
 
@@ -71,7 +77,7 @@ def test_gives_the_same_tensors_for_every_encoding(tmp_path, encoding, l_error, 
     )
     for example in examples:
         index = int(example["image_url"].numpy().decode().rpartition("/")[2])
-        l, ab = color.scale_lab(color.rgb_to_lab(PIXELS[index]))
+        l, ab = lab_color.scale_lab(lab_color.rgb_to_lab(PIXELS[index]))
         for name, wanted, error in (("image_l", l, l_error), ("image_ab", ab, ab_error)):
             assert example[name].dtype == tf.float32
             assert example[name].shape == wanted.shape
@@ -122,9 +128,9 @@ def test_an_unfinished_folder_is_named(tmp_path):
 def test_lab_in_tensorflow_is_that_of_scikit_image():
     levels = np.array([0, 1, 5, 9, 10, 11, 12, 13, 60, 128, 200, 254, 255], np.uint8)
     pixels = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, len(levels), 3)
-    lab = tensors.rgb_to_lab(pixels).numpy()
+    lab = tf_reader.rgb_to_lab(pixels).numpy()
     assert lab.dtype == np.float32
-    np.testing.assert_allclose(lab, color.rgb_to_lab(pixels), atol=1e-3, rtol=0)
+    np.testing.assert_allclose(lab, lab_color.rgb_to_lab(pixels), atol=1e-3, rtol=0)
 
 
 def test_feeds_keras_as_the_docstring_says(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from origin import image
 from PIL import Image
 
-from beam_pipeline import dataset, inspect, report, run
+from beam_pipeline import dataset, report, run, validate
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
@@ -71,7 +71,7 @@ def test_a_name_that_is_not_utf8_survives(photos, tmp_path, others):
     described = json.loads((output / "dataset.json").read_bytes())
     assert described["counts"]["failures_by_reason"] == {"not_an_image": 1, "not_found": 1}
 
-    assert inspect.main([str(output), "--show", "9", "--export", str(tmp_path / "pictures")]) == 0
+    assert validate.main([str(output), "--show", "9", "--export", str(tmp_path / "pictures")]) == 0
     assert report.main([str(output)]) == 0
     for read in (dataset.examples, lambda path, split: dataset.load(path, split).as_numpy_iterator()):
         urls = {example["image_url"] for split in ("train", "validation") for example in read(str(output), split=split)}

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from origin import Origin, image
 
-from beam_pipeline import inception, pipeline, run
+from beam_pipeline import pipeline, run
+from beam_pipeline.embedding import inception_resnet_v2
 
 ROOT = Path(__file__).parent.parent
 KILLS = 4
@@ -185,8 +186,8 @@ def test_the_network_is_loaded_once_not_once_a_commit(tmp_path, monkeypatch):
         def embed(self, pixels):
             return np.zeros((len(pixels), 1001), np.float32)
 
-    monkeypatch.setattr(inception, "Network", FakeNetwork)
-    monkeypatch.setattr(inception, "_networks", {})
+    monkeypatch.setattr(inception_resnet_v2, "Network", FakeNetwork)
+    monkeypatch.setattr(inception_resnet_v2, "_networks", {})
     for number in range(6):
         (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
     arguments = ["--images", str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out")]

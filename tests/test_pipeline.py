@@ -15,10 +15,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from origin import image
 from PIL import Image
 
-from beam_pipeline import color, finished, images, outputs, pipeline
+from beam_pipeline import pipeline
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
-from beam_pipeline.lists import MAX_LINE
+from beam_pipeline.images import decoding, lab_color
+from beam_pipeline.launch import output_dir
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.sources.text_lines import MAX_LINE
 
 SIZE = 32
 SHUFFLES = ("beam:transform:group_by_key:v1", "beam:transform:reshuffle:v1", "beam:transform:combine_per_key:v1")
@@ -38,7 +41,7 @@ def make_config(folder: Path, lines: list[str], **options) -> Config:
 def build_and_run(config: Config) -> dict:
     with beam.Pipeline(runner=FnApiRunner()) as graph:
         pipeline.build(graph, config)
-    description = finished.read_description(config.output)
+    description = dataset_dir.read_description(config.output)
     assert description is not None
     return description
 
@@ -61,7 +64,7 @@ def read_failures(config: Config) -> dict[str, dict]:
 
 
 def expected_pixels(name: str) -> np.ndarray:
-    return images.decode(image(name), SIZE, "pad", 10**6).pixels
+    return decoding.decode(image(name), SIZE, "pad", 10**6).pixels
 
 
 def test_every_line_is_accounted_for(origin, tmp_path):
@@ -91,7 +94,7 @@ def test_every_line_is_accounted_for(origin, tmp_path):
     for url, feature in examples.items():
         number = url.rpartition("/")[2].removesuffix(".jpg")
         assert feature["image_id"].bytes_list.value == [f"n{number}".encode()]
-        l, ab = color.scale_lab(color.rgb_to_lab(expected_pixels(f"{number}.jpg")))
+        l, ab = lab_color.scale_lab(lab_color.rgb_to_lab(expected_pixels(f"{number}.jpg")))
         np.testing.assert_array_equal(np.float32(feature["image_l"].float_list.value), l.ravel())
         np.testing.assert_array_equal(np.float32(feature["image_ab"].float_list.value), ab.ravel())
     failures = read_failures(config)
@@ -114,7 +117,9 @@ def test_encodings(origin, tmp_path, encoding, compression):
         stored = np.asarray(Image.open(io.BytesIO(feature["image_png"].bytes_list.value[0])))
         np.testing.assert_array_equal(stored, expected_pixels("a.png"))
     else:
-        wanted = (color.scale_lab if encoding == "lab_float32" else color.quantize_lab)(color.rgb_to_lab(expected_pixels("a.png")))
+        wanted = (lab_color.scale_lab if encoding == "lab_float32" else lab_color.quantize_lab)(
+            lab_color.rgb_to_lab(expected_pixels("a.png"))
+        )
         for name, plane in zip(("image_l", "image_ab"), wanted, strict=True):
             if encoding == "lab_uint8":
                 assert feature[name].bytes_list.value == [plane.tobytes()]
@@ -168,7 +173,7 @@ def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
     asked = len(origin.requests)
     for taken in ({"resized_dir": folders["resized_dir"]}, {"original_dir": folders["original_dir"]}):
         again = make_config(tmp_path, urls, **taken)
-        outputs.prepare(again, [])
+        output_dir.prepare(again, [])
         assert read_examples(again, build_and_run(again)) == first
     assert len(origin.requests) == asked
 

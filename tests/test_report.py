@@ -15,7 +15,9 @@ import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
 from test_dataset import write_dataset
 
-from beam_pipeline import charts, finished, page, report, run, survey
+from beam_pipeline import report, run
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.reporting import charts, page, sampling
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = 'http://a/{}/"><script>document.title="taken"</script><img src=x onerror="document.title=1">&$x_{{{{7*7}}}}'
@@ -82,14 +84,14 @@ def test_the_best_classes_of_each_picture(tmp_path):
     folder = Path(write_dataset(tmp_path, "lab_uint8"))
     (tmp_path.parent / "names.pkl").write_bytes(pickle.dumps({number: f"class <{number}>" for number in range(1000)}))
     html = write_report(folder, "--labels", str(tmp_path.parent / "names.pkl"))
-    for seen in survey.take_sample(finished.find(folder), 100).seen:
+    for seen in sampling.take_sample(dataset_dir.find(folder), 100).seen:
         assert seen.embedding is not None
         best = np.argsort(-seen.embedding[1:], kind="stable")[:5]
         assert f"<b>class &lt;{best[0]}&gt;</b>class &lt;{best[1]}&gt;; class &lt;{best[2]}&gt;" in html
 
 
 def test_the_sheets_show_the_extremes(tmp_path):
-    seen = survey.take_sample(finished.find(write_dataset(tmp_path, "lab_float32")), 100).seen
+    seen = sampling.take_sample(dataset_dir.find(write_dataset(tmp_path, "lab_float32")), 100).seen
     sheets = {sheet["title"]: [card["url"] for card in sheet["cards"]] for sheet in page.make_sheets(seen, None)}
     # The originals grow with their number; the first two images are black and white.
     assert sheets["The smallest"] == [f"http://a/{index}" for index in range(10)]

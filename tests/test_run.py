@@ -18,8 +18,13 @@ import pytest
 import tensorflow as tf
 from origin import image
 
-from beam_pipeline import books, command_line, files, inception, inspect, pipeline, run, sinks
+from beam_pipeline import pipeline, run, validate
 from beam_pipeline.config import Config
+from beam_pipeline.embedding import inception_resnet_v2
+from beam_pipeline.launch import command_line
+from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.storage import filesystem
+from beam_pipeline.transforms import write_shards
 
 ROOT = Path(__file__).parent.parent
 
@@ -295,14 +300,14 @@ def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
 
 
 def test_an_original_that_cannot_be_kept_is_named(urls, tmp_path, capsys, monkeypatch):
-    write_bytes = files.write_bytes
+    write_bytes = filesystem.write_bytes
 
     def break_originals(path, data, **keywords):
         if "originals" in path:
             raise OSError(28, "No space left on device", path)
         write_bytes(path, data, **keywords)
 
-    monkeypatch.setattr(files, "write_bytes", break_originals)
+    monkeypatch.setattr(filesystem, "write_bytes", break_originals)
     assert run.main(options(urls, tmp_path / "out", "--original_dir", str(tmp_path / "originals"))) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "No space left on device" in line and "originals" in line
@@ -355,9 +360,9 @@ def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, caps
     config, _, _ = command_line.parse(options(urls, output))
     output.mkdir()
     (output / "failures-00000-00000-of-00001.jsonl").write_text("{}")
-    failed = [sinks.Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
+    failed = [write_shards.Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
     counts = {"lines": 1, "failures/fetch/dns": 1}
-    books.close_commit(config, 0, False, "", books.NO_DIGESTS, counts, [], [], failed, [], [])
+    commit_manifest.close_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [])
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first commits" in capsys.readouterr().err
 
@@ -383,7 +388,7 @@ def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(ori
     refused = next(number for number, process in enumerate(processes) if process.returncode == 2)
     [line] = errors[refused].splitlines()
     assert f"in use by another run (process {processes[1 - refused].pid} on " in line
-    assert inspect.main([str(tmp_path / "out")]) == 0
+    assert validate.main([str(tmp_path / "out")]) == 0
     assert not (tmp_path / "out" / "run.lock").exists()
 
 
@@ -414,8 +419,8 @@ def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, m
 
 
 def test_a_complete_dataset_stays_complete_with_commits_of_another_size(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(inception, "Network", FakeNetwork)
-    monkeypatch.setattr(inception, "_networks", {})
+    monkeypatch.setattr(inception_resnet_v2, "Network", FakeNetwork)
+    monkeypatch.setattr(inception_resnet_v2, "_networks", {})
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
     arguments = ["--images", str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out"), "--checkpoint", "untrained"]

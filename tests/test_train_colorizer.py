@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_dataset import write_dataset
-from test_statistics import analyze, read_records
+from test_analyze_examples import analyze, read_records
 
-from beam_pipeline import color, dataset, finished
+from beam_pipeline import dataset
+from beam_pipeline.images import lab_color
+from beam_pipeline.reading import dataset_dir
 from examples import train_colorizer
 
 
 @pytest.mark.parametrize("statistics", [False, True])
 def test_trains_and_paints(tmp_path, capsys, statistics):
-    folder = finished.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
     if statistics:
         analyze(folder, read_records(folder))
     pictures = tmp_path / "pictures"
@@ -26,7 +28,7 @@ def test_trains_and_paints(tmp_path, capsys, statistics):
     assert np.ptp(grey, axis=-1).max() <= 3
     assert predicted.shape == (224, 224, 3)
     first = next(iter(dataset.load(folder.path, transformed=statistics).as_numpy_iterator()))
-    pixels = color.lab_to_rgb(color.unscale_lab(first["image_l"], first["image_ab"]))
+    pixels = lab_color.lab_to_rgb(lab_color.unscale_lab(first["image_l"], first["image_ab"]))
     enlarged = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(true - enlarged).mean() < 8
 

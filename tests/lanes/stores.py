@@ -19,7 +19,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from datasets import OPTIONS, assert_right, assert_same, job, read_dataset, run_job
 from programs import free_port, program, wait_for_port
 
-from beam_pipeline import checkpoints, dataset, files, inspect, leases, report
+from beam_pipeline import dataset, report, validate
+from beam_pipeline.embedding import checkpoints
+from beam_pipeline.launch import leases
+from beam_pipeline.storage import filesystem
 from benchmarks.bench import write_checkpoint
 
 
@@ -96,7 +99,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def upload(path: Path, url: str) -> str:
-    files.write_bytes(url, path.read_bytes())
+    filesystem.write_bytes(url, path.read_bytes())
     return url
 
 
@@ -123,9 +126,9 @@ def test_list_checkpoint_originals_and_dataset(bucket, url_list, checkpoint, ref
 
     # A dataset is read and looked at as one on a disk.
     folder = f"{bucket}/other"
-    assert inspect.main([folder, "--show", "1"]) == 0
+    assert validate.main([folder, "--show", "1"]) == 0
     assert report.main([folder]) == 0
-    assert files.list_folder(folder, "report.html")
+    assert filesystem.list_folder(folder, "report.html")
     examples = dataset.examples(folder)
     names = [example["image_name"] for example in examples]
     assert [examples[number]["image_name"] for number in (5, 0, -1)] == [names[number] for number in (5, 0, -1)]
@@ -134,11 +137,11 @@ def test_list_checkpoint_originals_and_dataset(bucket, url_list, checkpoint, ref
 def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
     options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/commits", "--urls_per_commit", "8"]
     with job(options) as process:
-        while not (first := files.list_folder(f"{bucket}/commits", "commit-00000.json")):
+        while not (first := filesystem.list_folder(f"{bucket}/commits", "commit-00000.json")):
             assert process.poll() is None
         process.kill()
-    assert not files.list_folder(f"{bucket}/commits", "dataset.json"), "it was too quick"
-    record = json.loads(files.read_bytes(next(iter(first))))
+    assert not filesystem.list_folder(f"{bucket}/commits", "dataset.json"), "it was too quick"
+    record = json.loads(filesystem.read_bytes(next(iter(first))))
     done = run_job(options)
     assert done.returncode == 0, done.stderr
     assert "going on after" in done.stdout
@@ -146,14 +149,14 @@ def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
     assert set(made.examples) == set(reference.examples) and made.failures == reference.failures
     named = made.description["files"] + made.description["failure_files"]
     assert {shard["name"] for shard in record["train"]} <= {file["name"] for file in named}
-    left = {files.base_name(path) for path in files.list_folder(f"{bucket}/commits", "**")}
+    left = {filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/commits", "**")}
     assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
 
 
 def test_a_second_run_into_one_folder_is_refused(bucket, url_list, reference):
     options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/locked"]
     with job(options) as process:
-        while not files.list_folder(f"{bucket}/locked", "run.lock"):
+        while not filesystem.list_folder(f"{bucket}/locked", "run.lock"):
             assert process.poll() is None
         refused = run_job(options)
         assert refused.returncode == 2, refused.stderr
@@ -248,7 +251,7 @@ def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
     assert done.returncode == 0, done.stderr
     made = read_dataset(f"{bucket}/over")
     named = made.description["files"] + made.description["failure_files"]
-    left = {files.base_name(path) for path in files.list_folder(f"{bucket}/over", "**")}
+    left = {filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/over", "**")}
     assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
 
 
@@ -256,7 +259,7 @@ def test_a_folder_of_images(bucket, tmp_path):
     from origin import image
 
     for number in range(3):
-        files.write_bytes(f"{bucket}/photographs/{number}.jpg", image(f"{number}.jpg"))
+        filesystem.write_bytes(f"{bucket}/photographs/{number}.jpg", image(f"{number}.jpg"))
     arguments = ["--images", f"{bucket}/photographs/*.jpg", "--output", tmp_path / "dataset", "--checkpoint", "none"]
     done = run_job(arguments)
     assert done.returncode == 0, done.stderr

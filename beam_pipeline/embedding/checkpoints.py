@@ -1,0 +1,132 @@
+"""Verifies that the checkpoint of the options is the network's, and reads its weights."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from beam_pipeline import quiet
+from beam_pipeline.config import UsageError
+from beam_pipeline.embedding import checkpoint_cache, checkpoint_sources
+from beam_pipeline.embedding.checkpoint_cache import HOW_TO
+
+
+def expected_variables() -> dict[str, list[int]]:
+    """Names and shapes of the 898 variables that give the logits, in the order in which the network creates them.
+
+    Those of `inception_resnet_v2_2016_08_30.ckpt` but `AuxLogits`, the training-time head.
+    """
+    return json.loads(importlib.resources.files("beam_pipeline.embedding").joinpath("inception_resnet_v2.json").read_text())
+
+
+def read_weights(checkpoint: str, sha256: str | None = None) -> Iterator[np.ndarray]:
+    """The weights, float32, in the order of `expected_variables`.
+
+    Args:
+      checkpoint: As the option has it, but `none`.
+      sha256: What `verify` has returned: workers load these weights, or none.
+
+    Raises:
+      UsageError: the checkpoint cannot be read, has another sha256, or lacks a variable or has one of another shape; names it.
+    """
+    if checkpoint == "untrained":
+        yield from (untrained_weights(name, shape) for name, shape in expected_variables().items())
+    else:
+        yield from _read(_locate(checkpoint, sha256), checkpoint)
+
+
+def untrained_weights(name: str, shape: list[int], seed: int = 0) -> np.ndarray:
+    """Fixed pseudo-random weights, float32, of a size under which activations neither vanish nor explode."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if name.endswith("moving_variance"):
+        values = rng.uniform(0.5, 1.5, shape)
+    elif name.endswith("weights"):
+        # He et al. 2015, https://arxiv.org/abs/1502.01852
+        values = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
+    else:
+        values = 0.1 * rng.standard_normal(shape)
+    return values.astype(np.float32)
+
+
+def verify(checkpoint: str, source_sha256: str | None = None) -> str | None:
+    """Makes sure of a checkpoint before anything else is done.
+
+    Args:
+      checkpoint: As the option has it, but `none`.
+      source_sha256: What `--checkpoint_sha256` asks for.
+
+    Returns:
+      The sha256 of its files, one after the other, in hex, by which workers ask for it; None for `untrained`.
+
+    Raises:
+      UsageError: as `read_weights`, or it is not the file that `source_sha256` asks for.
+    """
+    if checkpoint == "untrained":
+        return None
+    if not checkpoint_sources.is_readable(checkpoint):
+        return checkpoint_cache.bring(checkpoint, source_sha256, lambda prefix: _check(prefix, checkpoint))[1]
+    sha256 = _digest_of_local(checkpoint)
+    checkpoint_cache.check_source(checkpoint, sha256, source_sha256)
+    _check(checkpoint, checkpoint)
+    return sha256
+
+
+def _locate(checkpoint: str, sha256: str | None) -> str:
+    """The path or prefix on this machine of the checkpoint that the command has verified."""
+    if checkpoint_sources.is_readable(checkpoint):
+        prefix, found = checkpoint, _digest_of_local(checkpoint)
+    elif sha256 and (kept := checkpoint_cache.recall(sha256)):
+        return kept
+    else:
+        prefix, found = checkpoint_cache.bring(checkpoint, None, lambda prefix: _check(prefix, checkpoint))
+    if sha256 not in (None, found):
+        raise UsageError(f"--checkpoint {checkpoint} has changed since the run was begun: its sha256 is {found}, not {sha256}")
+    return prefix
+
+
+def _digest_of_local(checkpoint: str) -> str:
+    if not checkpoint_cache.files_of(checkpoint):
+        raise UsageError(f"--checkpoint {checkpoint} is not there; {HOW_TO}")
+    try:
+        return checkpoint_cache.digest_of(checkpoint)
+    except OSError as error:
+        raise UsageError(f"--checkpoint {checkpoint} cannot be read: {error.strerror}; {HOW_TO}") from error
+
+
+def _check(prefix: str, checkpoint: str) -> None:
+    for _ in _read(prefix, checkpoint):
+        pass
+
+
+def _read(prefix: str, checkpoint: str) -> Iterator[np.ndarray]:
+    reader = _open_checkpoint(prefix, checkpoint)
+    for name in expected_variables():
+        try:
+            weights = reader.get_tensor(name)
+        # As when it is opened.
+        except Exception as error:
+            raise UsageError(f"--checkpoint {checkpoint} is damaged: the variable {name} cannot be read; {HOW_TO}") from error
+        yield weights
+
+
+def _open_checkpoint(prefix: str, checkpoint: str):
+    """A tf.train.CheckpointReader of a checkpoint that holds every variable of the network, in its shape."""
+    with quiet.silent_imports():
+        import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        shapes = reader.get_variable_to_shape_map()
+    # The reader raises RuntimeError, ValueError or one of tf.errors, by the way in which a file is broken.
+    except Exception as error:
+        raise UsageError(f"--checkpoint {checkpoint} is no TensorFlow checkpoint, or it is damaged; {HOW_TO}") from error
+    for name, shape in expected_variables().items():
+        if name not in shapes:
+            raise UsageError(f"--checkpoint {checkpoint} lacks the variable {name}; {HOW_TO}")
+        if list(shapes[name]) != shape:
+            raise UsageError(f"--checkpoint {checkpoint}: {name} has shape {shapes[name]}, not {shape}; {HOW_TO}")
+    return reader

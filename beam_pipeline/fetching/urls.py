@@ -1,0 +1,118 @@
+"""URLs as a list or a server spells them -> yarl.URL. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import urllib.parse
+
+import yarl
+
+from beam_pipeline.fetching import public_addresses
+
+# Appendix B of RFC 3986: scheme, authority, path with query.
+_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^#]*)")
+_CONTROLS_AND_SPACE = "".join(map(chr, range(0x21)))
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
+_ADDRESS = re.compile(r"[0-9a-f:.]+(?:%[A-Za-z0-9%._~-]+)?")
+_MAX_NAME_LENGTH = 253
+
+
+class UrlError(ValueError):
+    """A URL that cannot be requested; `reason` as in the README's table of failures."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail.encode(errors="backslashreplace").decode())
+        self.reason = reason
+
+
+def parse(text: str) -> yarl.URL:
+    """Parse an absolute URL of a list.
+
+    Path and query stay as spelled, since a signature may cover them; only what a request line
+    cannot hold (spaces, controls, non-ASCII) is percent-encoded. The fragment is dropped.
+
+    Returns:
+      The URL: `raw_path` is path and query together, as yarl would drop an empty query.
+
+    Raises:
+      UrlError: it is no valid URL, or its scheme is neither http nor https.
+    """
+    return _build(*_split(text))
+
+
+def join(base: yarl.URL, reference: str) -> yarl.URL:
+    """Resolve a reference, such as a Location header, against a URL of `parse` (RFC 3986, 5.2).
+
+    Raises:
+      UrlError: as `parse` does.
+    """
+    scheme, authority, target = _split(reference)
+    if scheme is None and authority is None:
+        authority, target = base.raw_authority, _resolve(base.raw_path, target)
+    return _build(scheme or base.scheme, authority, target)
+
+
+def _split(text: str) -> tuple[str | None, str | None, str]:
+    # Browsers strip and remove these, too.
+    text = re.sub("[\t\r\n]", "", text.strip(_CONTROLS_AND_SPACE))
+    match = _PARTS.match(text)
+    assert match is not None
+    scheme, authority, target = match.groups()
+    return scheme and scheme.lower(), authority, target
+
+
+def _build(scheme: str | None, authority: str | None, target: str) -> yarl.URL:
+    if scheme is None:
+        raise UrlError("invalid_url", "it has no http:// or https://")
+    if scheme not in ("http", "https"):
+        raise UrlError("unsupported_scheme", f"{scheme}: only http and https are fetched")
+    if not authority:
+        raise UrlError("invalid_url", "it names no host")
+    try:
+        url = yarl.URL(f"{scheme}://{authority}")
+        _check_host(url)
+        path = urllib.parse.quote(target, safe=_PRINTABLE, errors="surrogateescape")
+    # yarl raises IndexError where brackets and an @ are mixed up.
+    except (ValueError, IndexError) as error:
+        raise UrlError("invalid_url", f"{authority[:300]!r}: {error}") from error
+    return public_addresses.canonical_url(url).with_path(path, encoded=True)
+
+
+def _check_host(url: yarl.URL) -> None:
+    """Raise ValueError if a host is no IP address, and no name that DNS could hold."""
+    host = url.raw_host or ""
+    if ":" in host:
+        ipaddress.IPv6Address(host)
+        if not _ADDRESS.fullmatch(host):
+            raise ValueError("not a valid IPv6 zone")
+    elif not _NAME.fullmatch(host) or len(host.removesuffix(".")) > _MAX_NAME_LENGTH:
+        raise ValueError("not a valid host name")
+    # Decodes each label that begins with xn--.
+    _ = url.host
+
+
+def _resolve(base: str, reference: str) -> str:
+    """Resolve a path with a query against another, which begins with a slash."""
+    path, mark, query = reference.partition("?")
+    base_path, base_mark, base_query = base.partition("?")
+    if not path:
+        return base_path + (mark + query or base_mark + base_query)
+    if not path.startswith("/"):
+        path = _remove_dots(f"{base_path.rpartition('/')[0]}/{path}")
+    return path + mark + query
+
+
+def _remove_dots(path: str) -> str:
+    """Remove the segments `.` and `..` of a path that begins with a slash (RFC 3986, 5.2.4)."""
+    kept: list[str] = []
+    first, *segments = path.split("/")
+    for segment in segments:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/".join([first, *kept])

@@ -1,0 +1,201 @@
+"""Encoded bytes -> square 8-bit sRGB pixels: decode, orient, flatten, convert, resize. In any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from beam_pipeline.images import headers, icc
+from beam_pipeline.images.headers import FORMATS, DecodeError
+
+# decode has a limit of its own, which a user may set higher.
+Image.MAX_IMAGE_PIXELS = None
+# Later, where memory is short, a format whose reader cannot be loaded would be unknown for good.
+Image.init()
+# Pillow's own reader of uncompressed TIFFs takes planes of 16 bits, and YCbCr, for something else.
+TiffImagePlugin.READ_LIBTIFF = True
+# headers.trim_png has limits of its own.
+PngImagePlugin.MAX_TEXT_CHUNK = max(headers.MOST_PROFILE, headers.MOST_TEXT) + 1
+# Pillow warns of odd metadata.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes up to
+# `_BYTES_PER_PIXEL`. What is left beside has to do for profiles and the like.
+_MOST_PIXELS = 64_000_000
+_BYTES_PER_PIXEL, _SPARE_BYTES = 24, 64 * 2**20
+_decoding: list[int] = []
+_decoded = threading.Condition()
+
+
+class Decoded(NamedTuple):
+    """A square, `pixels` uint8 (size, size, 3), sRGB; width and height of the image of which it was made, upright, in pixels."""
+
+    pixels: np.ndarray
+    original_size: tuple[int, int]
+
+
+def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
+    """Decodes an image file and makes it a square.
+
+    EXIF orientation is applied; transparency lies on white; an animation gives its first frame; grey, palette, CMYK, YCCK
+    and 16-bit images become 8-bit sRGB; an embedded colour profile that is valid and not sRGB is converted.
+
+    Args:
+      data: A JPEG, PNG, GIF, WebP, BMP or TIFF file.
+      size: Side of the square, pixels.
+      resize: `pad`, `crop` or `stretch`, as `make_square` has them.
+      max_pixels: An image whose header tells more is refused before it is decoded.
+
+    Raises:
+      DecodeError: the bytes give no image.
+      MemoryError: the machine has not enough memory for an image within `max_pixels`.
+    """
+    size_before = headers.canvas_of_webp(data)
+    try:
+        headers.check_headers(data)
+        headers.check_size(*size_before, max_pixels)
+        with Image.open(io.BytesIO(headers.trim_png(data)), formats=FORMATS) as image:
+            size_before = image.size
+            headers.check_size(*image.size, max_pixels)
+            headers.check_work(image, max_pixels)
+            headers.check_tiff(image)
+            with _room_for(image.width * image.height):
+                return _load(image, data, size, resize)
+    except DecodeError:
+        raise
+    except UnidentifiedImageError:
+        _check_memory(size_before)
+        raise headers.explain_unidentified(data) from None
+    except MemoryError as error:
+        raise _lack_of_memory(size_before) from error
+    # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
+    except Exception as error:
+        _check_memory(size_before)
+        is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or headers.is_cut(data)
+        reason = "truncated" if is_cut else "corrupt"
+        raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+
+
+def _load(image: Image.Image, data: bytes, size: int, resize: str) -> Decoded:
+    image.load()
+    _scale_transparent_color(image, data)
+    upright = _orient(image)
+    square = make_square(_to_srgb(upright, headers.grey_range(image)), size, resize)
+    return Decoded(np.asarray(square), upright.size)
+
+
+def _check_memory(size: tuple[int, int]) -> None:
+    """Raises MemoryError if there is not enough for an image of a size: libraries call a file broken then."""
+    try:
+        np.empty(size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES, np.uint8)
+    except MemoryError as error:
+        raise _lack_of_memory(size) from error
+
+
+def _lack_of_memory(size: tuple[int, int]) -> MemoryError:
+    needed = (size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES) / 1e9
+    return MemoryError(
+        f"not enough memory for an image of {size[0]}x{size[1]} pixels, which takes up to {needed:.1f} GB: "
+        "run the same command again, with a lower --max_image_pixels if the machine cannot have more"
+    )
+
+
+def note_size(size: tuple[int, int]) -> str:
+    """What `encode_png` notes as `original` of the size of which an image was made."""
+    return f"{size[0]}x{size[1]}"
+
+
+def read_note(data: bytes) -> tuple[int, int] | None:
+    """The size that such an image has as a note; None if it has not."""
+    with Image.open(io.BytesIO(headers.trim_png(data)), formats=FORMATS) as image:
+        note = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", str(image.info.get("original", "")))
+    return (int(note[1]), int(note[2])) if note else None
+
+
+@contextlib.contextmanager
+def _room_for(pixels: int) -> Iterator[None]:
+    """Waits until an image may be decoded beside those of other threads."""
+    with _decoded:
+        _decoded.wait_for(lambda: not _decoding or sum(_decoding) + pixels <= _MOST_PIXELS)
+        _decoding.append(pixels)
+    try:
+        yield
+    finally:
+        with _decoded:
+            _decoding.remove(pixels)
+            _decoded.notify_all()
+
+
+def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
+    """Makes an RGB image a square, with Lanczos.
+
+    Args:
+      image: Any size.
+      size: Side of the square, pixels.
+      resize: `pad`: fitted inside, enlarged if smaller, white around; `crop`: filled, the centre cut out; `stretch`.
+    """
+    if resize == "stretch":
+        return image.resize((size, size), Image.Resampling.LANCZOS)
+    if resize == "crop":
+        return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    ratio = min(size / image.width, size / image.height)
+    width, height = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def _orient(image: Image.Image) -> Image.Image:
+    """Applies EXIF orientation; absurd EXIF data is no reason to lose the image."""
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:
+        return image
+
+
+def _to_srgb(image: Image.Image, grey_range: tuple[int, int]) -> Image.Image:
+    """Any mode and profile to RGB, on white."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):
+        plane, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray(_to_8_bits(plane, *grey_range))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(np.where(plane == transparent, 0, 255).astype(np.uint8)))
+    if "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        image = image.convert("RGB")
+    if profile:
+        image = icc.to_srgb(image, profile)
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale_transparent_color(image: Image.Image, data: bytes) -> None:
+    """Pillow brings a PNG's pixels to 8 bits, but leaves the transparent color in the file's depth (PNG, 11.3.2.1)."""
+    color = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or color is None:
+        return
+    depth = data[24]  # of IHDR, which comes first
+    scale = 255 / (2**depth - 1) if depth < 8 else 2.0 ** (8 - depth)
+    image.info["transparency"] = tuple(int(c * scale) for c in color) if isinstance(color, tuple) else int(color * scale)
+
+
+def _to_8_bits(plane: np.ndarray, black: int, white: int) -> np.ndarray:
+    """A grey plane, uint16, to uint8, by the values that are black and white."""
+    scaled = (plane.astype(np.float32) - black) * (255 / (white - black))
+    return np.round(np.clip(scaled, 0, 255)).astype(np.uint8)

@@ -1,0 +1,108 @@
+"""A list in parts, each of them a run of the graph, so that an interrupted run loses no more than one part."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import ImageRef
+from beam_pipeline.metadata.commit_manifest import Books
+from beam_pipeline.sources import url_list
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """A part of the list.
+
+    Attributes:
+      number: Of the commit, from 0.
+      refs: Its images; None where the graph reads the list itself.
+      counts: Of `lines`, `ignored` and `duplicates` (of images in earlier commits) read with them.
+      is_last: No more of the list is left.
+      list_digest: Of the names of all images of the list up to here, in hex.
+    """
+
+    number: int = 0
+    refs: Sequence[ImageRef] | None = None
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    is_last: bool = True
+    list_digest: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the files of the commit have in their names, if there is more than one."""
+        return "" if self.is_last and self.number == 0 else f"-{self.number:05}"
+
+
+WHOLE_LIST = Commit()
+
+
+class ListChangedError(UsageError):
+    """The list is not the one of which the first commits were made."""
+
+
+class _Names:
+    """The names of images, 16 bytes each: a list of 14 million takes 224 MB, and for a moment three times that."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, "S16")
+
+    def add(self, refs: Sequence[ImageRef]) -> list[ImageRef]:
+        """Adds names; gives the images whose names were not there before."""
+        names = np.array([bytes.fromhex(ref.name[:32]) for ref in refs], "S16")
+        places = np.searchsorted(self._sorted, names)
+        known = np.zeros(len(names), bool)
+        inside = places < len(self._sorted)
+        known[inside] = self._sorted[places[inside]] == names[inside]
+        new = np.unique(names[~known])
+        self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, new), new)
+        return [ref for ref, is_known in zip(refs, known, strict=True) if not is_known]
+
+
+def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[Commit]:
+    """Splits the list, after the commits that are done, into commits of `size` images.
+
+    Raises:
+      ListChangedError: the list is not the one of which the first commits were made.
+      UsageError: it cannot be read.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    # Each image with the lines, and the ignored ones among them, up to its own.
+    images = ((ref, counts["lines"], counts["ignored"]) for ref in url_list.read_refs(config, counts))
+    names, digest = _Names(), hashlib.sha256()
+
+    def take(number: int) -> list[tuple[ImageRef, int, int]]:
+        taken = list(itertools.islice(images, number))
+        for ref, _, _ in taken:
+            digest.update(ref.name.encode())
+        return taken
+
+    lines = sum(books.counts.get("lines", 0) for books in done)
+    ignored = sum(books.counts.get("ignored", 0) for books in done)
+    left = lines - ignored
+    while left and (skipped := take(min(left, 100_000))):
+        names.add([ref for ref, _, _ in skipped])
+        left -= len(skipped)
+    if done and (left or digest.hexdigest() != done[-1].list_digest):
+        raise ListChangedError(f"{config.input or config.images} has changed since the run was begun; --overwrite starts anew")
+
+    number, batch = len(done), take(size)
+    while True:
+        list_digest, following = digest.hexdigest(), take(size)
+        is_last = not following
+        end_lines, end_ignored = (counts["lines"], counts["ignored"]) if is_last else batch[-1][1:]
+        fresh = names.add([ref for ref, _, _ in batch])
+        part = {"lines": end_lines - lines, "ignored": end_ignored - ignored, "duplicates": len(batch) - len(fresh)}
+        # In the order of a hash, neighbours of the list, which share a host and a class, are apart.
+        fresh.sort(key=lambda ref: ref.name)
+        yield Commit(number, fresh, part, is_last, list_digest)
+        if is_last:
+            return
+        lines, ignored = end_lines, end_ignored
+        number, batch = number + 1, following

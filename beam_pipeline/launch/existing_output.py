@@ -1,0 +1,129 @@
+"""What the output folder holds of the dataset that is asked for: all of it, its beginning, or something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.launch import output_dir
+from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.storage import filesystem
+
+
+class ExistingOutput(NamedTuple):
+    """`dataset.json` if the dataset is complete, else the records of its complete commits."""
+
+    finished: dict[str, Any] | None = None
+    commits: Sequence[commit_manifest.Books] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options with which the dataset was made; empty where there is none."""
+        return self.finished["options"] if self.finished else self.commits[-1].options if self.commits else {}
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """The sha256 of the files that options name."""
+        if self.finished:
+            return {name: self.finished[name]["sha256"] for name in commit_manifest.DIGESTED}
+        return self.commits[-1].digests if self.commits else {}
+
+
+def adopt_options(config: Config, given: Collection[str]) -> Config:
+    """Return the options, with those that were not given as the dataset in the output folder has them.
+
+    So a default, which may depend on other options, never keeps a run from being resumed. With `--overwrite`, nothing is
+    adopted.
+
+    Args:
+      config: The options.
+      given: Names of the options that the user gave.
+
+    Raises:
+      UsageError: the dataset's record is broken.
+    """
+    if config.overwrite:
+        return config
+    made_with = _read(config).options
+    names = (set(config.dataset_options()) & set(made_with)) - {"input", "images", *given}
+    try:
+        return dataclasses.replace(config, **{name: made_with[name] for name in names})
+    except (UsageError, TypeError) as error:
+        raise _broken(config, error) from error
+
+
+def find(config: Config, digests: Mapping[str, str | None]) -> ExistingOutput:
+    """Find the dataset that is asked for, or its beginning, in the output folder.
+
+    Args:
+      config: The options.
+      digests: The sha256 of files that options name, as far as they are known.
+
+    Returns:
+      What the run need not make again: nothing where `--overwrite` replaces it.
+
+    Raises:
+      UsageError: the folder holds another dataset, or files that no run has written.
+    """
+    found = _read(config)
+    if not found.options:
+        if not config.overwrite:
+            _check_nothing_is_lost(config)
+        return ExistingOutput()
+    if config.overwrite and (found.finished or found.commits[-1].is_last):
+        return ExistingOutput()
+    difference = _find_difference(config, digests, found)
+    if difference and config.overwrite:
+        return ExistingOutput()
+    if difference:
+        kind = "a dataset" if found.finished else "the beginning of a dataset"
+        raise UsageError(f"--output {config.output} holds {kind} {difference}; give --overwrite to replace it, or another folder")
+    return found
+
+
+def _read(config: Config) -> ExistingOutput:
+    try:
+        found = ExistingOutput(dataset_dir.read_description(config.output), commit_manifest.read_commits(config.output))
+        if not isinstance(found.options, dict) or not isinstance(found.digests, dict):
+            raise TypeError("options and digests are not objects")
+    except (ValueError, TypeError, LookupError) as error:
+        if config.overwrite:
+            return ExistingOutput()
+        raise _broken(config, error) from error
+    return found
+
+
+def _broken(config: Config, error: Exception) -> UsageError:
+    return UsageError(f"--output {config.output} holds a broken {commit_manifest.DESCRIPTION} or commit: {error}; remove it")
+
+
+def _find_difference(config: Config, digests: Mapping[str, str | None], found: ExistingOutput) -> str | None:
+    """Describe in what a dataset differs from the one that is asked for; None if it does not."""
+    for name, value in config.dataset_options().items():
+        if name not in digests and found.options.get(name) != value:
+            return f"made with --{name} {found.options.get(name)}, not {value}"
+    for name, digest in digests.items():
+        if found.digests.get(name) != digest:
+            return f"made with another --{name}, or with one whose content has changed since"
+    if found.commits and not found.finished:
+        sizes = {filesystem.base_name(path): size for path, size in filesystem.list_folder(config.output).items()}
+        for shard in (shard for commit in found.commits for shard in commit.shards):
+            if sizes.get(shard.name) != shard.bytes:
+                return f"of which {shard.name} is {'damaged' if shard.name in sizes else 'missing'}"
+    return None
+
+
+def _check_nothing_is_lost(config: Config) -> None:
+    """Raise UsageError if files in the folder would be replaced that no run has written."""
+    if dataset_dir.exists(dataset_dir.join(config.output, commit_manifest.STARTED)):
+        return
+    for pattern in output_dir.WRITTEN:
+        for path in filesystem.list_folder(config.output, pattern):
+            name = path.removeprefix(dataset_dir.join(config.output, ""))
+            raise UsageError(
+                f"--output {config.output} holds {name}, which belongs to no dataset there: move it away, choose another folder, "
+                "or give --overwrite to replace it"
+            )

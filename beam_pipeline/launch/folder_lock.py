@@ -1,0 +1,112 @@
+"""The lock of an output folder: one run at a time writes to it.
+
+On a disk it is `flock` on a file, which the kernel releases whatever ends the process. Object stores have a lease instead
+(`leases.py`). Beam's other filesystems have neither, and no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipeline.config import UsageError
+from beam_pipeline.launch import leases, signals
+from beam_pipeline.launch.leases import Owner
+from beam_pipeline.storage import filesystem
+
+LOCK = "run.lock"
+_MAX_BYTES = 4096
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def hold(folder: str, options: PipelineOptions) -> Iterator[None]:
+    """Hold the lock of an output folder, which is made if it is missing and removed if it stays empty.
+
+    Args:
+      folder: On any filesystem that Beam knows.
+      options: With the settings of an object store's client.
+
+    Raises:
+      UsageError: another run holds the lock, or the folder cannot be made; says who, and what to do.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_lock(folder, options))
+        except UsageError:
+            raise
+        except leases.HeldError as error:
+            raise UsageError(
+                f"--output {folder} is in use by another run ({error}); wait for its end, or choose another"
+            ) from error
+        # What an object store's client raises has no common class.
+        except Exception as error:
+            raise UsageError(f"--output {folder} cannot be reached: {error}") from error
+        yield
+
+
+def _lock(folder: str, options: PipelineOptions) -> contextlib.AbstractContextManager[Any]:
+    scheme = FileSystems.get_scheme(folder)
+    if scheme is None:
+        return _hold_file(Path(folder, LOCK))
+    if scheme in leases.STORES:
+        filesystem.check_client(folder)
+        store = leases.STORES[scheme](FileSystems.join(folder, LOCK), options)
+        return leases.Lease(store, Owner.this_process()).held()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _hold_file(path: Path) -> Iterator[None]:
+    missing = [folder for folder in path.parents if not folder.exists()]
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, missing)
+        file = stack.enter_context(_lock_file(path))
+        file.truncate(0)
+        file.write(Owner.this_process().to_json())
+        file.flush()
+        # While the lock is held: whoever has opened this file meanwhile has to find that it is no longer the folder's.
+        remove = functools.partial(path.unlink, missing_ok=True)
+        stack.callback(remove)
+        with signals.calling_at_end(remove):
+            yield
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Another process may remove the file, and the folder, at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            file = open(path, "a+b")  # noqa: SIM115
+            _lock_descriptor(file, path)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+            file.close()
+
+
+def _lock_descriptor(file: IO[bytes], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        with file:
+            owner = Owner.from_json(file.read(_MAX_BYTES))
+            raise leases.HeldError(str(owner or "it has just started")) from None
+    except OSError as error:
+        _LOGGER.warning("%s cannot be locked (%s): make sure that no other run uses this folder", path, error)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

@@ -1,0 +1,203 @@
+"""The folders of a run: whether they may be written, what is in them, and clearing them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import itertools
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.fetching import kept_images
+from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.reading.dataset_dir import METRICS, REPORT, TRANSFORM
+from beam_pipeline.reporting import class_names
+from beam_pipeline.sources import url_list
+from beam_pipeline.storage import filesystem
+from beam_pipeline.transforms.write_shards import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
+
+_SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
+_UNFINISHED = (
+    f"{commit_manifest.DESCRIPTION}.*.tmp",
+    f"{METRICS}.*.tmp",
+    f"{REPORT}.*.tmp",
+    f"{commit_manifest.COMMIT_PREFIX}[0-9]*.tmp",
+)
+_TEMPORARY = tuple(f"beam-temp-{name}-*/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX, "analysis"))
+_LOOKED_AT = 10  # images in --resized_dir
+
+# Another program's folder may be called transform as well.
+_LEARNT = tuple(f"{TRANSFORM}/{name}/**" for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp"))
+
+# What a run replaces in the output folder.
+WRITTEN = (METRICS, REPORT, *_SHARDS, *_LEARNT)
+
+
+def check(config: Config) -> None:
+    """Check what options name, without writing anything.
+
+    Raises:
+      UsageError: one of the folders cannot be reached or made, the output folder holds the list itself, or an option names
+        an object store whose client is not installed.
+    """
+    for name, value in vars(config).items():
+        try:
+            filesystem.check_client(str(value))
+        except ValueError as error:
+            raise UsageError(f"--{name} {error}") from error
+    _check_folders(config)
+    _check_input_is_elsewhere(config)
+    if config.labels:
+        try:
+            class_names.read(config.labels)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--labels {error}") from error
+    if config.has_statistics and FileSystems.get_scheme(config.output) not in (None, "gs"):
+        raise UsageError(
+            f"--statistics needs a folder that TensorFlow can write, on a disk or gs://, not {config.output}; leave it out"
+        )
+
+
+def _check_folders(config: Config) -> None:
+    if set(config.output) & set("*?["):
+        raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
+    folders = {name: folder for name in ("output", "original_dir", "resized_dir") if (folder := getattr(config, name))}
+    for folder in folders.values():
+        if dataset_dir.is_local(folder):
+            _check_local_folder(Path(folder))
+    for (name, folder), (other, other_folder) in itertools.combinations(folders.items(), 2):
+        if _is_same_folder(folder, other_folder):
+            raise UsageError(
+                f"--{other} {other_folder} is the folder of --{name}: choose another, as files there would be replaced"
+            )
+    if config.resized_dir:
+        _check_resized(config.resized_dir)
+    try:
+        filesystem.list_folder(config.output)
+    # What an object store's client raises has no common class.
+    except Exception as error:
+        raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    if dataset_dir.is_local(one) and dataset_dir.is_local(other):
+        return os.path.realpath(one) == os.path.realpath(other)
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def _check_resized(folder: str) -> None:
+    """Raise UsageError if the first images of a folder on a disk were not resized by a run, as originals are."""
+    if not dataset_dir.is_local(folder) or not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        for entry in itertools.islice((entry for entry in entries if entry.name.endswith(".jpeg") and entry.is_file()), _LOOKED_AT):
+            with open(entry.path, "rb") as file:
+                if not kept_images.was_resized_by_run(file.read(kept_images.NOTE_BYTES)):
+                    raise UsageError(
+                        f"--resized_dir {folder} holds {entry.name}, which no run has resized; choose another folder, as images "
+                        "there are never replaced"
+                    )
+
+
+_PATHS = ("input", "images", "output", "original_dir", "resized_dir")
+
+
+def make_absolute(config: Config) -> Config:
+    """The options with whole paths: workers that other programs start have other working directories."""
+    names = (*_PATHS, *(["checkpoint"] if config.has_network and config.checkpoint != "untrained" else []))
+    paths = {name: value for name in names if (value := getattr(config, name)) and dataset_dir.is_local(value)}
+    return dataclasses.replace(config, **{name: os.path.abspath(path) for name, path in paths.items()})
+
+
+def refuse_local_files(config: Config) -> None:
+    """Raises UsageError if an option names a file of this machine, for workers that cannot reach it."""
+    for name in _PATHS:
+        if (value := getattr(config, name)) and dataset_dir.is_local(value):
+            raise UsageError(f"--{name} {value} lies on this machine, which Dataflow's workers cannot reach; put it on gs://")
+
+
+def _check_input_is_elsewhere(config: Config) -> None:
+    for path in url_list.list_files(config):
+        folder, name = FileSystems.split(path)
+        inside = FileSystems.join(folder, "") == FileSystems.join(config.output, "")
+        if "://" not in path + config.output:
+            inside = Path(folder).resolve() == Path(config.output).resolve()
+        if inside and any(fnmatch.fnmatch(name, shard) for shard in _SHARDS):
+            raise UsageError(f"--input {path} is part of what --output {config.output} would replace; choose another --output")
+
+
+def _check_local_folder(folder: Path) -> None:
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UsageError(f"{folder} cannot be a folder: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be written: no permission for {nearest}")
+
+
+def prepare(config: Config, commits: Sequence[commit_manifest.Books]) -> None:
+    """Make the folders, clear the output folder of what an earlier run left but for its whole commits, and mark it as begun.
+
+    Raises:
+      UsageError: a folder cannot be made or cleared.
+    """
+    keep = {shard.name for commit in commits for shard in commit.shards}
+    records = () if commits else (commit_manifest.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{commit_manifest.COMMIT_PREFIX}[0-9]*")
+    for option in ("output", "original_dir", "resized_dir"):
+        folder = getattr(config, option)
+        if folder is None:
+            continue
+        try:
+            if option == "output":
+                clear(folder, (*records, *_SHARDS, *_UNFINISHED), keep)
+            elif not FileSystems.get_scheme(folder):  # object stores show no file that is not whole
+                clear(folder, (f"*.jpeg.{kept_images.temporary_mark(config)}*.tmp",))
+            _make(folder)
+            if option == "output":
+                filesystem.write_bytes(
+                    dataset_dir.join(folder, commit_manifest.STARTED), json.dumps(config.as_json(), indent=1).encode()
+                )
+        # What an object store's client raises is its own affair.
+        except Exception as error:
+            raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
+
+
+def _make(folder: str) -> None:
+    if FileSystems.get_scheme(folder):
+        # An object store has no folders, and refuses only at writing.
+        probe = FileSystems.join(folder, f"{commit_manifest.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
+        filesystem.write_bytes(probe, b"may this be written?")
+        FileSystems.delete([probe])
+    elif not FileSystems.exists(folder):
+        FileSystems.mkdirs(folder)
+
+
+def clear_strays(folder: str, description: dict[str, Any]) -> None:
+    """Removes what a run that was stopped at its very end, or attempts that an engine repeated, left beside a whole dataset."""
+    listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
+    clear(folder, (commit_manifest.STARTED, f"{commit_manifest.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
+
+
+def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
+    """Removes the files of some patterns, in that order, and temporary ones; but not those whose names are in `keep`."""
+    patterns = (*patterns, *_TEMPORARY)
+    for pattern in patterns:
+        FileSystems.delete([path for path in filesystem.list_folder(folder, pattern) if filesystem.base_name(path) not in keep])
+    if FileSystems.get_scheme(folder) is None:
+        # What is left of them is empty.
+        for pattern in patterns:
+            for emptied in Path(folder).glob(pattern.removesuffix("/**")) if pattern.endswith("/**") else ():
+                shutil.rmtree(emptied)
+        with contextlib.suppress(OSError):
+            Path(folder, TRANSFORM).rmdir()

@@ -1,0 +1,153 @@
+"""Beam's part of the command line, and what each runner needs to run the graph well."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    DirectOptions,
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    SetupOptions,
+    SparkRunnerOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_pipeline.config import UsageError
+from beam_pipeline.storage import filesystem
+from beam_pipeline.transforms.thread_map import count_processors
+
+_IN_THIS_PROCESS = ("directrunner", "fnapirunner")
+_PROCESSES_A_MACHINE = ("no_use_multiple_sdk_containers", "use_multiple_sdk_containers")
+_WORKER_MEMORY = "min_ram=4GB"
+
+
+def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
+    """Beam's options, checked as far as Beam does before a graph runs, and completed.
+
+    Raises:
+      UsageError: a value makes no sense, there is no such runner, or it needs another option.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(list(beam_argv))
+            options.get_all_options()
+            # No class or function of the graph is defined in the main module.
+            options.view_as(SetupOptions).save_main_session = False
+            beam.Pipeline(runner=make_runner(options), options=options)
+    except SystemExit:
+        raise UsageError(f"{last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's") from None
+    except Exception as error:
+        raise UsageError(f"Beam cannot run with these options: {last_line(str(error))}") from error
+    _share_processors(options)
+    if _is_dataflow(options):
+        _size_workers(options)
+    if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
+        raise UsageError("--no_wait_until_finish needs a job server that goes on without the command: give its --job_endpoint")
+    return options
+
+
+def name_of(options: PipelineOptions) -> str:
+    """The runner that the options ask for.
+
+    Beam's DirectRunner would first try to download Prism, with no time limit, and go on without a word where it fails. Here it is
+    the one inside Beam's Python package, or else the Prism that `--prism_location` names.
+    """
+    # Beam knows runners by short names too, and by those of its own modules.
+    name = re.sub(r"^apache_beam\..*\.", "", options.view_as(StandardOptions).runner or "DirectRunner")
+    if "." not in name and not name.lower().endswith("runner"):
+        name += "Runner"
+    if name.lower() not in _IN_THIS_PROCESS:
+        return name
+    return "PrismRunner" if options.view_as(PrismRunnerOptions).prism_location else "DirectRunner"
+
+
+def is_in_this_process(options: PipelineOptions) -> bool:
+    return name_of(options) == "DirectRunner"
+
+
+def waits_for_job(options: PipelineOptions) -> bool:
+    """Whether the command waits for the end of the job: not if it is told so, or if it only makes a Dataflow template."""
+    made = options.view_as(GoogleCloudOptions).template_location or options.view_as(PortableOptions).output_executable_path
+    return not (made or options.view_as(StandardOptions).no_wait_until_finish)
+
+
+def job_outlives_command(options: PipelineOptions) -> bool:
+    """Whether an engine elsewhere goes on with the job when the command has ended; that of this machine ends with it."""
+    flink, spark = options.view_as(FlinkRunnerOptions).flink_master, options.view_as(SparkRunnerOptions).spark_master_url
+    elsewhere = {"flinkrunner": not flink.startswith("["), "sparkrunner": not spark.startswith("local")}
+    return _has_service(options) or elsewhere.get(name_of(options).lower(), False)
+
+
+def job_page(result: Any, options: PipelineOptions) -> str | None:
+    """Where Dataflow shows the job; None for other engines, and where only a template was made."""
+    if not _is_dataflow(options) or not result.has_job:
+        return None
+    google = options.view_as(GoogleCloudOptions)
+    return f"https://console.cloud.google.com/dataflow/jobs/{google.region}/{result.job_id()}?project={google.project}"
+
+
+def _is_dataflow(options: PipelineOptions) -> bool:
+    return name_of(options).lower().startswith("dataflow")
+
+
+def reaches_local_files(options: PipelineOptions) -> bool:
+    """Whether the workers see this machine's files, as far as one can tell: those of Dataflow do not."""
+    return not _is_dataflow(options) or options.view_as(GoogleCloudOptions).dataflow_endpoint.startswith("http://localhost")
+
+
+def _has_service(options: PipelineOptions) -> bool:
+    """Whether jobs are handed to a service that the command has not started."""
+    return _is_dataflow(options) or bool(options.view_as(PortableOptions).job_endpoint)
+
+
+def make_runner(options: PipelineOptions) -> Any:
+    """The runner that the options name, for one graph."""
+    if _is_dataflow(options):
+        filesystem.check_client("gs://")
+    return FnApiRunner() if is_in_this_process(options) else name_of(options)
+
+
+def _size_workers(options: PipelineOptions) -> None:
+    """Has Dataflow start one process a machine, whose network and threads use all processors, and give it enough memory.
+
+    The hint is the whole job's, since steps whose hints differ are not fused. What excludes hints goes before it.
+    """
+    debug, standard = options.view_as(DebugOptions), options.view_as(StandardOptions)
+    if not any(map(debug.lookup_experiment, _PROCESSES_A_MACHINE)):
+        debug.add_experiment(_PROCESSES_A_MACHINE[0])
+    google = options.view_as(GoogleCloudOptions)
+    services = (*(debug.experiments or ()), *(google.dataflow_service_options or ()))
+    if google.flexrs_goal or any(service.startswith("worker_accelerator") for service in services):
+        return
+    if not any(hint.lower().replace("-", "_").startswith("min_ram") for hint in standard.resource_hints):
+        standard.resource_hints = [*standard.resource_hints, _WORKER_MEMORY]
+
+
+def count_workers(options: PipelineOptions) -> int:
+    """Worker processes on this machine; each commit starts them anew, so that it has to be large enough for all."""
+    direct = options.view_as(DirectOptions)
+    return (direct.direct_num_workers or count_processors()) if direct.direct_running_mode == "multi_processing" else 1
+
+
+def _share_processors(options: PipelineOptions) -> None:
+    """Has the networks of several worker processes on this machine take no more threads than it has processors, in all."""
+    if (workers := count_workers(options)) > 1:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, count_processors() // workers)))
+
+
+def last_line(text: str) -> str:
+    """The last line of a text that holds something: of a traceback, what was raised."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -1,0 +1,117 @@
+"""A finished folder -> NumPy arrays, with nothing but NumPy, Pillow and scikit-image."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import io
+import itertools
+import operator
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from beam_pipeline.images import lab_color
+from beam_pipeline.reading.dataset_dir import Folder, Shard, open_file
+from beam_pipeline.records import example_codec, tfrecord
+
+
+class Examples(Sequence[dict[str, Any]]):
+    """The examples of a split, in the order of the shards. May be pickled; processes and threads may share it."""
+
+    def __init__(self, folder: Folder, split: str):
+        self._folder = folder.head
+        self._shards = folder.shards(split)
+        self._ends = list(itertools.accumulate(shard.examples for shard in self._shards))
+        # By shard, found when the first of its examples is asked for.
+        self._places: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for shard in self._shards:
+            number = 0
+            for record in read_shard(self._folder, shard):
+                yield decode_example(self._folder, shard, record)
+                number += 1
+            _check_count(shard, number)
+
+    def __getitem__(self, number: Any) -> Any:
+        """The example of a number, or a list of those of a slice."""
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        number = operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        number %= len(self)
+        index = bisect.bisect_right(self._ends, number)
+        shard = self._shards[index]
+        with _naming(shard), open_file(shard.path, self._folder.is_packed) as file:
+            if index not in self._places:
+                places = tfrecord.find_records(file, shard.path)
+                _check_count(shard, len(places))
+                self._places[index] = np.array(places, np.int64)
+            file.seek(int(self._places[index][number - self._ends[index] + shard.examples]))
+            record = next(tfrecord.read_records(file, shard.path, checked=False))
+        return decode_example(self._folder, shard, record)
+
+
+def read_shard(folder: Folder, shard: Shard, checked: bool = False) -> Iterator[bytes]:
+    """The records of a shard, held against their checksums if that is asked for. Raises ValueError, which names it."""
+    with _naming(shard), open_file(shard.path, folder.is_packed) as file:
+        yield from tfrecord.read_records(file, shard.path, checked)
+
+
+def decode_example(folder: Folder, shard: Shard, record: bytes) -> dict[str, Any]:
+    """The arrays of a record, as `dataset.examples` gives them. Raises ValueError, which names the shard."""
+    try:
+        return decode_planes(example_codec.decode_example(record, folder.description["features"]), folder.description)
+    except ValueError as error:
+        raise ValueError(f"{shard.path} holds a record that is no example of this dataset: {error}") from error
+
+
+@contextlib.contextmanager
+def _naming(shard: Shard) -> Iterator[None]:
+    """Has what a broken gzip or a disk raises name the shard."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{shard.path} cannot be read: {error}") from error
+
+
+def _check_count(shard: Shard, number: int) -> None:
+    if number != shard.examples:
+        raise ValueError(f"{shard.path} holds {number} examples, not {shard.examples}")
+
+
+def decode_planes(values: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    """Turns what a record holds into the arrays that `dataset.examples` gives: `tensors.decode_planes` in NumPy.
+
+    Raises:
+      ValueError: the PNG is broken, or of another size.
+    """
+    values = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    if description["encoding"] == "lab_uint8":
+        values["image_l"] = values["image_l"] / np.float32(127.5) - 1
+        values["image_ab"] = (values["image_ab"] - np.float32(128)) / 127
+    elif description["encoding"] == "rgb_png":
+        pixels = _decode_png(values.pop("image_png"), tuple(description["features"]["image_png"]["shape"]))
+        values["image_l"], values["image_ab"] = lab_color.scale_lab(lab_color.rgb_to_lab(pixels))
+    return values
+
+
+def _decode_png(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            size, mode = (image.height, image.width, 3), image.mode
+            pixels = np.asarray(image) if (size, mode) == (shape, "RGB") else None
+    # What Pillow raises on broken data is bounded by nothing.
+    except Exception as error:
+        raise ValueError(f"image_png cannot be decoded: {error}") from error
+    if pixels is None:
+        raise ValueError(f"image_png is {mode} of {size}, not RGB of {shape}")
+    return pixels

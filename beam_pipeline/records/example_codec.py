@@ -1,0 +1,122 @@
+"""EmbeddedImage <-> serialized tf.train.Example, for each encoding, and what a dataset's features are. Pure."""
+
+from __future__ import annotations
+
+import io
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from beam_pipeline.elements import EmbeddedImage
+from beam_pipeline.images import lab_color
+from beam_pipeline.records import example_proto
+
+EMBEDDING_SIZE = 1001
+# In photographs little repeats but runs: looking for those alone takes fewer bytes than zlib's level 1, and less time.
+PNG_COMPRESSION = zlib.Z_RLE
+
+Features: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+
+def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
+    """Serializes an image as a tf.train.Example with the features that `describe_features` lists.
+
+    Args:
+      image: Of any size.
+      encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
+    """
+    ref = image.ref
+    width, height = image.image.original_size
+    features: dict[str, bytes | int | np.ndarray] = {
+        "image_name": ref.name.encode(),
+        "image_url": ref.url.encode(errors="surrogateescape"),
+        "image_id": ref.id.encode(),
+        "original_width": width,
+        "original_height": height,
+    }
+    if encoding == "rgb_png":
+        features["image_png"] = encode_png(image.image.pixels)
+    else:
+        scale = lab_color.scale_lab if encoding == "lab_float32" else lab_color.quantize_lab
+        features["image_l"], features["image_ab"] = scale(lab_color.rgb_to_lab(image.image.pixels))
+    if image.embedding is not None:
+        features["image_embedding"] = image.embedding
+    return example_proto.write_example(features)
+
+
+def decode_example(record: bytes, features: Features) -> dict[str, Any]:
+    """The inverse of `encode_example`, but that a PNG stays as it is.
+
+    Args:
+      record: A serialized tf.train.Example.
+      features: As `describe_features` gives them.
+
+    Returns:
+      By name: bytes, an int, or an array of the feature's dtype and shape, which may be a view of the record.
+
+    Raises:
+      ValueError: it is no tf.train.Example, or does not hold the very features.
+    """
+    values = example_proto.read_example(record)
+    if set(values) != set(features):
+        raise ValueError(f"it holds {', '.join(sorted(values)) or 'nothing'}, not {', '.join(sorted(features))}")
+    return {name: _decode_value(name, values[name], feature) for name, feature in features.items()}
+
+
+def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Mapping[str, Any]) -> Any:
+    dtype, shape = feature["dtype"], feature["shape"]
+    in_bytes = dtype in ("bytes", "png", "raw uint8")
+    if in_bytes:
+        if not isinstance(value, list) or len(value) != 1:
+            raise ValueError(f"{name} is not one value of bytes")
+        if dtype != "raw uint8":
+            return value[0]
+        value, dtype = np.frombuffer(value[0], np.uint8), "uint8"
+    if isinstance(value, list) or value.dtype != dtype:
+        raise ValueError(f"{name} is not of {dtype}")
+    if value.size != math.prod(shape):
+        raise ValueError(f"{name} holds {value.size} values, not {math.prod(shape)}")
+    return value.reshape(shape) if shape else int(value[0])
+
+
+def encode_png(pixels: np.ndarray, **notes: str) -> bytes:
+    """Encodes pixels, uint8 (H, W, 3), as a PNG, with notes as its text."""
+    file, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    for name, note in notes.items():
+        text.add_text(name, note)
+    Image.fromarray(pixels).save(file, "PNG", compress_type=PNG_COMPRESSION, pnginfo=text)
+    return file.getvalue()
+
+
+def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[str, dict[str, Any]]:
+    """What a record holds: name -> `dtype`, `shape` and `meaning`, as it stands in `dataset.json`.
+
+    A raw uint8 plane is one bytes value; `dtype` and `shape` are those of the array inside it.
+    """
+    side = image_size
+    features: dict[str, dict[str, Any]] = {
+        "image_name": {"dtype": "bytes", "shape": [], "meaning": "md5(image_url).jpeg"},
+        "image_url": {"dtype": "bytes", "shape": [], "meaning": "the line's URL, or the file's path"},
+        "image_id": {"dtype": "bytes", "shape": [], "meaning": "the line's ID, empty if it had none"},
+        "original_width": {"dtype": "int64", "shape": [], "meaning": "of the image before it was resized, pixels"},
+        "original_height": {"dtype": "int64", "shape": [], "meaning": "of the image before it was resized, pixels"},
+    }
+    if encoding == "lab_float32":
+        features["image_l"] = {"dtype": "float32", "shape": [side, side, 1], "meaning": "L* / 50 - 1"}
+        features["image_ab"] = {"dtype": "float32", "shape": [side, side, 2], "meaning": "a* / 127, b* / 127"}
+    elif encoding == "lab_uint8":
+        features["image_l"] = {"dtype": "raw uint8", "shape": [side, side, 1], "meaning": "round(L* * 255 / 100)"}
+        features["image_ab"] = {"dtype": "raw uint8", "shape": [side, side, 2], "meaning": "round(a* + 128), round(b* + 128)"}
+    else:
+        features["image_png"] = {"dtype": "png", "shape": [side, side, 3], "meaning": "the resized sRGB image, lossless"}
+    if embedding:
+        features["image_embedding"] = {
+            "dtype": "float32",
+            "shape": [EMBEDDING_SIZE],
+            "meaning": "logits of Inception-ResNet-v2 for the grey image",
+        }
+    return features

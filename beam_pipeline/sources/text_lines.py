@@ -1,0 +1,235 @@
+"""A list of lines: wherever it is, whatever it is packed in and however it is encoded, read in little memory."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import http.client
+import io
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import threading
+import urllib.request
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, cast
+
+from apache_beam.io.filesystem import BeamIOError
+
+import beam_pipeline
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.storage import filesystem
+
+LIST_TIMEOUT = 60  # seconds without a byte from the server of a list
+MAX_LINE = 64 * 1024  # bytes, with the line end
+_BLOCK = 1 << 18
+
+# What a broken file or URL raises while it is opened, unpacked and read.
+READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
+
+# What is not read, by the bytes it begins with. An .xz may ask for 4 GiB of memory.
+_FOREIGN = {
+    b"PK\x03\x04": "a .zip archive, or a table that is stored as one (.xlsx)",
+    b"7z\xbc\xaf\x27\x1c": "a .7z archive",
+    b"Rar!\x1a\x07": "a .rar archive",
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"PAR1": "a Parquet table",
+}
+# UTF-32 goes first: its mark begins with that of UTF-16.
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def is_url(path: str) -> bool:
+    return path.lower().startswith(("http://", "https://"))
+
+
+def read_lines(path: str, config: Config) -> Iterator[bytes]:
+    """Yield the lines of a list, in UTF-8 or Latin-1, with their ends.
+
+    Args:
+      path: Of the list, or its URL.
+      config: The options of the run, which holds the copy of a pipe.
+
+    Raises:
+      UsageError: it cannot be read to its end, or is no list of lines; names it.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(_open(path, config))
+            yield from split_lines(_check_text(decode(_unpack(raw, path, stack)), path))
+    except READ_ERRORS as error:
+        raise UsageError(f"--input {path} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Split bytes into lines, which end in LF, CRLF or CR; what exceeds `MAX_LINE` in a line may be cut by that much."""
+    rest = b""
+    for block in blocks:
+        lines = (rest + block).splitlines(keepends=True)
+        # A CR at the end of a block may be half of a CRLF.
+        rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        if len(rest) > MAX_LINE:
+            rest = rest[: MAX_LINE + 1] + (b"\r" if rest.endswith(b"\r") else b"")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn UTF-16 and UTF-32, known by their byte order mark, into UTF-8; leave all else as it is."""
+    blocks = iter(blocks)
+    first = next(blocks, b"")
+    encoding = next((name for mark, name in _ENCODINGS.items() if first.startswith(mark)), None)
+    if encoding is None:
+        yield first
+        yield from blocks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    yield decoder.decode(first).encode()
+    for block in blocks:
+        yield decoder.decode(block).encode()
+    yield decoder.decode(b"", final=True).encode()
+
+
+def _check_text(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
+    """Pass blocks on. Raises UsageError if the first one is not text."""
+    head = next(blocks, b"")
+    kind = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
+    if kind:
+        raise UsageError(f"--input {path} is {kind}: unpack it, or save it as text, one URL a line")
+    if b"\0" in head[:8192]:
+        raise UsageError(f"--input {path} holds binary data (NUL bytes): give a list of URLs as UTF-8 text, one a line")
+    yield head
+    yield from blocks
+
+
+def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[bytes]:
+    """Blocks of a list in whatever it is packed; known by its bytes, as a URL often has no telling suffix."""
+    file = io.BufferedReader(cast(io.RawIOBase, raw), 1 << 20)
+    head = file.peek(3)
+    if head.startswith(b"\x1f\x8b"):
+        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(gzip.GzipFile(fileobj=file))), 1 << 20)
+    elif head.startswith(b"BZh"):
+        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(bz2.BZ2File(file))), 1 << 20)
+    block = file.peek(512)[:512]
+    empty_archive = len(block) == 512 and not any(block)
+    if block[257:262] != b"ustar" and not empty_archive:
+        yield from _blocks(file)
+        return
+    archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|"))  # noqa: SIM115
+    lists = 0
+    for member in archive:
+        if not member.isfile():
+            continue
+        lists += 1
+        if lists > 1:
+            raise UsageError(f"--input {path} holds more than one file; unpack it and give the list itself")
+        content = archive.extractfile(member)
+        assert content is not None
+        yield from _blocks(content)
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    return iter(lambda: file.read(_BLOCK), b"")
+
+
+def _open(path: str, config: Config) -> IO[bytes]:
+    if is_url(path):
+        request = urllib.request.Request(path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"})
+        # A run takes days to read it, and no server keeps a connection for that long.
+        with _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)) as body:
+            copy = _save(cast(IO[bytes], body), path)
+        copy.seek(0)
+        return copy
+    if is_pipe(path):
+        return cast(IO[bytes], _Copy(_save_pipe(path, config)))
+    return filesystem.open_bytes(path)
+
+
+def is_pipe(path: str) -> bool:
+    """Whether a path is a pipe, which can be read only once. Raises UsageError if it is a device."""
+    if not dataset_dir.is_local(path) or is_url(path):
+        return False
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False  # opening it raises the same error
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise UsageError(f"--input {path} is a device or a terminal: give a file or a pipe")
+    return stat.S_ISFIFO(mode)
+
+
+# What came through a pipe, for as long as the command's options live: the list is read several times.
+_saved: weakref.WeakKeyDictionary[Config, dict[str, IO[bytes]]] = weakref.WeakKeyDictionary()
+_saving = threading.Lock()
+
+
+def _save_pipe(path: str, config: Config) -> IO[bytes]:
+    with _saving:
+        copies = _saved.setdefault(config, {})
+        if path not in copies:
+            with open(path, "rb") as pipe:
+                copies[path] = _save(pipe, path)
+        return copies[path]
+
+
+def _save(source: IO[bytes], path: str) -> IO[bytes]:
+    """Copy all bytes to a file without a name, which ends with the process. Raises UsageError if they would fill the disk."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
+    folder = tempfile.gettempdir()
+    limit = shutil.disk_usage(folder).free // 2
+    while block := source.read(1 << 20):
+        limit -= len(block)
+        if limit < 0:
+            raise UsageError(f"--input {path} would take more than half of the disk of {folder}: set TMPDIR to a larger one")
+        copy.write(block)
+    copy.flush()
+    return copy
+
+
+class _Copy(io.RawIOBase):
+    """A saved file from its beginning, with a position of its own; closing it keeps the file."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self._position = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = os.preadv(self._file.fileno(), [buffer], self._position)
+        self._position += count
+        return count
+
+
+class _Body(io.RawIOBase):
+    """What a server answers. Where it breaks off, http.client would have it end."""
+
+    def __init__(self, response: http.client.HTTPResponse):
+        self._response = response
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._response.readinto(buffer)
+        if not count and self._response.length:
+            raise EOFError(f"the server broke off {self._response.length} bytes before the end")
+        return count
+
+    def close(self) -> None:
+        self._response.close()
+        super().close()

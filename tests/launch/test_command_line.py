@@ -1,0 +1,329 @@
+"""The command line: defaults, checks, and what is left for Beam."""
+
+import dataclasses
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import beam_pipeline
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.launch.command_line import check_beam_flags, parse
+
+REQUIRED = ["--input", "urls.txt", "--output", "out"]
+
+DEFAULTS = {
+    "input": "urls.txt",
+    "images": None,
+    "output": "out",
+    "checkpoint": "https://storage.googleapis.com/download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz",
+    "checkpoint_sha256": None,
+    "skip": 0,
+    "count": None,
+    "image_size": 299,
+    "resize": "pad",
+    "encoding": "lab_float32",
+    "compression": "none",
+    "examples_per_shard": 500,
+    "validation_fraction": 0.0,
+    "batch_size": 32,
+    "precision": "float32",
+    "fetch_concurrency": 64,
+    "host_concurrency": 16,
+    "fetch_timeout": 10.0,
+    "fetch_attempts": 3,
+    "max_image_bytes": 32 * 1024 * 1024,
+    "max_image_pixels": 64_000_000,
+    "user_agent": f"beam_pipeline/{beam_pipeline.__version__}",
+    "allow_private_addresses": False,
+    "original_dir": None,
+    "resized_dir": None,
+    "exclude_sha256": None,
+    "retry_reasons": None,
+    "max_failed_fraction": 1.0,
+    "urls_per_commit": None,
+    "labels": None,
+    "statistics": None,
+    "report": None,
+    "overwrite": False,
+    "verbose": False,
+}
+
+# Every option but --images, which excludes --input, with a value that is not its default.
+FULL = {
+    "input": "gs://bucket/list-*.tgz",
+    "output": "data/tfrecords",
+    "checkpoint": "model.ckpt",
+    "checkpoint_sha256": "0123456789abcdefABCDEF" + 42 * "0",
+    "skip": 7,
+    "count": 1000,
+    "image_size": 64,
+    "resize": "crop",
+    "encoding": "rgb_png",
+    "compression": "gzip",
+    "examples_per_shard": 10,
+    "validation_fraction": 0.25,
+    "batch_size": 8,
+    "precision": "bfloat16",
+    "fetch_concurrency": 5,
+    "host_concurrency": 2,
+    "fetch_timeout": 2.5,
+    "fetch_attempts": 1,
+    "max_image_bytes": 1000,
+    "max_image_pixels": 2000,
+    "user_agent": "someone else/1.0 (me@example.com)",
+    "original_dir": "data/original",
+    "resized_dir": "data/resized",
+    "exclude_sha256": "placeholders.txt",
+    "retry_reasons": "timeout,dns",
+    "max_failed_fraction": 0.7,
+    "urls_per_commit": 100,
+    "labels": "names.pkl",
+}
+FLAGS = ("allow_private_addresses", "statistics", "report", "overwrite", "verbose")
+TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
+NUMBERS = (
+    *("skip", "count", "image_size", "examples_per_shard", "validation_fraction", "batch_size", "fetch_concurrency"),
+    *("host_concurrency", "fetch_timeout", "fetch_attempts", "max_image_bytes", "max_image_pixels", "max_failed_fraction"),
+    "urls_per_commit",
+)
+CHOICES = {
+    "resize": ("pad", "crop", "stretch"),
+    "encoding": ("lab_float32", "lab_uint8", "rgb_png"),
+    "compression": ("none", "gzip"),
+    "precision": ("float32", "bfloat16"),
+}
+
+
+def refusal(argv: list[str]) -> str:
+    """What is said of a command line that is not usable; always one line."""
+    with pytest.raises(UsageError) as caught:
+        parse(argv)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_defaults_are_the_documented_ones():
+    config, _, rest = parse(REQUIRED)
+    assert dataclasses.asdict(config) == DEFAULTS
+    assert rest == []
+
+
+def test_every_option_is_read():
+    argv = [word for name, value in FULL.items() for word in (f"--{name}", str(value))] + [f"--{name}" for name in FLAGS]
+    config, _, rest = parse(argv)
+    assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
+    assert rest == []
+
+
+def test_options_can_be_written_with_an_equals_sign():
+    argv = [f"--{name}={value}" for name, value in FULL.items()] + [f"--{name}" for name in FLAGS]
+    config, _, rest = parse(argv)
+    assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
+    assert rest == []
+
+
+def test_images_stand_in_for_a_list():
+    config, _, _ = parse(["--images", "photos/*.jpg", "--output", "out"])
+    assert (config.images, config.input) == ("photos/*.jpg", None)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values])
+def test_every_choice_is_accepted(name, value):
+    config, _, _ = parse([*REQUIRED, f"--{name}", value])
+    assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("skip", 0), ("count", 1), ("image_size", 1), ("image_size", 8192), ("validation_fraction", 0)),
+        *(("validation_fraction", 1), ("examples_per_shard", 1), ("batch_size", 1), ("fetch_attempts", 1)),
+    ],
+)
+def test_the_ends_of_a_range_are_accepted(name, value):
+    config, _, _ = parse([*REQUIRED, f"--{name}", str(value)])
+    assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("skip", "-1"), ("count", "0"), ("count", "-5"), ("image_size", "0"), ("image_size", "8193")),
+        *(("examples_per_shard", "0"), ("validation_fraction", "-0.1"), ("validation_fraction", "1.5")),
+        *(("validation_fraction", "nan"), ("batch_size", "0"), ("fetch_concurrency", "0"), ("host_concurrency", "0")),
+        *(("fetch_timeout", "0"), ("fetch_timeout", "-3"), ("fetch_timeout", "nan"), ("fetch_attempts", "0")),
+        *(("max_image_bytes", "0"), ("max_image_pixels", "0")),
+    ],
+)
+def test_a_number_out_of_range_is_refused(name, value):
+    message = refusal([*REQUIRED, f"--{name}", value])
+    assert f"--{name}" in message
+    assert "must be" in message
+
+
+@pytest.mark.parametrize("name", ["validation_fraction", "max_failed_fraction", "fetch_timeout"])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_a_number_that_is_not_finite_is_refused(name, value):
+    message = refusal([*REQUIRED, f"--{name}={value}"])
+    assert f"--{name}" in message
+    assert "must be a finite number" in message
+    assert "at least" in message or "between" in message
+
+
+def test_a_number_may_be_larger_than_any_float():
+    assert Config(input="-", output="-", count=10**400).count == 10**400
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["many", "1,000", "", "3 4"])
+def test_what_is_no_number_is_refused(name, value):
+    assert f"--{name}" in refusal([*REQUIRED, f"--{name}", value])
+
+
+@pytest.mark.parametrize("name", sorted(set(NUMBERS) - {"validation_fraction", "max_failed_fraction", "fetch_timeout"}))
+def test_a_fraction_of_something_whole_is_refused(name):
+    assert f"--{name}" in refusal([*REQUIRED, f"--{name}", "1.5"])
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", ["other", "PAD", "", "two\nlines"])
+def test_an_unknown_choice_is_refused_with_the_known_ones(name, value):
+    message = refusal([*REQUIRED, f"--{name}", value])
+    assert f"--{name}" in message
+    assert all(choice in message for choice in CHOICES[name])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("value", ["", "two\nlines", "tab\there", "nul\0", "\udcff"])
+def test_a_text_that_cannot_be_printed_is_refused(name, value):
+    assert f"--{name}" in refusal([*REQUIRED, f"--{name}", value])
+
+
+@pytest.mark.parametrize("name", [*FULL, "images"])
+def test_a_missing_value_is_refused(name):
+    assert f"--{name}" in refusal([*REQUIRED, f"--{name}"])
+    assert f"--{name}" in refusal([f"--{name}", *REQUIRED])
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_takes_no_value(name):
+    assert f"--{name}" in refusal([*REQUIRED, f"--{name}=yes"])
+
+
+def test_output_is_required():
+    assert "--output" in refusal(["--input", "urls.txt"])
+
+
+@pytest.mark.parametrize("argv", [[], ["--input", "urls.txt", "--images", "*.jpg"]])
+def test_just_one_of_input_and_images_is_required(argv):
+    message = refusal(["--output", "out", *argv])
+    assert "--input" in message
+    assert "--images" in message
+
+
+@pytest.mark.parametrize("options", [{"resize": "other"}, {"image_size": 0}, {"output": ""}, {"images": "*.jpg"}])
+def test_a_config_made_in_python_is_checked_as_well(options):
+    with pytest.raises(UsageError, match=f"--{next(iter(options))}"):
+        Config(**{"input": "urls.txt", "output": "out", **options})
+
+
+def test_other_flags_are_left_for_beam_in_order():
+    beam = ["--runner", "FlinkRunner", "--experiments=a", "--experiments", "b", "--streaming", "--no_auth", "--parallelism", "-1"]
+    argv = [*beam[:2], *REQUIRED[:2], *beam[2:5], "--verbose", "--skip", "3", *beam[5:], *REQUIRED[2:]]
+    config, _, rest = parse(argv)
+    assert rest == beam
+    assert (config.input, config.output, config.skip, config.verbose) == ("urls.txt", "out", 3, True)
+
+
+@pytest.mark.parametrize("argv", [["--enc", "rgb_png"], ["--image_siz=64"], ["--verb"], ["--image-size", "64"]])
+def test_names_are_spelled_in_full(argv):
+    assert f"{argv[0].partition('=')[0]} is no option; did you mean --" in refusal([*REQUIRED, *argv])
+
+
+def test_an_abbreviation_does_not_stand_for_a_required_option():
+    assert "--output" in refusal(["--input", "urls.txt", "--outp", "out"])
+
+
+def test_help_tells_every_option_and_its_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert [field.name for field in dataclasses.fields(Config)] == list(DEFAULTS)
+    for name, default in DEFAULTS.items():
+        assert f"--{name}" in text
+        if name not in ("input", "output") and default is not None and default is not False:
+            assert f"(default: {default}" in text
+
+
+@pytest.mark.parametrize("checkpoint", ["untrained", "none"])
+def test_a_sha256_needs_a_checkpoint(checkpoint):
+    assert "not " + checkpoint in refusal([*REQUIRED, "--checkpoint", checkpoint, "--checkpoint_sha256", "0" * 64])
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "0" * 65, "g" * 64, "sha256:" + "0" * 64])
+def test_a_sha256_has_64_digits(sha256):
+    assert "--checkpoint_sha256" in refusal([*REQUIRED, "--checkpoint_sha256", sha256])
+
+
+def test_a_config_cannot_be_changed():
+    config, _, _ = parse(REQUIRED)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.skip = 3  # type: ignore[misc]
+
+
+def test_what_shapes_the_dataset_is_told_from_what_does_not():
+    others = {
+        *("output", "batch_size", "fetch_concurrency", "host_concurrency", "fetch_timeout", "fetch_attempts", "user_agent"),
+        *(
+            "allow_private_addresses",
+            "checkpoint_sha256",
+            "original_dir",
+            "resized_dir",
+            "max_failed_fraction",
+            "labels",
+            "report",
+            "urls_per_commit",
+            "overwrite",
+            "verbose",
+        ),
+    }
+    config, _, _ = parse(REQUIRED)
+    expected = {name: value for name, value in DEFAULTS.items() if name not in others}
+    assert config.dataset_options() == {**expected, "statistics": True}
+
+
+@pytest.mark.parametrize(("checkpoint", "expected"), [("none", False), ("untrained", True), ("model.ckpt", True)])
+def test_has_network(checkpoint, expected):
+    config, _, _ = parse([*REQUIRED, "--checkpoint", checkpoint])
+    assert config.has_network is expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([*DEFAULTS]), st.one_of(st.text(), st.integers().map(str), st.floats().map(str)))
+@example("input", "\x85")
+@example("overwrite", "")
+@example("user_agent", "%(default)s")
+def test_any_value_is_taken_as_it_is_or_refused_in_one_line(name, value):
+    try:
+        config, _, rest = parse([*REQUIRED, f"--{name}={value}"])
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1
+        assert f"--{name}" in str(error)
+        return
+    taken = getattr(config, name)
+    assert taken == type(taken)(value)
+    assert rest == []
+
+
+def test_flags_of_beam_are_let_through():
+    check_beam_flags(["--runner", "FlinkRunner", "--flink_master=localhost:8081", "--parallelism", "-1", "--experiments", "a"])
+
+
+@pytest.mark.parametrize("arguments", [["--flink_mster", "x"], ["-x"], ["word"], ["--runner=a", "word"]])
+def test_flags_of_nobody_are_not(arguments):
+    with pytest.raises(UsageError):
+        check_beam_flags(arguments)

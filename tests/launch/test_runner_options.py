@@ -1,0 +1,179 @@
+"""Beam's options: what is made of them for each runner, and what is said of those that make no sense."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_pipeline.config import UsageError
+from beam_pipeline.launch import runner_options
+
+
+@pytest.mark.parametrize("arguments", [[], ["--runner", "DirectRunner"], ["--runner=direct"], ["--runner", "FnApiRunner"]])
+def test_the_direct_runner_does_not_look_for_prism(arguments):
+    options = PipelineOptions(arguments)
+    assert runner_options.is_in_this_process(options)
+    assert isinstance(runner_options.make_runner(options), FnApiRunner)
+
+
+def test_the_direct_runner_takes_the_prism_that_is_given():
+    options = PipelineOptions(["--runner", "DirectRunner", "--prism_location", "/opt/prism"])
+    assert not runner_options.is_in_this_process(options)
+    assert runner_options.make_runner(options) == "PrismRunner"
+
+
+@pytest.mark.parametrize("name", ["FlinkRunner", "SparkRunner", "DataflowRunner", "PrismRunner"])
+def test_other_runners_are_beams(name):
+    options = PipelineOptions(["--runner", name])
+    assert runner_options.make_runner(options) == runner_options.name_of(options) == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads"),
+    [
+        ("", None),
+        ("--direct_num_workers 4", None),
+        ("--direct_num_workers 4 --direct_running_mode multi_processing", "2"),
+        ("--direct_num_workers 9 --direct_running_mode multi_processing", "1"),
+        ("--direct_num_workers 0 --direct_running_mode multi_processing", "1"),  # one for each processor
+    ],
+)
+def test_networks_of_several_processes_share_the_processors(monkeypatch, flags, threads):
+    monkeypatch.setattr(runner_options, "count_processors", lambda: 8)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
+    runner_options.parse_options(flags.split())
+    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == threads
+
+
+def test_no_main_session_is_pickled():
+    assert runner_options.parse_options([]).view_as(SetupOptions).save_main_session is False
+
+
+DATAFLOW = ["--runner", "DataflowRunner", "--project", "project", "--region", "here", "--temp_location", "gs://bucket/temp"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "experiments", "hints"),
+    [
+        ([], ["no_use_multiple_sdk_containers"], ["min_ram=4GB"]),
+        (
+            ["--experiments=use_multiple_sdk_containers", "--resource_hint=min_ram=8GB"],
+            ["use_multiple_sdk_containers"],
+            ["min_ram=8GB"],
+        ),
+        (
+            ["--resource_hints=accelerator=type:nvidia-l4;count:1;install-nvidia-driver"],
+            ["no_use_multiple_sdk_containers"],
+            ["accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "min_ram=4GB"],
+        ),
+        # With these the service takes no hints.
+        (
+            ["--experiments=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"],
+            ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "no_use_multiple_sdk_containers"],
+            [],
+        ),
+        (["--flexrs_goal=COST_OPTIMIZED"], ["no_use_multiple_sdk_containers"], []),
+    ],
+)
+def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(monkeypatch, flags, experiments, hints):
+    # Google's client is an extra.
+    monkeypatch.setattr(runner_options, "make_runner", lambda options: FnApiRunner())
+    options = runner_options.parse_options([*DATAFLOW, *flags])
+    assert options.view_as(DebugOptions).experiments == experiments
+    assert options.view_as(StandardOptions).resource_hints == hints
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("", "DirectRunner"),
+        ("--runner direct", "DirectRunner"),
+        ("--runner FnApiRunner", "DirectRunner"),
+        ("--runner DirectRunner --prism_location /bin/prism", "PrismRunner"),
+        ("--runner spark", "sparkRunner"),
+        ("--runner apache_beam.runners.portability.flink_runner.FlinkRunner", "FlinkRunner"),
+        ("--runner somebody.elses.Runner", "somebody.elses.Runner"),
+    ],
+)
+def test_names_of_runners(flags, name):
+    assert runner_options.name_of(PipelineOptions(flags.split())) == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ("--direct_num_workers 4", 1),
+        ("--direct_num_workers 4 --direct_running_mode multi_threading", 1),
+        ("--direct_num_workers 4 --direct_running_mode multi_processing", 4),
+        ("--direct_num_workers 0 --direct_running_mode multi_processing", 8),
+    ],
+)
+def test_commits_grow_with_the_processes_that_each_of_them_starts(monkeypatch, flags, workers):
+    monkeypatch.setattr(runner_options, "count_processors", lambda: 8)
+    assert runner_options.count_workers(PipelineOptions(flags.split())) == workers
+
+
+@pytest.mark.parametrize(
+    ("flags", "reached"),
+    [
+        ("", True),
+        ("--runner FlinkRunner --flink_master host:8081", True),  # they may mount the folder
+        ("--runner DataflowRunner", False),
+        ("--runner DataflowRunner --dataflow_endpoint http://localhost:8080", True),
+    ],
+)
+def test_whose_workers_see_this_machines_files(flags, reached):
+    assert runner_options.reaches_local_files(PipelineOptions(flags.split())) is reached
+
+
+@pytest.mark.parametrize(
+    ("flags", "waits"),
+    [
+        ([], True),
+        (["--no_wait_until_finish"], False),
+        (["--runner", "DataflowRunner", "--template_location", "gs://bucket/template"], False),
+        (["--runner", "FlinkRunner", "--output_executable_path", "job.jar"], False),
+    ],
+)
+def test_who_waits_for_the_job(flags, waits):
+    assert runner_options.waits_for_job(PipelineOptions(flags)) is waits
+
+
+@pytest.mark.parametrize(
+    ("flags", "outlives"),
+    [
+        ("--runner DataflowRunner", True),
+        ("--runner FlinkRunner --flink_master host:8081", True),
+        ("--runner FlinkRunner", False),
+        ("--runner SparkRunner", False),
+        ("--runner SparkRunner --spark_master_url spark://host:7077", True),
+        ("--runner PrismRunner", False),
+        ("--runner PortableRunner --job_endpoint host:8099", True),
+        ("--runner flink --flink_master host:8081", True),
+        ("--runner apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", True),
+    ],
+)
+def test_which_jobs_outlive_the_command(flags, outlives):
+    assert runner_options.job_outlives_command(PipelineOptions(flags.split())) is outlives
+
+
+def test_a_job_server_that_ends_with_the_command_is_waited_for():
+    with pytest.raises(UsageError, match="--job_endpoint"):
+        runner_options.parse_options(["--runner", "FlinkRunner", "--flink_master", "host:8081", "--no_wait_until_finish"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--direct_num_workers", "many"], "many"),
+        (["--runner", "NoSuchRunner"], "NoSuchRunner"),
+    ],
+)
+def test_what_beam_cannot_use_is_told_in_one_line(arguments, said):
+    with pytest.raises(UsageError, match=said) as raised:
+        runner_options.parse_options(arguments)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,145 @@
+"""The books balance or the run fails, and what is not a dataset's is not touched."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from beam_pipeline.config import Config
+from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.metadata.repeated_content import Repeat
+from beam_pipeline.reading import dataset_dir
+from beam_pipeline.transforms.write_shards import Shard
+
+TRAIN = [Shard("lab_images-00001-of-00002.tfrecord", 2, 20), Shard("lab_images-00000-of-00002.tfrecord", 3, 30)]
+VALIDATION = [Shard("val_lab_images-00000-of-00001.tfrecord", 1, 10)]
+FAILURES = [Shard("failures-00000-of-00001.jsonl", 4, 400)]
+COUNTS: dict[str, int] = {"lines": 13, "ignored": 2, "duplicates": 1, "failures/fetch/dns": 3, "failures/fetch/http_404": 1}
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return Config(input="urls.txt", output=str(tmp_path), checkpoint="untrained")
+
+
+def close(config, counts=COUNTS, train=TRAIN, validation=VALIDATION, failures=FAILURES, number=0, is_last=True):
+    for shard in (*train, *validation, *failures):
+        Path(config.output, shard.name).touch()
+    digests = {"checkpoint": "abc", "exclude_sha256": None}
+    commit_manifest.close_commit(config, number, is_last, "digest", digests, counts, train, validation, failures, [], [])
+
+
+def test_description_tells_what_is_there(config):
+    close(config)
+    description = dataset_dir.read_description(config.output)
+    assert description is not None
+    assert description["encoding"] == "lab_float32"
+    assert description["image_size"] == 299
+    assert description["embedding_size"] == 1001
+    assert description["checkpoint"] == {"name": "untrained", "sha256": "abc"}
+    assert description["exclude_sha256"] == {"name": None, "sha256": None}
+    assert description["options"]["examples_per_shard"] == 500
+    assert description["counts"] == {
+        "lines": 13,
+        "ignored": 2,
+        "duplicates": 1,
+        "examples": 6,
+        "failures": 4,
+        "failures_by_reason": {"dns": 3, "http_404": 1},
+    }
+    assert [(file["name"], file["split"], file["examples"], file["bytes"]) for file in description["files"]] == [
+        ("lab_images-00000-of-00002.tfrecord", "train", 3, 30),
+        ("lab_images-00001-of-00002.tfrecord", "train", 2, 20),
+        ("val_lab_images-00000-of-00001.tfrecord", "validation", 1, 10),
+    ]
+    assert description["versions"]["apache-beam"].startswith("2.77")
+    assert description["features"]["image_ab"]["shape"] == [299, 299, 2]
+
+
+def test_no_embedding_is_told(tmp_path):
+    config = Config(input="urls.txt", output=str(tmp_path), checkpoint="none")
+    close(config)
+    description = dataset_dir.read_description(config.output)
+    assert description is not None
+    assert description["embedding_size"] == 0
+    assert "image_embedding" not in description["features"]
+
+
+@pytest.mark.parametrize("counts", [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/fetch/dns": 2}, {}])
+def test_books_that_do_not_balance_end_the_run(config, counts):
+    with pytest.raises(commit_manifest.BooksError, match="do not balance"):
+        close(config, counts)
+    assert dataset_dir.read_description(config.output) is None
+    assert commit_manifest.read_commits(config.output) == []
+
+
+def test_no_description(tmp_path):
+    assert dataset_dir.read_description(str(tmp_path)) is None
+    assert dataset_dir.read_description(str(tmp_path / "nowhere")) is None
+
+
+def test_a_broken_description_is_named(tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match=r"dataset\.json is not JSON"):
+        dataset_dir.read_description(str(tmp_path))
+
+
+def test_commits_add_up(config, tmp_path):
+    second = [Shard("lab_images-00001-00000-of-00001.tfrecord", 7, 70)]
+    close(config, is_last=False)
+    assert dataset_dir.read_description(config.output) is None
+    [first] = commit_manifest.read_commits(config.output)
+    assert (first.train, first.is_last, first.list_digest) == (TRAIN[::-1], False, "digest")
+    close(
+        config,
+        {"lines": 9, "ignored": 1, "failures/fetch/dns": 1},
+        second,
+        [],
+        [Shard("failures-00001-00000.jsonl", 1, 9)],
+        number=1,
+    )
+    description = dataset_dir.read_description(config.output)
+    assert description is not None
+    assert {key: description["counts"][key] for key in ("lines", "ignored", "duplicates", "examples", "failures")} == {
+        "lines": 22,
+        "ignored": 3,
+        "duplicates": 1,
+        "examples": 13,
+        "failures": 5,
+    }
+    assert description["counts"]["failures_by_reason"] == {"dns": 4, "http_404": 1}
+    assert [file["name"] for file in description["files"]] == sorted(
+        [shard.name for shard in (*TRAIN, *second, *VALIDATION)], key=lambda name: (name.startswith("val"), name)
+    )
+    assert not list(tmp_path.glob("commit-*"))
+
+
+def test_no_survivor_is_no_dataset(config):
+    with pytest.raises(commit_manifest.BooksError, match="not one image survived: 2 dns"):
+        close(config, {"lines": 2, "failures/fetch/dns": 2}, [], [], [Shard("failures-00000-of-00001.jsonl", 2, 20)])
+    assert dataset_dir.read_description(config.output) is None
+    assert len(commit_manifest.read_commits(config.output)) == 1
+
+
+def test_description_is_plain_json(config):
+    close(config)
+    description = dataset_dir.read_description(config.output)
+    assert json.loads(json.dumps(description)) == description
+
+
+def test_a_shard_that_is_not_there_is_no_part_of_a_record(config):
+    with pytest.raises(FileNotFoundError, match="lab_images"):
+        commit_manifest.close_commit(config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], [])
+    assert commit_manifest.read_commits(config.output) == []
+
+
+def test_credentials_are_in_no_description(tmp_path):
+    urls, checkpoint = "https://me:s3cr3t@a.example/urls.txt?sig=s3cr3t", "https://a.example/b?X-Goog-Signature=s3cr3t"
+    config = Config(output=str(tmp_path), input=urls, checkpoint=checkpoint)
+    (tmp_path / TRAIN[0].name).touch()
+    repeat = Repeat("ab", 3, "https://a.example/b.jpg?X-Amz-Signature=s3cr3t")
+    commit_manifest.close_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, {"lines": 2}, TRAIN[:1], [], [], [repeat], [])
+    written = "".join(path.read_text() for path in tmp_path.glob("commit-*.json"))
+    commit_manifest.close_commit(config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [])
+    written += (tmp_path / "dataset.json").read_text()
+    assert "s3cr3t" not in written and "https://REDACTED@a.example/urls.txt?sig=REDACTED" in written

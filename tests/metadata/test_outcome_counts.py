@@ -1,0 +1,84 @@
+"""Classes and hosts are counted, over bundles and commits."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
+from beam_pipeline.metadata import outcome_counts
+
+
+def make_example(id: str, url: str) -> EmbeddedImage:
+    return EmbeddedImage(RgbImage(ImageRef(id, url), np.empty(0), (1, 1)), None)
+
+
+OUTCOMES = [
+    make_example("n00004475_1", "http://a.example/1.jpg"),
+    make_example("n00004475_2", "http://A.example:80/2.jpg"),
+    make_example("cat", "photos/3.jpg"),
+    Failure(ImageRef("n00004475_3", "http://a.example/4.jpg"), "fetch", "timeout", ""),
+    Failure(ImageRef("", "http://[broken"), "read", "invalid_url", ""),
+]
+
+
+def test_counts_examples_and_failures():
+    with TestPipeline(runner=FnApiRunner()) as pipeline:
+        counted = pipeline | beam.Create(OUTCOMES) | beam.ParDo(outcome_counts.CountOutcomes()) | beam.CombinePerKey(sum)
+        expected = [(("class", "n00004475"), 2), (("host", "a.example", "example"), 2), (("host", "a.example", "timeout"), 1)]
+        assert_that(counted, equal_to(expected))
+
+
+ANY = st.text(st.characters(exclude_categories=()))
+
+
+@given(st.one_of(ANY, st.builds("{}//{}".format, st.sampled_from(["", "http:"]), ANY)))
+@example("http://[")
+@example("//folder\udcff/1.jpg")  # a path with a byte that is no UTF-8
+def test_host_of_any_url_can_be_written(url):
+    assert outcome_counts.host_of(url).encode() is not None
+
+
+@pytest.mark.parametrize(
+    ("image_id", "wnid"),
+    [
+        ("n00004475_6590", "n00004475"),
+        ("n00004475", "n00004475"),
+        ("n0000447_6590", ""),
+        ("photograph_1", ""),
+        ("n000044756_1", ""),
+        ("", ""),
+    ],
+)
+def test_class_of(image_id, wnid):
+    assert outcome_counts.class_of(image_id) == wnid
+
+
+def test_commits_add_up(tmp_path):
+    first = [(("class", "n2"), 3), (("host", "a", "example"), 3), (("host", "b", "dns"), 9)]
+    second = [(("class", "n1"), 1), (("class", "n2"), 1), (("host", "a", "example"), 2), (("host", "a", "dns"), 1)]
+    for name, part in (("0", first), ("1", second)):
+        outcome_counts.write(str(tmp_path / name), part)
+    outcome_counts.write(str(tmp_path / "2"), [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    assert outcome_counts.add_up(sorted(map(str, tmp_path.iterdir()))) == {
+        "classes": {"n1": 1, "n2": 4},
+        "hosts": [{"host": "b", "examples": 0, "failures": {"dns": 9}}, {"host": "a", "examples": 5, "failures": {"dns": 1}}],
+        "other_hosts": {"hosts": 0, "examples": 0, "failures": 0},
+    }
+
+
+def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(outcome_counts, "HOSTS_TOLD", 1)
+    outcome_counts.write(
+        str(tmp_path / "0"), [(("host", "a", "example"), 5), (("host", "b", "example"), 2), (("host", "c", "dns"), 3)]
+    )
+    told = outcome_counts.add_up([str(tmp_path / "0")])
+    assert [host["host"] for host in told["hosts"]] == ["a"]
+    assert told["other_hosts"] == {"hosts": 2, "examples": 2, "failures": 3}

@@ -1,0 +1,185 @@
+"""What tensorflow_transform learns of a dataset is what NumPy finds in its records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from google.protobuf import text_format
+from origin import image
+from tensorflow_metadata.proto.v0 import schema_pb2
+from test_dataset import SIZE, cut_shard, write_dataset
+
+from beam_pipeline import dataset, run, validate
+from beam_pipeline.images import lab_color
+from beam_pipeline.reading import dataset_dir, tf_reader
+from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.transforms import analyze_examples, preprocessing_fn
+from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
+
+
+def analyze(folder: Folder, records: list[bytes], before: str | None = None, after: str | None = None) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        transform = AnalyzeExamples(folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis")
+        _ = pipeline | beam.Create(records, reshuffle=False) | transform
+    files = dataset_dir.list_files(folder.path, "transform")
+    folder.description["transform"] = [{"name": name, "bytes": size} for name, size in files.items()]
+    Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
+
+
+def read_records(folder: Folder) -> list[bytes]:
+    return [record.numpy() for record in tf_reader.read_records(folder, "train")]
+
+
+def expected(folder: Folder) -> analyze_examples.Statistics:
+    """The same by NumPy, in float64."""
+    examples = list(dataset.examples(folder.path))
+    lab = np.concatenate([lab_color.unscale_lab(one["image_l"], one["image_ab"]).astype(float).reshape(-1, 3) for one in examples])
+    embeddings = np.array([one["image_embedding"] for one in examples if "image_embedding" in one], float).reshape(
+        len(examples), -1
+    )
+    # Bins whose centres are the tens from -110 to 110.
+    edges = np.arange(-115, 116, 10)
+    counts, _, _ = np.histogram2d(lab[:, 1], lab[:, 2], [edges, edges])
+    return analyze_examples.Statistics(
+        len(examples), lab.mean(0), lab.var(0), embeddings.mean(0), embeddings.var(0), counts / counts.sum()
+    )
+
+
+def assert_equal(told: analyze_examples.Statistics, wanted: analyze_examples.Statistics) -> None:
+    assert told.examples == wanted.examples
+    for name in ("lab_mean", "lab_variance", "embedding_mean", "embedding_variance"):
+        np.testing.assert_allclose(getattr(told, name), getattr(wanted, name), rtol=2e-4, atol=2e-4, err_msg=name)
+    # A pixel on the edge of two bins may fall to either.
+    assert np.abs(told.ab_frequency - wanted.ab_frequency).sum() < 2e-3
+    assert told.ab_frequency.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
+def test_every_statistic_is_numpys(tmp_path, encoding):
+    folder = dataset_dir.find(write_dataset(tmp_path, encoding))
+    analyze(folder, read_records(folder))
+    assert_equal(analyze_examples.read(folder), expected(folder))
+    assert not (tmp_path / "beam-temp-analysis").exists()
+
+
+def test_commits_add_up(tmp_path):
+    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8", embedding=False))
+    records = read_records(folder)
+    parts, files = [records[:3], [], records[3:9], records[9:]], [f"{tmp_path}/{number}.sums" for number in range(3)]
+    for part, before, after in zip(parts, [None, *files], [*files, None], strict=True):
+        assert not (tmp_path / "transform").exists()
+        analyze(folder, part, before, after)
+    assert_equal(analyze_examples.read(folder), expected(folder))
+
+
+def test_no_example_at_all(tmp_path):
+    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    analyze(folder, [])
+    told = analyze_examples.read(folder)
+    assert told.examples == 0
+    assert not told.ab_frequency.any()
+    for example in dataset.load(folder.path, transformed=True):
+        assert np.isfinite(example["image_weight"]).all()
+        assert not example["image_embedding"].numpy().any()
+
+
+def weights(frequency: np.ndarray) -> np.ndarray:
+    """Section 2.2 of Zhang et al. 2016, written down anew."""
+    levels = np.arange(0, 256, 3, dtype=np.uint8)
+    lab = lab_color.rgb_to_lab(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))[0]
+    reached = {tuple(bin) for bin in np.floor(lab[:, 1:] / 10 + 11.5).astype(int)}
+    smoothed = np.zeros((23, 23))
+    for place in np.ndindex(23, 23):
+        if frequency[place]:
+            near = {other: np.exp(-100 * ((place[0] - other[0]) ** 2 + (place[1] - other[1]) ** 2) / 50) for other in reached}
+            for other, share in near.items():
+                smoothed[other] += frequency[place] * share / sum(near.values())
+    inverse = 1 / (smoothed / 2 + 1 / (2 * len(reached)))
+    return inverse / (frequency * inverse).sum()
+
+
+def test_transformed_examples(tmp_path):
+    folder = dataset_dir.find(write_dataset(tmp_path, "lab_float32"))
+    analyze(folder, read_records(folder))
+    plain = {example["image_name"]: example for example in dataset.load(folder.path).as_numpy_iterator()}
+    changed = list(dataset.load(folder.path, transformed=True).as_numpy_iterator())
+    scores = np.array([example["image_embedding"] for example in changed])
+    np.testing.assert_allclose(scores.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(scores.var(0), 1, atol=1e-4)
+    table = weights(analyze_examples.read(folder).ab_frequency.astype(float))
+    shares = []
+    for example in changed:
+        other = plain[example["image_name"]]
+        assert set(example) == {*other, "image_weight"}
+        bins = np.floor(other["image_ab"] * 12.7 + 11.5).astype(int)
+        shares.append(example["image_weight"].mean())
+        np.testing.assert_allclose(example["image_weight"][..., 0], table[bins[..., 0], bins[..., 1]], rtol=1e-4)
+        assert example["image_weight"].shape == (SIZE, SIZE, 1)
+        for name in ("image_l", "image_ab", "image_url", "original_width"):
+            np.testing.assert_array_equal(example[name], other[name])
+    assert np.mean(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_shard_that_lacks_examples_is_named_when_transformed_too(tmp_path):
+    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    analyze(folder, read_records(folder))
+    [shard] = tmp_path.glob("lab_images-00000-*")
+    cut_shard(shard, 2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{shard} holds 2 examples, not 5"):
+        list(dataset.load(folder.path, transformed=True))
+
+
+def test_rare_colours_weigh_more():
+    frequency = np.zeros((23, 23))
+    frequency[11, 11], frequency[14, 14] = 0.9, 0.1
+    told = preprocessing_fn.rebalance(tf.constant(frequency.reshape(-1))).numpy().reshape(23, 23)
+    assert told[11, 11] < 1 < told[14, 14] < told[5, 16]
+    assert (frequency * told).sum() == pytest.approx(1)
+    np.testing.assert_allclose(told[11, 11], weights(frequency)[11, 11])
+
+
+def test_tfx_reads_what_is_written(tmp_path):
+    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    analyze(folder, read_records(folder))
+    output = tft.TFTransformOutput(str(tmp_path / "transform"))
+    assert output.raw_feature_spec() == tf_reader.feature_spec(folder.description)
+    assert output.transformed_feature_spec()["image_weight"] == tf.io.FixedLenFeature([SIZE, SIZE, 1], tf.float32)
+    [path] = (tmp_path / "transform" / "metadata").rglob("schema.pbtxt")
+    schema = text_format.Parse(path.read_text(), schema_pb2.Schema())
+    assert {feature.name for feature in schema.feature} == set(folder.description["features"])
+
+
+@pytest.fixture
+def photographs(tmp_path) -> str:
+    (tmp_path / "photographs").mkdir()
+    for number in range(9):
+        (tmp_path / "photographs" / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    return str(tmp_path / "photographs" / "*.jpg")
+
+
+@pytest.mark.parametrize("commits", [[], ["--urls_per_commit", "4"]])
+def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
+    output = tmp_path / "dataset"
+    options = f"--checkpoint none --image_size 24 --validation_fraction 0.3 --statistics --report=false --output {output}"
+    assert run.main(["--images", photographs, *options.split(), *commits]) == 0
+    folder = dataset_dir.find(output)
+    assert_equal(analyze_examples.read(folder), expected(folder))
+    listed = {file["name"] for file in folder.description["files"]}
+    assert {path.name for path in Path(output).iterdir()} == {*listed, "dataset.json", "metrics.json", "transform"}
+    assert validate.check(folder)[0] == []
+    (output / "transform" / "transform_fn" / "saved_model.pb").write_bytes(b"")
+    (output / "transform" / "stranger").write_bytes(b"")
+    one, other = validate.check(folder)[0]
+    assert one.startswith("transform/transform_fn/saved_model.pb has 0 bytes")
+    assert other == "transform is foreign: dataset.json does not list all in it"
+    (output / "transform" / "stranger").unlink()
+
+    assert run.main(["--images", photographs, *options.split(), *commits, "--overwrite", "--statistics=false"]) == 0
+    assert not (output / "transform").exists()
