@@ -19,6 +19,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
 lanes: test-prism test-flink test-spark test-dataflow test-stores  ## The same graph on other engines, and on object stores

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -130,3 +131,43 @@ class Failure:
         fields |= {name: redact(fields[name]) for name in ("detail", "final_url")}
         fields = {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}
         return {name: as_text(value) if isinstance(value, str) else value for name, value in fields.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A finished file: its `name` in the folder, how many `records` it holds, and its size in `bytes`."""
+
+    name: str
+    records: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """A part of the list.
+
+    Attributes:
+      number: Of the commit, from 0.
+      refs: Its images; None where the graph reads the list itself.
+      counts: Of `lines`, `ignored` and `duplicates` (of images in earlier commits) read with them.
+      is_last: No more of the list is left.
+      list_digest: Of the names of all images of the list up to here, in hex.
+    """
+
+    number: int = 0
+    refs: Sequence[ImageRef] | None = None
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    is_last: bool = True
+    list_digest: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the files of the commit have in their names, if there is more than one."""
+        return "" if self.is_last and self.number == 0 else f"-{self.number:05}"
+
+
+WHOLE_LIST = Commit()
+
+
+# ("class", WNID), or ("host", HOST, "example" or the reason of a failure), and how often.
+Tally = tuple[tuple[str, ...], int]

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from beam_pipeline.config import Config, choices_of, type_of
-from beam_pipeline.launch import console
+from beam_pipeline.process import console
 
 IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
 

@@ -24,21 +24,20 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
+from beam_pipeline import naming
 from beam_pipeline.config import REPEATED, Config
-from beam_pipeline.elements import EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
-from beam_pipeline.fetching import kept_images
-from beam_pipeline.fetching.image_fetcher import FetchImages
-from beam_pipeline.images import decoding
-from beam_pipeline.launch.commits import WHOLE_LIST, Commit
-from beam_pipeline.launch.progress import Ticks
-from beam_pipeline.metadata import commit_manifest, outcome_counts, repeated_content
+from beam_pipeline.elements import WHOLE_LIST, Commit, EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
+from beam_pipeline.fetching import http_urls, kept_images
+from beam_pipeline.images import decoding, png_notes
+from beam_pipeline.metadata import commit_manifest, repeated_content
 from beam_pipeline.records import example_codec
 from beam_pipeline.sources import url_list
-from beam_pipeline.transforms import write_shards
+from beam_pipeline.transforms import count_outcomes, write_shards
+from beam_pipeline.transforms.fetch_images import FetchImages
 from beam_pipeline.transforms.thread_map import MOST_BYTES, MOST_THREADS, MapInThreads
+from beam_pipeline.transforms.ticks import Ticks
 
 _LOGGER = logging.getLogger(__name__)
-ANALYSIS_PREFIX = "beam-temp-analysis-"
 FILE_THREADS = 16  # which mostly wait for a disk or an object store
 
 
@@ -83,9 +82,7 @@ def build(
 
     encoded, shards = {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
-    for split, prefix, part in zip(
-        ("Train", "Validation"), (write_shards.TRAIN_PREFIX, write_shards.VALIDATION_PREFIX), splits, strict=True
-    ):
+    for split, prefix, part in zip(("Train", "Validation"), (naming.TRAIN_PREFIX, naming.VALIDATION_PREFIX), splits, strict=True):
         encode = beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
         encoded[split] = part | f"Encode{split}Examples" >> encode
         shards[split] = encoded[split] | f"Write{split}Examples" >> write_shards.WriteExamples(
@@ -98,7 +95,7 @@ def build(
     failures = (checked.failures, fetched.failures, bodies.failures, decoded.failures) | "Failures" >> beam.Flatten()
     reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
     written = failures | "WriteFailures" >> write_shards.WriteFailures(
-        FileSystems.join(config.output, write_shards.FAILURES_PREFIX + commit.label)
+        FileSystems.join(config.output, naming.FAILURES_PREFIX + commit.label)
     )
 
     counted = (
@@ -107,8 +104,8 @@ def build(
     if commit == WHOLE_LIST:
         counted |= "KeepRepeated" >> beam.Filter(lambda body: body.times >= REPEATED)
 
-    survived = embedded | "TallyExamples" >> beam.ParDo(outcome_counts.CountOutcomes())
-    failed = failures | "TallyFailures" >> beam.ParDo(outcome_counts.CountOutcomes())
+    survived = embedded | "TallyExamples" >> beam.ParDo(count_outcomes.CountOutcomes())
+    failed = failures | "TallyFailures" >> beam.ParDo(count_outcomes.CountOutcomes())
     tallied = (survived, failed) | "Tallies" >> beam.Flatten() | "SumTallies" >> beam.CombinePerKey(sum)
     counts = (lines.counts, unique.counts, reasons) | "Counts" >> beam.Flatten() | "Sum" >> beam.CombinePerKey(sum)
     _ = (
@@ -148,7 +145,7 @@ def drop_duplicates(group: tuple[str, Iterable[tuple[int, ImageRef]]]) -> Iterat
 
 
 def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput]:
-    failure = None if config.images else url_list.check_length(ref) or url_list.check_url(ref)
+    failure = None if config.images else url_list.check_length(ref) or http_urls.check_url(ref)
     yield TaggedOutput("failures", failure) if failure else ref
 
 
@@ -172,7 +169,7 @@ def in_threads(function: Callable[[Any, Config], Any], config: Config, threads: 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
         decoded = decoding.decode(image.data, config.image_size, config.resize, config.max_image_pixels)
-        original_size = decoding.read_note(image.data) if image.is_resized else None
+        original_size = png_notes.read_note(image.data) if image.is_resized else None
         # What was kept before took no attempt.
         body = image.data if config.original_dir and image.attempts and not config.images else None
         return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size, body)
@@ -201,7 +198,7 @@ def analyze(config: Config, commit: Commit) -> beam.PTransform:
     from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
 
     def sums_of(number: int) -> str:
-        return FileSystems.join(config.output, f"{commit_manifest.COMMIT_PREFIX}{number:05}.sums")
+        return FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}.sums")
 
     features = example_codec.describe_features(config.encoding, config.image_size, config.has_network)
     return AnalyzeExamples(
@@ -209,7 +206,7 @@ def analyze(config: Config, commit: Commit) -> beam.PTransform:
         {"encoding": config.encoding, "features": features},
         before=sums_of(commit.number - 1) if commit.number else None,
         after=None if commit.is_last else sums_of(commit.number),
-        temporary=FileSystems.join(config.output, f"{ANALYSIS_PREFIX}{commit.number:05}"),
+        temporary=FileSystems.join(config.output, f"{naming.ANALYSIS_PREFIX}{commit.number:05}"),
     )
 
 

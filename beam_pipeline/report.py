@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from beam_pipeline.launch import console
+from beam_pipeline import naming
+from beam_pipeline.process import console
 from beam_pipeline.reading import dataset_dir
-from beam_pipeline.reading.dataset_dir import REPORT
 from beam_pipeline.reporting import class_names
 
 
@@ -29,37 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             class_names.read(options.labels)
     except (OSError, ValueError) as error:
         return console.complain(str(error), 2)
+    # Processes that read shards import this module, and need neither Beam nor charts.
+    from beam_pipeline.reporting import page
+
     try:
-        console.write_line(write(options.dataset, options.labels))
+        console.write_line(page.write(options.dataset, options.labels))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         told = (
-            str(error)
-            if isinstance(error, (OSError, ValueError))
-            else f"{dataset_dir.DESCRIPTION} lacks what a run writes: {error!r}"
+            str(error) if isinstance(error, (OSError, ValueError)) else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"
         )
         return console.complain(f"{told}; python -m beam_pipeline.validate {options.dataset} tells more", 1)
     return 0
-
-
-def write(path: str, labels_path: str | None = None) -> str:
-    """Writes the report of a finished dataset into its folder. Gives the report's path.
-
-    Args:
-      path: The folder, on any filesystem that Beam knows.
-      labels_path: A list of class names, as `labels.read` takes it.
-
-    Raises:
-      FileNotFoundError: the folder holds no finished dataset.
-      ValueError: a shard, or the list of names, is broken.
-    """
-    # The processes that read shards import this module, and need neither Beam nor charts.
-    from beam_pipeline.reporting import page
-    from beam_pipeline.storage import filesystem
-
-    html = page.render(dataset_dir.find(path), class_names.read(labels_path) if labels_path else None)
-    target = dataset_dir.join(path, REPORT)
-    filesystem.write_bytes(target, html.encode(errors="backslashreplace"))
-    return target
 
 
 if __name__ == "__main__":

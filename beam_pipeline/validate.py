@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
-import functools
 import hashlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,12 @@ import numpy as np
 from PIL import Image
 
 from beam_pipeline.images import lab_color
-from beam_pipeline.launch import console
-from beam_pipeline.reading import dataset_dir, numpy_reader
-from beam_pipeline.reading.dataset_dir import SPLITS, Folder
-from beam_pipeline.reporting import class_names, sampling
-from beam_pipeline.reporting.sampling import ShardSurvey
+from beam_pipeline.naming import SPLITS
+from beam_pipeline.process import console
+from beam_pipeline.reading import dataset_dir, numpy_reader, validation
+from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.reporting import class_names
 
-# What a run writes beside the dataset itself.
-BESIDE = (dataset_dir.DESCRIPTION, dataset_dir.METRICS, dataset_dir.REPORT)
 _EXPORTED, _TOLD = 100, 100
 
 
@@ -47,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return console.complain(str(error), 2)
     number = options.show or (_EXPORTED if options.export else 0)
     try:
-        # What is wrong with them is told by the check.
+        # What is wrong with them is reported by the check.
         with contextlib.suppress(ValueError, LookupError, TypeError):
             for example in itertools.islice(_examples(folder), number):
                 if options.show:
@@ -64,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif number == _TOLD + 1:
             console.write_line("... and more")
 
-    problems, verdict = check(folder, tell)
+    problems, verdict = validation.check(folder, tell)
     console.write_line(verdict)
     return 1 if problems else 0
 
@@ -73,96 +69,6 @@ def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"it is a number of examples, not {text!r}")
     return int(text)
-
-
-def check(folder: Folder, tell: Callable[[str], None] = lambda problem: None) -> tuple[list[str], str]:
-    """Reads a dataset again, and holds it against its `dataset.json`.
-
-    Args:
-      folder: Of the dataset.
-      tell: Called with each problem when it is found.
-
-    Returns:
-      What is wrong, each in a line that names the file; and the verdict, in a line or more.
-    """
-    problems: list[str] = []
-    surveys: list[ShardSurvey] = []
-    try:
-        for problem in _find_problems(folder, surveys):
-            problems.append(problem)
-            tell(problem)
-    except (LookupError, TypeError, AttributeError) as error:
-        problems.append(f"{dataset_dir.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}")
-        tell(problems[-1])
-    return problems, f"{folder.path} is not whole: {len(problems):,} problems" if problems else _describe(folder, surveys)
-
-
-def _find_problems(folder: Folder, surveys: list[ShardSurvey]) -> Iterator[str]:
-    """Tells of all that is wrong; adds what it has found in each shard."""
-    yield from _check_files(folder)
-    yield from _check_counts(folder.description)
-    reasons, wrong = sampling.check_failures(folder)
-    yield from wrong
-    if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
-        yield f"the files of failures tell {reasons}, {dataset_dir.DESCRIPTION} others"
-    shards = folder.shards(*SPLITS)
-    task = functools.partial(sampling.check_shard, folder.head)
-    for found in sampling.map_in_processes(task, shards, sum(shard.examples for shard in shards)):
-        surveys.append(found)
-        yield from found.problems
-    yield from _find_repeated_names(surveys)
-
-
-def _check_files(folder: Folder) -> Iterator[str]:
-    there = dataset_dir.list_files(folder.path)
-    description = folder.description
-    listed = {file["name"]: file["bytes"] for kind in ("files", "failure_files", "transform") for file in description[kind]}
-    for name, size in listed.items():
-        if name not in there:
-            yield f"{name} is missing"
-        elif there[name] != size:
-            yield f"{name} has {there[name]:,} bytes, {dataset_dir.DESCRIPTION} tells {size:,}"
-    for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
-        yield f"{name} is foreign: {dataset_dir.DESCRIPTION} does not list {'all in it' if name == dataset_dir.TRANSFORM else 'it'}"
-
-
-def _check_counts(description: dict[str, Any]) -> Iterator[str]:
-    counts = description["counts"]
-    if counts["lines"] != sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures")):
-        yield f"{dataset_dir.DESCRIPTION} does not balance: {counts}"
-    for key, name in (("examples", "files"), ("failures", "failure_files")):
-        if counts[key] != (total := sum(file[key] for file in description[name])):
-            yield f"{dataset_dir.DESCRIPTION} tells {counts[key]:,} {key}, its files hold {total:,}"
-
-
-def _find_repeated_names(surveys: Sequence[ShardSurvey]) -> Iterator[str]:
-    """Tells of each image that stands twice, in one split or in both. Names take some 50 bytes each."""
-    names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
-    places = np.repeat(np.arange(len(surveys)), [len(found.names) // 16 for found in surveys])
-    order = np.argsort(names, kind="stable")
-    again = np.flatnonzero(names[order[1:]] == names[order[:-1]])
-    for index in again:
-        one, other = (surveys[places[order[place]]].shard for place in (index, index + 1))
-        # NumPy drops zeros at the end of bytes.
-        name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
-        where = "in both splits" if one.split != other.split else "twice"
-        yield f"{name} stands {where}: in {one.name} and in {other.name}"
-
-
-def _describe(folder: Folder, surveys: Sequence[ShardSurvey]) -> str:
-    counts = collections.Counter(dict.fromkeys(SPLITS, 0))
-    ranges: dict[str, tuple[float, float]] = {}
-    for found in surveys:
-        counts[found.shard.split] += found.examples
-        for name, (least, largest) in found.ranges.items():
-            known = ranges.get(name, (least, largest))
-            ranges[name] = min(known[0], least), max(known[1], largest)
-    lines = [
-        f"{folder.path} is whole: {counts['train']:,} examples for training and {counts['validation']:,} for validation "
-        f"in {len(surveys):,} shards"
-    ]
-    lines += [f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()]
-    return "\n".join(lines)
 
 
 def _examples(folder: Folder) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from beam_pipeline.transforms.thread_map import count_processors
+from beam_pipeline.process.processors import count_processors
 from benchmarks import fetching, measure, photographs
 from benchmarks.measure import job, median, program
 from benchmarks.network import BATCH

@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+from beam_pipeline.records import tf_decode
+
 ROUNDS, REPEATS = 3, 2
 
 
@@ -14,13 +16,13 @@ def read(folder: str) -> None:
     import tensorflow as tf
 
     from beam_pipeline import dataset
-    from beam_pipeline.reading import dataset_dir, tf_reader
+    from beam_pipeline.reading import dataset_dir
 
     description = dataset_dir.read_description(folder)
     assert description
     paths = [f"{folder}/{file['name']}" for file in description["files"]]
     packed = "GZIP" if description["options"]["compression"] == "gzip" else ""
-    spec = tf_reader.feature_spec(description)
+    spec = tf_decode.feature_spec(description)
 
     def bare() -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths, compression_type=packed, num_parallel_reads=min(16, len(paths)))

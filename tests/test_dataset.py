@@ -16,13 +16,10 @@ from store import PREFIX
 
 from beam_pipeline import dataset
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
+from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage, Shard, Tally
 from beam_pipeline.images import lab_color
 from beam_pipeline.metadata import commit_manifest
-from beam_pipeline.metadata.outcome_counts import Tally
-from beam_pipeline.reading import tf_reader
-from beam_pipeline.records import example_codec
-from beam_pipeline.transforms.write_shards import Shard
+from beam_pipeline.records import example_codec, tf_decode
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -128,7 +125,7 @@ def test_an_unfinished_folder_is_named(tmp_path):
 def test_lab_in_tensorflow_is_that_of_scikit_image():
     levels = np.array([0, 1, 5, 9, 10, 11, 12, 13, 60, 128, 200, 254, 255], np.uint8)
     pixels = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, len(levels), 3)
-    lab = tf_reader.rgb_to_lab(pixels).numpy()
+    lab = tf_decode.rgb_to_lab(pixels).numpy()
     assert lab.dtype == np.float32
     np.testing.assert_allclose(lab, lab_color.rgb_to_lab(pixels), atol=1e-3, rtol=0)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from beam_pipeline.config import UsageError
 from beam_pipeline.embedding.checkpoint_sources import ERRORS, download, explain, is_packed, unpack, version_of
-from beam_pipeline.launch import signals
+from beam_pipeline.process import signals
 
 _LOGGER = logging.getLogger(__name__)
 HOW_TO = "give an inception_resnet_v2 .ckpt, its .tar.gz or a URL of that, or `untrained` or `none`"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from beam_pipeline import quiet
 from beam_pipeline.config import UsageError
 from beam_pipeline.embedding import checkpoint_cache, checkpoint_sources
 from beam_pipeline.embedding.checkpoint_cache import HOW_TO
+from beam_pipeline.process import native_output
 
 
 def expected_variables() -> dict[str, list[int]]:
@@ -115,7 +115,7 @@ def _read(prefix: str, checkpoint: str) -> Iterator[np.ndarray]:
 
 def _open_checkpoint(prefix: str, checkpoint: str):
     """A tf.train.CheckpointReader of a checkpoint that holds every variable of the network, in its shape."""
-    with quiet.silent_imports():
+    with native_output.suppress_stderr():
         import tensorflow as tf
 
     try:

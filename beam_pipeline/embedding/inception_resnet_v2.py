@@ -13,12 +13,12 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
-from beam_pipeline import quiet
 from beam_pipeline.elements import EmbeddedImage, RgbImage
 from beam_pipeline.embedding import checkpoints
+from beam_pipeline.process import native_output
 from beam_pipeline.records.example_codec import EMBEDDING_SIZE
 
-with quiet.silent_imports():
+with native_output.suppress_stderr():
     import keras
     import tensorflow as tf
 

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 
 from beam_pipeline.config import BACKOFF, HOST_STRIKES, MAX_REDIRECTS, PLACEHOLDER_URL, RETRY_DEADLINE, STRIKE_SPACING, Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching import errors, robots_tag, session, urls
+from beam_pipeline.fetching import errors, http_urls, robots_tag, session
 from beam_pipeline.fetching.errors import FetchError
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -78,8 +78,8 @@ class WebClient:
             it releases it.
         """
         try:
-            visit = _Visit([urls.parse(ref.url)])
-        except urls.UrlError as error:
+            visit = _Visit([http_urls.parse(ref.url)])
+        except http_urls.UrlError as error:
             return Failure(ref, "fetch", error.reason, str(error))
         while True:
             try:
@@ -226,8 +226,8 @@ def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
     if len(route) > MAX_REDIRECTS:
         raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
     try:
-        target = urls.join(route[-1], location)
-    except urls.UrlError as error:
+        target = http_urls.join(route[-1], location)
+    except http_urls.UrlError as error:
         raise FetchError(error.reason, f"redirected to {location!r}: {error}") from error
     if re.fullmatch(PLACEHOLDER_URL, str(target)):
         raise FetchError("placeholder", f"redirected to {target}")

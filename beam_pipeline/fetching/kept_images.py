@@ -14,10 +14,8 @@ from PIL import Image
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, ImageRef, RgbImage
-from beam_pipeline.images import decoding
-from beam_pipeline.reading import dataset_dir
-from beam_pipeline.records import example_codec
-from beam_pipeline.storage import filesystem
+from beam_pipeline.images import png_notes
+from beam_pipeline.storage import any_path, filesystem
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ def keep(image: RgbImage, config: Config) -> RgbImage:
         _write_file(config, FileSystems.join(config.original_dir, image.ref.name), image.body)
     if config.resized_dir:
         # Noted, as another run may want them made square in another way.
-        data = example_codec.encode_png(image.pixels, resize=config.resize, original=decoding.note_size(image.original_size))
+        data = png_notes.encode_png(image.pixels, resize=config.resize, original=png_notes.note_size(image.original_size))
         _keep_resized(config, FileSystems.join(config.resized_dir, image.ref.name), data)
     return dataclasses.replace(image, body=None)
 
@@ -97,7 +95,7 @@ def _read_file(path: str, config: Config) -> bytes | None:
 
 
 def _write_file(config: Config, path: str, data: bytes) -> None:
-    if dataset_dir.is_local(path) and os.path.isdir(path):
+    if any_path.is_local(path) and os.path.isdir(path):
         _warn("is not written, as it is a folder", path)
     else:
         filesystem.write_bytes(path, data, mark=temporary_mark(config))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -106,18 +105,6 @@ def _lack_of_memory(size: tuple[int, int]) -> MemoryError:
         f"not enough memory for an image of {size[0]}x{size[1]} pixels, which takes up to {needed:.1f} GB: "
         "run the same command again, with a lower --max_image_pixels if the machine cannot have more"
     )
-
-
-def note_size(size: tuple[int, int]) -> str:
-    """What `encode_png` notes as `original` of the size of which an image was made."""
-    return f"{size[0]}x{size[1]}"
-
-
-def read_note(data: bytes) -> tuple[int, int] | None:
-    """The size that such an image has as a note; None if it has not."""
-    with Image.open(io.BytesIO(headers.trim_png(data)), formats=FORMATS) as image:
-        note = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", str(image.info.get("original", "")))
-    return (int(note[1]), int(note[2])) if note else None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 from skimage import color
 
+# Bins of a* and of b* are 10 wide, their centres -110, -100, ... 110.
+AB_BIN, AB_BINS = 10, 23
+
 _LEVELS = np.arange(256) / 255
 # IEC 61966-2-1: the linear light of each 8-bit level.
 LINEAR = np.where(_LEVELS > 0.04045, ((_LEVELS + 0.055) / 1.055) ** 2.4, _LEVELS / 12.92).astype(np.float32)

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from beam_pipeline import elements
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import ImageRef
 from beam_pipeline.metadata.commit_manifest import Books
 from beam_pipeline.sources import url_list
-
-
-@dataclasses.dataclass(frozen=True)
-class Commit:
-    """A part of the list.
-
-    Attributes:
-      number: Of the commit, from 0.
-      refs: Its images; None where the graph reads the list itself.
-      counts: Of `lines`, `ignored` and `duplicates` (of images in earlier commits) read with them.
-      is_last: No more of the list is left.
-      list_digest: Of the names of all images of the list up to here, in hex.
-    """
-
-    number: int = 0
-    refs: Sequence[ImageRef] | None = None
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    is_last: bool = True
-    list_digest: str = ""
-
-    @property
-    def label(self) -> str:
-        """What the files of the commit have in their names, if there is more than one."""
-        return "" if self.is_last and self.number == 0 else f"-{self.number:05}"
-
-
-WHOLE_LIST = Commit()
 
 
 class ListChangedError(UsageError):
@@ -65,7 +38,7 @@ class _Names:
         return [ref for ref, is_known in zip(refs, known, strict=True) if not is_known]
 
 
-def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[Commit]:
+def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[elements.Commit]:
     """Splits the list, after the commits that are done, into commits of `size` images.
 
     Raises:
@@ -101,7 +74,7 @@ def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[Commit]:
         part = {"lines": end_lines - lines, "ignored": end_ignored - ignored, "duplicates": len(batch) - len(fresh)}
         # In the order of a hash, neighbours of the list, which share a host and a class, are apart.
         fresh.sort(key=lambda ref: ref.name)
-        yield Commit(number, fresh, part, is_last, list_digest)
+        yield elements.Commit(number, fresh, part, is_last, list_digest)
         if is_last:
             return
         lines, ignored = end_lines, end_ignored

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.launch import output_dir
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import dataset_dir
-from beam_pipeline.storage import filesystem
+from beam_pipeline.storage import any_path, filesystem
 
 
 class ExistingOutput(NamedTuple):
@@ -118,11 +119,11 @@ def _find_difference(config: Config, digests: Mapping[str, str | None], found: E
 
 def _check_nothing_is_lost(config: Config) -> None:
     """Raise UsageError if files in the folder would be replaced that no run has written."""
-    if dataset_dir.exists(dataset_dir.join(config.output, commit_manifest.STARTED)):
+    if any_path.exists(any_path.join(config.output, naming.STARTED)):
         return
     for pattern in output_dir.WRITTEN:
         for path in filesystem.list_folder(config.output, pattern):
-            name = path.removeprefix(dataset_dir.join(config.output, ""))
+            name = path.removeprefix(any_path.join(config.output, ""))
             raise UsageError(
                 f"--output {config.output} holds {name}, which belongs to no dataset there: move it away, choose another folder, "
                 "or give --overwrite to replace it"

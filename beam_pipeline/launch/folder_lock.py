@@ -18,12 +18,13 @@ from typing import IO, Any
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipeline import naming
 from beam_pipeline.config import UsageError
-from beam_pipeline.launch import leases, signals
+from beam_pipeline.launch import leases
 from beam_pipeline.launch.leases import Owner
+from beam_pipeline.process import signals
 from beam_pipeline.storage import filesystem
 
-LOCK = "run.lock"
 _MAX_BYTES = 4096
 
 _LOGGER = logging.getLogger(__name__)
@@ -58,10 +59,10 @@ def hold(folder: str, options: PipelineOptions) -> Iterator[None]:
 def _lock(folder: str, options: PipelineOptions) -> contextlib.AbstractContextManager[Any]:
     scheme = FileSystems.get_scheme(folder)
     if scheme is None:
-        return _hold_file(Path(folder, LOCK))
+        return _hold_file(Path(folder, naming.LOCK))
     if scheme in leases.STORES:
         filesystem.check_client(folder)
-        store = leases.STORES[scheme](FileSystems.join(folder, LOCK), options)
+        store = leases.STORES[scheme](FileSystems.join(folder, naming.LOCK), options)
         return leases.Lease(store, Owner.this_process()).held()
     return contextlib.nullcontext()
 

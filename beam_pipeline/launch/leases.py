@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipeline.launch import signals
+from beam_pipeline.process import signals
 
 # A run that dies without removing its lease blocks the next one, on another machine, for no longer than this.
 LEASE_SECONDS, RENEWAL_SECONDS = 300, 60

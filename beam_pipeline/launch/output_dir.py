@@ -16,22 +16,21 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
+from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest
-from beam_pipeline.reading import dataset_dir
-from beam_pipeline.reading.dataset_dir import METRICS, REPORT, TRANSFORM
+from beam_pipeline.naming import FAILURES_PREFIX, METRICS, REPORT, TRAIN_PREFIX, TRANSFORM, VALIDATION_PREFIX
 from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import url_list
-from beam_pipeline.storage import filesystem
-from beam_pipeline.transforms.write_shards import FAILURES_PREFIX, TRAIN_PREFIX, VALIDATION_PREFIX
+from beam_pipeline.storage import any_path, filesystem
 
 _SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
 _UNFINISHED = (
     f"{commit_manifest.DESCRIPTION}.*.tmp",
     f"{METRICS}.*.tmp",
     f"{REPORT}.*.tmp",
-    f"{commit_manifest.COMMIT_PREFIX}[0-9]*.tmp",
+    f"{naming.COMMIT_PREFIX}[0-9]*.tmp",
 )
 _TEMPORARY = tuple(f"beam-temp-{name}-*/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX, "analysis"))
 _LOOKED_AT = 10  # images in --resized_dir
@@ -73,7 +72,7 @@ def _check_folders(config: Config) -> None:
         raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
     folders = {name: folder for name in ("output", "original_dir", "resized_dir") if (folder := getattr(config, name))}
     for folder in folders.values():
-        if dataset_dir.is_local(folder):
+        if any_path.is_local(folder):
             _check_local_folder(Path(folder))
     for (name, folder), (other, other_folder) in itertools.combinations(folders.items(), 2):
         if _is_same_folder(folder, other_folder):
@@ -90,14 +89,14 @@ def _check_folders(config: Config) -> None:
 
 
 def _is_same_folder(one: str, other: str) -> bool:
-    if dataset_dir.is_local(one) and dataset_dir.is_local(other):
+    if any_path.is_local(one) and any_path.is_local(other):
         return os.path.realpath(one) == os.path.realpath(other)
     return one.rstrip("/") == other.rstrip("/")
 
 
 def _check_resized(folder: str) -> None:
     """Raise UsageError if the first images of a folder on a disk were not resized by a run, as originals are."""
-    if not dataset_dir.is_local(folder) or not os.path.isdir(folder):
+    if not any_path.is_local(folder) or not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
         for entry in itertools.islice((entry for entry in entries if entry.name.endswith(".jpeg") and entry.is_file()), _LOOKED_AT):
@@ -115,14 +114,14 @@ _PATHS = ("input", "images", "output", "original_dir", "resized_dir")
 def make_absolute(config: Config) -> Config:
     """The options with whole paths: workers that other programs start have other working directories."""
     names = (*_PATHS, *(["checkpoint"] if config.has_network and config.checkpoint != "untrained" else []))
-    paths = {name: value for name in names if (value := getattr(config, name)) and dataset_dir.is_local(value)}
+    paths = {name: value for name in names if (value := getattr(config, name)) and any_path.is_local(value)}
     return dataclasses.replace(config, **{name: os.path.abspath(path) for name, path in paths.items()})
 
 
 def refuse_local_files(config: Config) -> None:
     """Raises UsageError if an option names a file of this machine, for workers that cannot reach it."""
     for name in _PATHS:
-        if (value := getattr(config, name)) and dataset_dir.is_local(value):
+        if (value := getattr(config, name)) and any_path.is_local(value):
             raise UsageError(f"--{name} {value} lies on this machine, which Dataflow's workers cannot reach; put it on gs://")
 
 
@@ -153,7 +152,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.Books]) -> None:
       UsageError: a folder cannot be made or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    records = () if commits else (commit_manifest.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{commit_manifest.COMMIT_PREFIX}[0-9]*")
+    records = () if commits else (commit_manifest.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{naming.COMMIT_PREFIX}[0-9]*")
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -165,9 +164,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.Books]) -> None:
                 clear(folder, (f"*.jpeg.{kept_images.temporary_mark(config)}*.tmp",))
             _make(folder)
             if option == "output":
-                filesystem.write_bytes(
-                    dataset_dir.join(folder, commit_manifest.STARTED), json.dumps(config.as_json(), indent=1).encode()
-                )
+                filesystem.write_bytes(any_path.join(folder, naming.STARTED), json.dumps(config.as_json(), indent=1).encode())
         # What an object store's client raises is its own affair.
         except Exception as error:
             raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
@@ -186,7 +183,7 @@ def _make(folder: str) -> None:
 def clear_strays(folder: str, description: dict[str, Any]) -> None:
     """Removes what a run that was stopped at its very end, or attempts that an engine repeated, left beside a whole dataset."""
     listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
-    clear(folder, (commit_manifest.STARTED, f"{commit_manifest.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
+    clear(folder, (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:

@@ -25,8 +25,8 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import UsageError
+from beam_pipeline.process.processors import count_processors
 from beam_pipeline.storage import filesystem
-from beam_pipeline.transforms.thread_map import count_processors
 
 _IN_THIS_PROCESS = ("directrunner", "fnapirunner")
 _PROCESSES_A_MACHINE = ("no_use_multiple_sdk_containers", "use_multiple_sdk_containers")

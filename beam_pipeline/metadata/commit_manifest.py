@@ -18,19 +18,16 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
+from beam_pipeline import elements, naming
 from beam_pipeline.config import Config
+from beam_pipeline.elements import Shard
 from beam_pipeline.metadata import outcome_counts, repeated_content
 from beam_pipeline.metadata.repeated_content import Repeat
-from beam_pipeline.reading import dataset_dir
-from beam_pipeline.reading.dataset_dir import DESCRIPTION, TRANSFORM
+from beam_pipeline.naming import DESCRIPTION, TRANSFORM
 from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
-from beam_pipeline.storage import filesystem
-from beam_pipeline.transforms.write_shards import Shard
+from beam_pipeline.storage import any_path, filesystem
 
-COMMIT_PREFIX, _RECORD, _BODIES, _TALLIES = "commit-", ".json", ".bodies.jsonl", ".tallies.jsonl"
-# Written when a run begins, so that its next start knows shards without a record as its own.
-STARTED = "run.json"
 # Options that name a file which decides what the dataset holds.
 DIGESTED = ("checkpoint", "exclude_sha256")
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType(dict.fromkeys(DIGESTED))
@@ -111,7 +108,7 @@ def close_commit(
     validation: Iterable[Shard],
     failures: Iterable[Shard],
     bodies: Iterable[Repeat],
-    tallied: Iterable[outcome_counts.Tally],
+    tallied: Iterable[elements.Tally],
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
     """Balances the books of a commit and writes its record; after the last, `dataset.json`. To be called last.
@@ -123,22 +120,24 @@ def close_commit(
     shards = _sorted(train), _sorted(validation), _sorted(failures)
     books = Books(dict(counts), *shards, is_last, list_digest, options, dict(digests))
     books.balance()
-    path = FileSystems.join(config.output, f"{COMMIT_PREFIX}{number:05}")
-    repeated_content.write(path + _BODIES, bodies)
-    outcome_counts.write(path + _TALLIES, tallied)
+    path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
+    repeated_content.write(path + naming.COMMIT_BODIES, bodies)
+    outcome_counts.write(path + naming.COMMIT_TALLIES, tallied)
     # A record that outlives a loss of power has to find its shards.
     for shard in books.shards:
         filesystem.sync(FileSystems.join(config.output, shard.name))
-    filesystem.write_bytes(path + _RECORD, json.dumps(dataclasses.asdict(books)).encode(), durable=True)
+    filesystem.write_bytes(path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(books)).encode(), durable=True)
     if is_last:
         finish(config)
 
 
 def read_commits(folder: str) -> list[Books]:
     """The records of the commits that are whole, in order. Raises ValueError if one is missing or broken."""
-    paths = list(filesystem.list_folder(folder, f"{COMMIT_PREFIX}[0-9]*{_RECORD}"))
+    paths = list(filesystem.list_folder(folder, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_RECORD}"))
     paths.sort(key=lambda path: (len(path), path))
-    if [filesystem.base_name(path) for path in paths] != [f"{COMMIT_PREFIX}{number:05}{_RECORD}" for number in range(len(paths))]:
+    if [filesystem.base_name(path) for path in paths] != [
+        f"{naming.COMMIT_PREFIX}{number:05}{naming.COMMIT_RECORD}" for number in range(len(paths))
+    ]:
         raise ValueError("the record of a commit is missing")
     commits = []
     for record in (json.loads(filesystem.read_bytes(path)) for path in paths):
@@ -165,11 +164,15 @@ def finish(config: Config) -> None:
             f"{totals['failures']} images failed and {totals['examples']} did not, which is more than --max_failed_fraction "
             f"{config.max_failed_fraction:g} allows: {reasons}; a higher one accepts it, --overwrite tries again"
         )
-    repeated = repeated_content.most_repeated(sorted(filesystem.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_BODIES}")))
-    tallied = outcome_counts.add_up(sorted(filesystem.list_folder(config.output, f"{COMMIT_PREFIX}[0-9]*{_TALLIES}")))
+    repeated = repeated_content.most_repeated(
+        sorted(filesystem.list_folder(config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_BODIES}"))
+    )
+    tallied = outcome_counts.add_up(
+        sorted(filesystem.list_folder(config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_TALLIES}"))
+    )
     description = json.dumps(describe(config, books, repeated, tallied), indent=1).encode()
     filesystem.write_bytes(FileSystems.join(config.output, DESCRIPTION), description, durable=True)
-    for pattern in (STARTED, f"{COMMIT_PREFIX}[0-9]*"):
+    for pattern in (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*"):
         FileSystems.delete(list(filesystem.list_folder(config.output, pattern)))
 
 
@@ -204,7 +207,7 @@ def describe(config: Config, books: Books, repeated: Iterable[Repeat], tallied: 
         "versions": _versions(),
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
         "transform": [
-            {"name": name, "bytes": size} for name, size in sorted(dataset_dir.list_files(config.output, TRANSFORM).items())
+            {"name": name, "bytes": size} for name, size in sorted(any_path.list_files(config.output, TRANSFORM).items())
         ],
         "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in books.failures],
     }

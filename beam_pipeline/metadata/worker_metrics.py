@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from beam_pipeline.reading import dataset_dir
-from beam_pipeline.reading.dataset_dir import METRICS
-from beam_pipeline.storage import filesystem
+from beam_pipeline.naming import METRICS
+from beam_pipeline.storage import any_path, filesystem
 
 # The namespaces of this project; Beam has some of its own.
 _NAMESPACES = ("fetch", "decode_image", "keep", "embedding", "encode_example", "write")
@@ -28,16 +27,16 @@ def add(folder: str, result: Any, seconds: float) -> None:
             counters[metric.name] = counters.get(metric.name, 0) + value
     total["commits"] += 1
     total["seconds"] += seconds
-    filesystem.write_bytes(dataset_dir.join(folder, METRICS), json.dumps(total, indent=1).encode())
+    filesystem.write_bytes(any_path.join(folder, METRICS), json.dumps(total, indent=1).encode())
 
 
 def read(folder: str) -> dict[str, Any] | None:
     """Reads a folder's `metrics.json`; None where there is none, or one that is broken: a report can do without."""
-    path = dataset_dir.join(folder, METRICS)
-    if not dataset_dir.exists(path):
+    path = any_path.join(folder, METRICS)
+    if not any_path.exists(path):
         return None
     try:
-        with dataset_dir.open_file(path) as file:
+        with any_path.open_file(path) as file:
             metrics = json.load(file)
     except ValueError:
         return None

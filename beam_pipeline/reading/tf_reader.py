@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
-from beam_pipeline import quiet
-from beam_pipeline.images import lab_color
-from beam_pipeline.reading.dataset_dir import Folder, is_local, open_file
-from beam_pipeline.records import tfrecord
+from beam_pipeline.process import native_output
+from beam_pipeline.reading import statistics
+from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.records import tf_decode, tfrecord
+from beam_pipeline.storage.any_path import is_local, open_file
 
-with quiet.silent_imports():
+with native_output.suppress_stderr():
     import tensorflow as tf
-
-_DTYPES = {"float32": tf.float32, "int64": tf.int64}
 
 
 def load(folder: Folder, split: str, transformed: bool) -> tf.data.Dataset:
     """The examples of a split, as `dataset.load` gives them, several shards at a time."""
-    spec, description = feature_spec(folder.description), folder.description
+    spec, description = tf_decode.feature_spec(folder.description), folder.description
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        return decode_planes(tf.io.parse_single_example(record, spec), description)
+        return tf_decode.decode_planes(tf.io.parse_single_example(record, spec), description)
 
     examples = read_records(folder, split)
     if not transformed:
         return examples.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    from beam_pipeline.transforms import analyze_examples
 
-    transform = analyze_examples.load_transform(folder)
+    transform = statistics.load_transform(folder)
     return examples.map(lambda record: transform(tf.io.parse_single_example(record, spec)), num_parallel_calls=tf.data.AUTOTUNE)
 
 
@@ -80,57 +77,3 @@ def _read_anywhere(path: tf.Tensor, packed: bool) -> tf.data.Dataset:
 def _records(path: bytes, packed: bool) -> Iterator[bytes]:
     with open_file(path.decode(), packed) as file:
         yield from tfrecord.read_records(file, path.decode())
-
-
-def feature_spec(description: dict[str, Any]) -> dict[str, tf.io.FixedLenFeature]:
-    """What `tf.io.parse_example` needs for the records that a `dataset.json` describes.
-
-    float32 and int64 are lists of numbers; all else, a raw array too, is one bytes value.
-    """
-    features = description["features"]
-    return {
-        name: tf.io.FixedLenFeature(
-            feature["shape"] if feature["dtype"] in _DTYPES else [], _DTYPES.get(feature["dtype"], tf.string)
-        )
-        for name, feature in features.items()
-    }
-
-
-def decode_planes(values: dict[str, tf.Tensor], description: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """Turns what records hold into the tensors that `dataset.load` gives.
-
-    Args:
-      values: Parsed by `feature_spec`, of one example or of a batch.
-      description: What the dataset's `dataset.json` holds.
-    """
-    features, encoding = description["features"], description["encoding"]
-    tensors = {name: value for name, value in values.items() if features[name]["dtype"] in ("bytes", *_DTYPES)}
-    if encoding == "lab_uint8":
-        l, ab = (tf.cast(_decode_raw(values[name], features[name]["shape"]), tf.float32) for name in ("image_l", "image_ab"))
-        return {**tensors, "image_l": l / 127.5 - 1, "image_ab": (ab - 128) / 127}
-    if encoding == "rgb_png":
-        lab = rgb_to_lab(_decode_png(values["image_png"], features["image_png"]["shape"]))
-        return {**tensors, "image_l": tf.clip_by_value(lab[..., :1] / 50 - 1, -1, 1), "image_ab": lab[..., 1:] / 127}
-    return tensors
-
-
-def _decode_raw(data: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    values = tf.reshape(tf.io.decode_raw(data, tf.uint8), tf.concat([tf.shape(data), shape], 0))
-    return tf.ensure_shape(values, [*data.shape, *shape])
-
-
-def _decode_png(data: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    if data.shape.rank:
-        return tf.map_fn(lambda one: _decode_png(one, shape), data, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
-    return tf.ensure_shape(tf.io.decode_png(data, channels=3), shape)
-
-
-def rgb_to_lab(pixels: tf.Tensor) -> tf.Tensor:
-    """`color.rgb_to_lab` in TensorFlow, for graphs: uint8 (..., 3) to float32 (..., 3).
-
-    IEC 61966-2-1 to linear RGB, its primaries to XYZ, and CIE 15 to L*a*b*, with scikit-image's constants.
-    """
-    xyz = tf.tensordot(tf.gather(lab_color.LINEAR, tf.cast(pixels, tf.int32)), lab_color.TO_XYZ, 1)
-    f = tf.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116)
-    x, y, z = tf.unstack(f, axis=-1)
-    return tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
-import zlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, PngImagePlugin
 
 from beam_pipeline.elements import EmbeddedImage
-from beam_pipeline.images import lab_color
+from beam_pipeline.images import lab_color, png_notes
 from beam_pipeline.records import example_proto
 
 EMBEDDING_SIZE = 1001
-# In photographs little repeats but runs: looking for those alone takes fewer bytes than zlib's level 1, and less time.
-PNG_COMPRESSION = zlib.Z_RLE
 
 Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -39,7 +34,7 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
         "original_height": height,
     }
     if encoding == "rgb_png":
-        features["image_png"] = encode_png(image.image.pixels)
+        features["image_png"] = png_notes.encode_png(image.image.pixels)
     else:
         scale = lab_color.scale_lab if encoding == "lab_float32" else lab_color.quantize_lab
         features["image_l"], features["image_ab"] = scale(lab_color.rgb_to_lab(image.image.pixels))
@@ -81,15 +76,6 @@ def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Mapping[s
     if value.size != math.prod(shape):
         raise ValueError(f"{name} holds {value.size} values, not {math.prod(shape)}")
     return value.reshape(shape) if shape else int(value[0])
-
-
-def encode_png(pixels: np.ndarray, **notes: str) -> bytes:
-    """Encodes pixels, uint8 (H, W, 3), as a PNG, with notes as its text."""
-    file, text = io.BytesIO(), PngImagePlugin.PngInfo()
-    for name, note in notes.items():
-        text.add_text(name, note)
-    Image.fromarray(pixels).save(file, "PNG", compress_type=PNG_COMPRESSION, pnginfo=text)
-    return file.getvalue()
 
 
 def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import pickletools
 
 import numpy as np
 
-from beam_pipeline.reading import dataset_dir
+from beam_pipeline.storage import any_path
 
 CLASSES = 1000
 _MOST_BYTES = 10 * 2**20
@@ -55,7 +55,7 @@ def read(path: str) -> list[str]:
       ValueError: it is no such list, or would execute something; names the file.
       OSError: it cannot be read.
     """
-    with dataset_dir.open_file(path) as file:
+    with any_path.open_file(path) as file:
         data = file.read(_MOST_BYTES)
     try:
         if path.endswith((".pkl", ".pickle")):

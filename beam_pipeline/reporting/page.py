@@ -16,18 +16,37 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from beam_pipeline import naming
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.metadata import worker_metrics
-from beam_pipeline.reading import dataset_dir
+from beam_pipeline.reading import dataset_dir, statistics
 from beam_pipeline.reading.dataset_dir import Folder
 from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
 from beam_pipeline.reporting import charts, class_names, sampling
 from beam_pipeline.reporting.sampling import Sample, Seen
+from beam_pipeline.storage import any_path, filesystem
 
 LOOKED_AT = 2_000  # examples whose pixels are read
 _SHEET = 12  # pictures in a contact sheet
 _ROWS = 20  # of a table or chart
+
+
+def write(path: str, labels_path: str | None = None) -> str:
+    """Writes the report of a finished dataset into its folder. Gives the report's path.
+
+    Args:
+      path: The folder, on any filesystem that Beam knows.
+      labels_path: A list of class names, as `class_names.read` takes it.
+
+    Raises:
+      FileNotFoundError: the folder holds no finished dataset.
+      ValueError: a shard, or the list of names, is broken.
+    """
+    html = render(dataset_dir.find(path), class_names.read(labels_path) if labels_path else None)
+    target = any_path.join(path, naming.REPORT)
+    filesystem.write_bytes(target, html.encode(errors="backslashreplace"))
+    return target
 
 
 def render(folder: Folder, names: list[str] | None) -> str:
@@ -66,7 +85,7 @@ def describe_failures(folder: Folder) -> dict[str, Any] | None:
         return None
     examples: dict[tuple[str, str], dict[str, Any]] = {}
     for file in folder.description["failure_files"][:_ROWS]:
-        with dataset_dir.open_file(dataset_dir.join(folder.path, file["name"])) as lines:
+        with any_path.open_file(any_path.join(folder.path, file["name"])) as lines:
             try:
                 for failure in map(json.loads, itertools.islice(lines, 5_000)):
                     shown = {**failure, "url": redact(failure["url"])}
@@ -191,9 +210,8 @@ def read_statistics(folder: Folder) -> list[dict[str, Any]] | None:
     if not folder.has_statistics:
         return None
     # TensorFlow takes seconds, which a report without has no need of.
-    from beam_pipeline.transforms import analyze_examples
 
-    told = analyze_examples.read(folder)
+    told = statistics.read(folder)
     return [
         {"name": name, "mean": float(mean), "deviation": float(np.sqrt(variance))}
         for name, mean, variance in zip(("L*", "a*", "b*"), told.lab_mean, told.lab_variance, strict=True)

@@ -2,129 +2,23 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import hashlib
 import io
 import itertools
-import json
 import math
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from beam_pipeline.images import lab_color
-from beam_pipeline.reading import dataset_dir, numpy_reader
+from beam_pipeline.process import worker_processes
+from beam_pipeline.reading import numpy_reader
 from beam_pipeline.reading.dataset_dir import Folder, Shard
-from beam_pipeline.records import example_codec
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-# Of each array: the least and the largest value that a record may hold. a* and b* of 8 bits begin at -128.
-RANGES = {"image_l": (-1.0, 1.0), "image_ab": (-128 / 127, 127 / 127), "image_embedding": (-math.inf, math.inf)}
-_MANY = 200  # examples for which processes are started
 _SAMPLED = 50  # shards of which a sample is taken at most
 _SIDE = 150  # pixels of a picture
 _PIXELS = 12  # images whose pixels are kept, or a few more
-
-
-@dataclasses.dataclass
-class ShardSurvey:
-    """What was found in a shard.
-
-    Attributes:
-      shard: As `dataset.json` tells of it.
-      examples: How many records were read.
-      names: The md5 of the URL of each that is right, 16 bytes each, in one.
-      ranges: The least and largest value of each array.
-      problems: What is wrong, each in a line.
-    """
-
-    shard: Shard
-    examples: int = 0
-    names: bytes = b""
-    ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-
-def map_in_processes(function: Callable[[_T], _R], items: Sequence[_T], examples: int) -> Iterator[_R]:
-    """Maps in order, in as many processes as there are processors; in this one if it is about few examples."""
-    processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(items))
-    if processes < 2 or examples < _MANY:
-        yield from map(function, items)
-        return
-    # A fork of a process with threads may come to a halt.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, context) as executor:
-        yield from executor.map(function, items)
-
-
-def check_shard(folder: Folder, shard: Shard) -> ShardSurvey:
-    """Reads every record of a shard and holds it against its checksums and against what `dataset.json` tells."""
-    survey, names = ShardSurvey(shard), []
-    try:
-        for number, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
-            survey.examples += 1
-            try:
-                names.append(_check_example(record, folder, survey.ranges))
-            except ValueError as error:
-                survey.problems.append(f"{shard.name}: record {number}: {error}")
-    # What an object store's client raises is its own affair.
-    except Exception as error:
-        told = str(error) or type(error).__name__
-        survey.problems.append(told if shard.name in told else f"{shard.name} cannot be read: {told}")
-    else:
-        if survey.examples != shard.examples:
-            survey.problems.append(
-                f"{shard.name} holds {survey.examples} examples, {dataset_dir.DESCRIPTION} tells {shard.examples}"
-            )
-    survey.names = b"".join(names)
-    return survey
-
-
-def _check_example(record: bytes, folder: Folder, ranges: dict[str, tuple[float, float]]) -> bytes:
-    """Widens the ranges by those of an example. Gives the md5 of its URL; raises ValueError for one that is not right."""
-    raw = example_codec.decode_example(record, folder.description["features"])
-    digest = hashlib.md5(raw["image_url"], usedforsecurity=False)
-    if raw["image_name"] != f"{digest.hexdigest()}.jpeg".encode():
-        raise ValueError(f"image_name {raw['image_name']!r} is not that of {raw['image_url']!r}")
-    example = numpy_reader.decode_planes(raw, folder.description)
-    for name in RANGES:
-        if name in example:
-            _widen(ranges, name, example[name], raw["image_url"])
-    return digest.digest()
-
-
-def _widen(ranges: dict[str, tuple[float, float]], name: str, values: np.ndarray, url: bytes) -> None:
-    least, largest = float(values.min()), float(values.max())
-    if not (RANGES[name][0] - 1e-6 <= least <= largest <= RANGES[name][1] + 1e-6) or math.isinf(least) or math.isinf(largest):
-        raise ValueError(f"{name} of {url.decode(errors='replace')} is not in its range: {least:g} to {largest:g}")
-    known = ranges.get(name, (least, largest))
-    ranges[name] = min(known[0], least), max(known[1], largest)
-
-
-def check_failures(folder: Folder) -> tuple[dict[str, int], list[str]]:
-    """Counts the lines of the files of failures, by reason. Gives them, and what is wrong."""
-    reasons: dict[str, int] = {}
-    problems = []
-    for file in folder.description["failure_files"]:
-        number = 0
-        try:
-            with dataset_dir.open_file(dataset_dir.join(folder.path, file["name"])) as lines:
-                for line in lines:
-                    reason = json.loads(line)["reason"]
-                    reasons[reason] = reasons.get(reason, 0) + 1
-                    number += 1
-            if number != file["failures"]:
-                problems.append(f"{file['name']} holds {number} failures, {dataset_dir.DESCRIPTION} tells {file['failures']}")
-        except Exception as error:
-            problems.append(f"{file['name']} cannot be read: {error}")
-    return reasons, problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +67,7 @@ def take_sample(folder: Folder, number: int) -> Sample:
     each = math.ceil(number / max(1, len(chosen)))
     few = math.ceil(_PIXELS / max(1, len(chosen)))
     tasks = [(folder.head, shard, each, few) for shard in chosen]
-    parts = list(map_in_processes(_sample_shard, tasks, min(number, sum(shard.examples for shard in chosen))))
+    parts = list(worker_processes.map_in_processes(_sample_shard, tasks, min(number, sum(shard.examples for shard in chosen))))
     return Sample(
         [seen for part in parts for seen in part.seen],
         sum((part.l_counts for part in parts), np.zeros(101, np.int64)),

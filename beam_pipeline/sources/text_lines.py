@@ -24,8 +24,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 import beam_pipeline
 from beam_pipeline.config import Config, UsageError
-from beam_pipeline.reading import dataset_dir
-from beam_pipeline.storage import filesystem
+from beam_pipeline.storage import any_path, filesystem
 
 LIST_TIMEOUT = 60  # seconds without a byte from the server of a list
 MAX_LINE = 64 * 1024  # bytes, with the line end
@@ -161,7 +160,7 @@ def _open(path: str, config: Config) -> IO[bytes]:
 
 def is_pipe(path: str) -> bool:
     """Whether a path is a pipe, which can be read only once. Raises UsageError if it is a device."""
-    if not dataset_dir.is_local(path) or is_url(path):
+    if not any_path.is_local(path) or is_url(path):
         return False
     try:
         mode = os.stat(path).st_mode

@@ -14,10 +14,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
-from beam_pipeline.fetching import urls
-from beam_pipeline.reading import dataset_dir
 from beam_pipeline.sources import globs, text_lines
-from beam_pipeline.storage import filesystem
+from beam_pipeline.storage import any_path, filesystem
 
 _MAX_DIGESTS = 64 * 2**20  # bytes of a file of sha256, a million
 # Of failures for which a body that is kept may be the cause.
@@ -86,15 +84,6 @@ def _reason_of(line: bytes) -> str | None:
     return None
 
 
-def check_url(ref: ImageRef) -> Failure | None:
-    """Return why a URL cannot be requested, if so; nothing is resolved or fetched for that."""
-    try:
-        urls.parse(ref.url)
-    except urls.UrlError as error:
-        return Failure(ref, "read", error.reason, str(error))
-    return None
-
-
 def check_length(ref: ImageRef) -> Failure | None:
     """Return the failure of an image whose line was longer than `MAX_LINE`."""
     if not ref.url.endswith(_CUT):
@@ -156,7 +145,7 @@ def list_files(config: Config) -> list[str]:
 
 def refuse_pipe(config: Config) -> None:
     """Raises UsageError if the list is a pipe: only the process of the command can read it, and only once."""
-    for path in list_files(config) if config.input and dataset_dir.is_local(config.input) else ():
+    for path in list_files(config) if config.input and any_path.is_local(config.input) else ():
         if text_lines.is_pipe(path):
             raise UsageError(
                 f"--input {path} is a pipe, which the workers of this runner cannot read: save the list to a file, "
@@ -166,7 +155,7 @@ def refuse_pipe(config: Config) -> None:
 
 def _match(option: str, pattern: str) -> list[str]:
     try:
-        if dataset_dir.is_local(pattern):
+        if any_path.is_local(pattern):
             paths = globs.match(pattern)
         else:
             [match] = FileSystems.match([pattern])

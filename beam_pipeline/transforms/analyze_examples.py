@@ -9,85 +9,26 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_pipeline import quiet
-from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
-from beam_pipeline.reading import dataset_dir, tf_reader
-from beam_pipeline.reading.dataset_dir import TRANSFORM, Folder
-from beam_pipeline.records import example_codec, example_proto
-from beam_pipeline.storage import filesystem
+from beam_pipeline.naming import TRANSFORM
+from beam_pipeline.process import native_output
+from beam_pipeline.records import example_proto, tf_decode
+from beam_pipeline.storage import any_path, filesystem
 from beam_pipeline.transforms import preprocessing_fn
 
-with quiet.silent_imports():
+with native_output.suppress_stderr():
     import tensorflow as tf
     import tensorflow_transform as tft
     import tensorflow_transform.beam as tft_beam
     from tfx_bsl.public import tfxio
 
 _BATCH = 16
-
-
-class Statistics(NamedTuple):
-    """Of all training examples, white padding included.
-
-    Attributes:
-      examples: Their number.
-      lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
-      embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
-      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b* (columns), 10 wide, the centres from
-        -110 to 110. The prior of Zhang et al. 2016.
-    """
-
-    examples: int
-    lab_mean: np.ndarray
-    lab_variance: np.ndarray
-    embedding_mean: np.ndarray
-    embedding_variance: np.ndarray
-    ab_frequency: np.ndarray
-
-
-def read(folder: Folder) -> Statistics:
-    """What the dataset's `transform/` knows. Raises FileNotFoundError if there is none."""
-    transform = load_transform(folder)
-    side = folder.description["image_size"]
-    embedding = np.zeros(folder.description["embedding_size"], np.float32)
-    image = RgbImage(ImageRef("", ""), np.zeros((side, side, 3), np.uint8), (1, 1))
-    any_record = example_codec.encode_example(
-        EmbeddedImage(image, embedding if embedding.size else None), folder.description["encoding"]
-    )
-    told = transform(tf.io.parse_single_example(any_record, tf_reader.feature_spec(folder.description)), constants=True)
-    arrays = {name: value.numpy() for name, value in told.items() if name in Statistics._fields}
-    arrays["ab_frequency"] = arrays["ab_frequency"].reshape(preprocessing_fn.BINS, preprocessing_fn.BINS)
-    return Statistics(
-        **{"embedding_mean": embedding, "embedding_variance": embedding, **arrays, "examples": int(arrays["examples"])}
-    )
-
-
-def load_transform(folder: Folder) -> Callable[..., dict[str, tf.Tensor]]:
-    """A function that turns one parsed raw example into what `dataset.load(..., transformed=True)` gives.
-
-    Raises:
-      FileNotFoundError: the dataset was made without `--statistics`.
-      ValueError: TensorFlow cannot read where it lies.
-    """
-    path = dataset_dir.join(folder.path, TRANSFORM)
-    if not folder.has_statistics:
-        raise FileNotFoundError(f"{path} is not there: the dataset was made without --statistics")
-    if not dataset_dir.is_local(path) and not path.startswith("gs://"):
-        raise ValueError(f"{path} cannot be read by TensorFlow: copy it to a disk")
-    layer = tft.TFTransformOutput(path).transform_features_layer()
-
-    def transform(example: dict[str, tf.Tensor], constants: bool = False) -> dict[str, tf.Tensor]:
-        batch = layer({name: value[None] for name, value in example.items()})
-        return {name: value[0] for name, value in batch.items() if constants or name not in Statistics._fields}
-
-    return transform
 
 
 class AnalyzeExamples(beam.PTransform):
@@ -107,7 +48,7 @@ class AnalyzeExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
         description, pipeline = self._description, examples.pipeline
-        metadata = tft.DatasetMetadata.from_feature_spec(tf_reader.feature_spec(description))
+        metadata = tft.DatasetMetadata.from_feature_spec(tf_decode.feature_spec(description))
         arrow = tfxio.TFExampleBeamRecord("beam", ["beam_pipeline"], schema=metadata.schema).TensorAdapterConfig()
         add_up = functools.partial(AddRows, before=self._before, after=self._after)
 
@@ -123,8 +64,8 @@ class AnalyzeExamples(beam.PTransform):
             transform_fn = (batches, arrow) | "Analyze" >> tft_beam.AnalyzeDataset(preprocess)
             done = [transform_fn[0], transform_fn[1].deferred_metadata]
             if self._after is None:
-                folder = dataset_dir.join(self._output, TRANSFORM)
-                raw = dataset_dir.join(folder, tft.TFTransformOutput.RAW_METADATA_DIR)
+                folder = any_path.join(self._output, TRANSFORM)
+                raw = any_path.join(folder, tft.TFTransformOutput.RAW_METADATA_DIR)
                 done.append(transform_fn | "WriteTransform" >> tft_beam.WriteTransformFn(folder))
                 done.append(metadata | "WriteSchema" >> tft_beam.WriteMetadata(raw, pipeline))
         all_done = done | "Done" >> beam.Flatten() | "CountDone" >> beam.combiners.Count.Globally()

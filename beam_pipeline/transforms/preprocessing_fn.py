@@ -10,15 +10,14 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from beam_pipeline import quiet
 from beam_pipeline.images import lab_color
-from beam_pipeline.reading import tf_reader
+from beam_pipeline.process import native_output
+from beam_pipeline.records import tf_decode
 
-with quiet.silent_imports():
+with native_output.suppress_stderr():
     import tensorflow as tf
     import tensorflow_transform as tft
 
-BIN, BINS = 10, 23  # bins of a* and of b* are 10 wide, their centres -110, -100, ... 110
 # Zhang et al. 2016, https://arxiv.org/abs/1603.08511: how far the frequencies are smoothed, and mixed with uniform ones.
 SIGMA, UNIFORM = 5.0, 0.5
 
@@ -37,7 +36,7 @@ def transform_examples(
       What `dataset.load` gives, but `image_embedding` z-scored, with `image_weight`; and the fields of `Statistics` but that
       `ab_frequency` is flat, each the same for all examples.
     """
-    outputs = tf_reader.decode_planes(inputs, description)
+    outputs = tf_decode.decode_planes(inputs, description)
     l, ab, embedding = outputs["image_l"], outputs["image_ab"], outputs.get("image_embedding")
     number = tf.shape(l)[0]
     bins = _to_bins(ab)
@@ -81,8 +80,8 @@ def _sum_pixels(planes: tf.Tensor) -> tf.Tensor:
 
 
 def _count(bins: tf.Tensor) -> tf.Tensor:
-    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=BINS**2, maxlength=BINS**2)
-    return tf.ensure_shape(counts, [BINS**2])
+    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=lab_color.AB_BINS**2, maxlength=lab_color.AB_BINS**2)
+    return tf.ensure_shape(counts, [lab_color.AB_BINS**2])
 
 
 def _moments(sums: tf.Tensor, squares: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -92,8 +91,10 @@ def _moments(sums: tf.Tensor, squares: tf.Tensor, number: tf.Tensor) -> tuple[tf
 
 def _to_bins(ab: tf.Tensor) -> tf.Tensor:
     """The bin of each pixel: (..., 2), a* and b* divided by 127, to int32 (...,)."""
-    places = tf.clip_by_value(tf.cast(tf.floor(ab * (127 / BIN) + (BINS // 2 + 0.5)), tf.int32), 0, BINS - 1)
-    return places[..., 0] * BINS + places[..., 1]
+    places = tf.clip_by_value(
+        tf.cast(tf.floor(ab * (127 / lab_color.AB_BIN) + (lab_color.AB_BINS // 2 + 0.5)), tf.int32), 0, lab_color.AB_BINS - 1
+    )
+    return places[..., 0] * lab_color.AB_BINS + places[..., 1]
 
 
 def rebalance(frequency: tf.Tensor) -> tf.Tensor:
@@ -114,10 +115,13 @@ def _smoothing() -> tuple[np.ndarray, int]:
     """The share of each bin, (529, 529), that each other one has from it, and the number of bins that sRGB reaches."""
     levels = np.arange(0, 256, 3, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    places = np.floor(lab_color.rgb_to_lab(cube)[0, :, 1:] / BIN + BINS // 2 + 0.5).astype(int)
-    is_reached = np.zeros((BINS, BINS), bool)
+    places = np.floor(lab_color.rgb_to_lab(cube)[0, :, 1:] / lab_color.AB_BIN + lab_color.AB_BINS // 2 + 0.5).astype(int)
+    is_reached = np.zeros((lab_color.AB_BINS, lab_color.AB_BINS), bool)
     is_reached[places[:, 0], places[:, 1]] = True
-    centres = np.stack(np.meshgrid(np.arange(BINS), np.arange(BINS), indexing="ij"), -1).reshape(-1, 2) * BIN
+    centres = (
+        np.stack(np.meshgrid(np.arange(lab_color.AB_BINS), np.arange(lab_color.AB_BINS), indexing="ij"), -1).reshape(-1, 2)
+        * lab_color.AB_BIN
+    )
     distances = np.square(centres[:, None] - centres[None]).sum(-1)
     kernel = np.exp(-distances / (2 * SIGMA**2)) * is_reached.reshape(-1, 1)
     return kernel / np.maximum(kernel.sum(0), 1e-300), int(is_reached.sum())

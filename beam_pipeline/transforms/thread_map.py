@@ -18,6 +18,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 
+from beam_pipeline.process import processors
+
 # More would wait for the interpreter's lock: an image is held up by it for a tenth of its time.
 MOST_THREADS = 8
 MOST_BYTES = 64 * 2**20
@@ -113,7 +115,7 @@ def _executor_of(threads: int, give_way: bool) -> concurrent.futures.ThreadPoolE
 
 
 def _count_threads() -> int:
-    return min(MOST_THREADS, count_processors())
+    return min(MOST_THREADS, processors.count_processors())
 
 
 def _give_way() -> None:
@@ -121,8 +123,3 @@ def _give_way() -> None:
     if sys.platform == "linux":  # where each thread has a priority of its own
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
-
-
-def count_processors() -> int:
-    """Of this machine, those that the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,22 +19,13 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
+from beam_pipeline import elements
 from beam_pipeline.elements import Failure
 from beam_pipeline.storage import filesystem
 
-TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX = "lab_images", "val_lab_images", "failures"
 FAILURES_PER_SHARD = 1_000_000
 
 _BYTES, _MICROSECONDS = Metrics.counter("write", "bytes"), Metrics.counter("write", "microseconds")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A finished file: its `name` in the folder, how many `records` it holds, and its size in `bytes`."""
-
-    name: str
-    records: int
-    bytes: int
 
 
 class _CountingWriter(filebasedsink.FileBasedSinkWriter):
@@ -53,7 +44,7 @@ class _CountingWriter(filebasedsink.FileBasedSinkWriter):
 
 
 class _CountingSink(filebasedsink.FileBasedSink):
-    """A file sink that limits the records of a file and yields each file's `Shard`, as JSON since Beam has results as str.
+    """A file sink that limits the records of a file and yields each file's `elements.Shard`, as JSON since Beam has results as str.
 
     It also yields files that an earlier attempt at finishing had already renamed, which Beam's own leaves out.
     """
@@ -75,7 +66,7 @@ class _CountingSink(filebasedsink.FileBasedSink):
         for number, (_, records) in enumerate(results):
             path = self._get_final_name(number, len(results))
             size = FileSystems.match([path])[0].metadata_list[0].size_in_bytes
-            yield json.dumps(dataclasses.asdict(Shard(filesystem.base_name(path), records, size)))
+            yield json.dumps(dataclasses.asdict(elements.Shard(filesystem.base_name(path), records, size)))
 
 
 class _TFRecordSink(_CountingSink, tfrecordio._TFRecordSink):
@@ -87,7 +78,7 @@ class _TextSink(_CountingSink, textio._TextSink):
 
 
 class WriteExamples(beam.PTransform):
-    """Writes serialized examples, bytes, as TFRecords where they are, with no shuffle. Gives a Shard a file.
+    """Writes serialized examples, bytes, as TFRecords where they are, with no shuffle. Gives a elements.Shard a file.
 
     Attributes:
       prefix: Path of the shards up to their numbers.
@@ -114,7 +105,7 @@ class WriteExamples(beam.PTransform):
 
 
 class WriteFailures(beam.PTransform):
-    """Writes failures as lines of JSON. Gives a Shard a file."""
+    """Writes failures as lines of JSON. Gives a elements.Shard a file."""
 
     def __init__(self, prefix: str):
         super().__init__()
@@ -135,5 +126,5 @@ def encode_failure(failure: Failure) -> bytes:
     return json.dumps(failure.as_json()).encode()
 
 
-def read_shard(line: str) -> Shard:
-    return Shard(**json.loads(line))
+def read_shard(line: str) -> elements.Shard:
+    return elements.Shard(**json.loads(line))

@@ -24,10 +24,12 @@ from origin import Origin, image, peak
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching import http_client, image_fetcher
+from beam_pipeline.fetching import http_client
 from beam_pipeline.fetching.http_client import MOST_WEIGHT
-from beam_pipeline.fetching.image_fetcher import Fetcher, FetchImages, read_file
-from beam_pipeline.records.example_codec import encode_png
+from beam_pipeline.fetching.image_fetcher import Fetcher, read_file
+from beam_pipeline.images.png_notes import encode_png
+from beam_pipeline.transforms import fetch_images
+from beam_pipeline.transforms.fetch_images import FetchImages
 
 PATIENCE = 10  # seconds after which something hangs
 
@@ -277,11 +279,11 @@ class TestBundles:
     def test_hand_on_what_has_come_before_too_much_is_under_way(self, origin):
         images = copy(FetchImages(make_config(fetch_concurrency=1)))
         images.start_bundle()
-        refs = numbered(origin, 3 * image_fetcher._AHEAD, "delay/0.01/{}.jpg")
+        refs = numbered(origin, 3 * fetch_images._AHEAD, "delay/0.01/{}.jpg")
         handed_on = in_time(lambda: outcomes_of(output for ref in refs for output in images.process(ref)))
         at_the_end = in_time(outcomes_of, images.finish_bundle())
         assert len(handed_on) + len(at_the_end) == len(refs)
-        assert len(at_the_end) < image_fetcher._AHEAD
+        assert len(at_the_end) < fetch_images._AHEAD
 
     def test_share_the_limits(self, origin):
         images = FetchImages(make_config(fetch_concurrency=4, host_concurrency=3))

@@ -16,7 +16,7 @@ from beam_pipeline import run
 from beam_pipeline.config import Config
 from beam_pipeline.elements import ImageRef, RgbImage
 from beam_pipeline.fetching import kept_images
-from beam_pipeline.records import example_codec
+from beam_pipeline.images import png_notes
 
 REF = ImageRef("n01_1", "http://a.example/b.jpg")
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -71,7 +71,7 @@ def test_a_large_file_that_no_run_has_resized_is_never_replaced(config, tmp_path
 
 
 def test_an_image_that_was_resized_otherwise_is_replaced(config, tmp_path):
-    (tmp_path / "resized" / REF.name).write_bytes(example_codec.encode_png(PIXELS[:8, :8], resize="pad", original="40x30"))
+    (tmp_path / "resized" / REF.name).write_bytes(png_notes.encode_png(PIXELS[:8, :8], resize="pad", original="40x30"))
     assert kept_images.read(config, REF) is None
     keep(config)
     kept = kept_images.read(config, REF)
@@ -79,13 +79,13 @@ def test_an_image_that_was_resized_otherwise_is_replaced(config, tmp_path):
 
 
 def test_an_image_without_a_note_is_not_taken_as_resized(config, tmp_path):
-    (tmp_path / "resized" / REF.name).write_bytes(example_codec.encode_png(PIXELS))
+    (tmp_path / "resized" / REF.name).write_bytes(png_notes.encode_png(PIXELS))
     assert kept_images.read(config, REF) is None
 
 
 def test_a_resized_image_is_not_taken_as_an_original(config, tmp_path):
     """The folder of an earlier run's --resized_dir may be given as --original_dir."""
-    (tmp_path / "original" / REF.name).write_bytes(example_codec.encode_png(PIXELS, resize="pad", original="40x30"))
+    (tmp_path / "original" / REF.name).write_bytes(png_notes.encode_png(PIXELS, resize="pad", original="40x30"))
     assert kept_images.read(config, REF) is None
 
 

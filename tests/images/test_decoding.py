@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageSequence, PngImagePlugin
 
-from beam_pipeline.images import decoding
+from beam_pipeline.images import decoding, png_notes
 from beam_pipeline.images.decoding import DecodeError, make_square
 
 ROOT = Path(__file__).parents[2]
@@ -736,12 +736,12 @@ def test_the_size_before_resizing_is_that_of_the_upright_image():
     note.add_text("original", "999999999x1")
     noted = encode(sideways, "PNG", pnginfo=note)
     assert decoding.decode(noted, 8, "pad", MAX_PIXELS).original_size == (40, 20)
-    assert decoding.read_note(noted) == (999999999, 1)
+    assert png_notes.read_note(noted) == (999999999, 1)
     for text in ("0x4", "40", "4x4x4", "1e3x4"):
         note = PngImagePlugin.PngInfo()
         note.add_text("original", text)
-        assert decoding.read_note(encode(sideways, "PNG", pnginfo=note)) is None
-    assert decoding.read_note(encode(sideways, "BMP")) is None
+        assert png_notes.read_note(encode(sideways, "PNG", pnginfo=note)) is None
+    assert png_notes.read_note(encode(sideways, "BMP")) is None
 
 
 # A machine that is short of memory.

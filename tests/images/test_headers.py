@@ -14,7 +14,7 @@ from PIL import Image
 from test_icc import ADOBE_RGB
 from tiffs import LAYOUTS, Layout, write_tiff
 
-from beam_pipeline.images import decoding, headers
+from beam_pipeline.images import decoding, headers, png_notes
 
 WIDTH, HEIGHT = 21, 20
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -175,7 +175,7 @@ def test_texts_of_any_length_cost_no_png(chunks, is_behind):
     # A profile counts before the pixels only.
     png = make_png(behind=b"".join(chunks)) if is_behind else make_png(*chunks)
     np.testing.assert_array_equal(decode(png), RGB)
-    assert decoding.read_note(png) is None
+    assert png_notes.read_note(png) is None
 
 
 def test_a_large_profile_counts():

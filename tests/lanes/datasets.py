@@ -19,11 +19,12 @@ from origin import Origin, image
 from PIL import Image
 from skimage.color import rgb2lab
 
-from beam_pipeline import dataset, validate
-from beam_pipeline.reading import dataset_dir
+from beam_pipeline import dataset, naming
+from beam_pipeline.reading import dataset_dir, validation
+from beam_pipeline.reading.statistics import Statistics
+from beam_pipeline.reading.statistics import read as read_statistics
+from beam_pipeline.storage import any_path
 from beam_pipeline.storage.filesystem import list_folder, read_bytes
-from beam_pipeline.transforms.analyze_examples import Statistics
-from beam_pipeline.transforms.analyze_examples import read as read_statistics
 
 SIZE = 299
 EXAMPLES_PER_SHARD = 8
@@ -95,7 +96,7 @@ def run_job(arguments: Sequence[str | Path], cwd: Path | None = None, **environm
 def read_dataset(folder: str | Path) -> Dataset:
     """Reads a finished folder, wherever it is, in which nothing may lie that is no part of it."""
     folder = str(folder)
-    problems, _ = validate.check(dataset_dir.find(folder))
+    problems, _ = validation.check(dataset_dir.find(folder))
     assert problems == []
     description = json.loads(read_bytes(f"{folder}/dataset.json"))
     examples = {}
@@ -107,7 +108,7 @@ def read_dataset(folder: str | Path) -> Dataset:
     lines = [line for path in list_folder(folder, "failures-*.jsonl") for line in read_bytes(path).splitlines()]
     failures = {failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)}
     assert len(failures) == len(lines)
-    has_statistics = dataset_dir.is_local(folder) and dataset_dir.exists(f"{folder}/{dataset_dir.TRANSFORM}")
+    has_statistics = any_path.is_local(folder) and any_path.exists(f"{folder}/{naming.TRANSFORM}")
     return Dataset(examples, failures, description, read_statistics(dataset_dir.find(folder)) if has_statistics else None)
 
 

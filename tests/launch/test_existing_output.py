@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import Shard
 from beam_pipeline.launch import existing_output, output_dir
 from beam_pipeline.launch.existing_output import ExistingOutput
 from beam_pipeline.metadata import commit_manifest
-from beam_pipeline.transforms.write_shards import Shard
 
 
 def make_config(folder, **options) -> Config:

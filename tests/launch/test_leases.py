@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from beam_pipeline.launch import leases, signals
+from beam_pipeline.launch import leases
 from beam_pipeline.launch.leases import ConflictError, HeldError, Lease, Owner
+from beam_pipeline.process import signals
 
 ELSEWHERE = Owner("elsewhere", 7, "another machine", "2026-01-01T00:00:00+00:00", "token")
 

@@ -9,8 +9,8 @@ import pytest
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.fetching import kept_images
+from beam_pipeline.images import png_notes
 from beam_pipeline.launch import output_dir
-from beam_pipeline.records import example_codec
 from beam_pipeline.storage import filesystem
 
 OURS = (
@@ -166,8 +166,8 @@ def test_images_that_no_run_has_resized_are_not_in_the_folder_of_resized_ones(tm
     (tmp_path / "images").mkdir()
     config = make_config(tmp_path / "out", resized_dir=str(tmp_path / "images"), input=__file__)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    (tmp_path / "images" / "0123.jpeg").write_bytes(example_codec.encode_png(pixels, resize="pad", original="8x8"))
+    (tmp_path / "images" / "0123.jpeg").write_bytes(png_notes.encode_png(pixels, resize="pad", original="8x8"))
     output_dir.check(config)
-    (tmp_path / "images" / "4567.jpeg").write_bytes(example_codec.encode_png(pixels))
+    (tmp_path / "images" / "4567.jpeg").write_bytes(png_notes.encode_png(pixels))
     with pytest.raises(UsageError, match=r"--resized_dir .*images holds 4567.jpeg, which no run has resized"):
         output_dir.check(config)

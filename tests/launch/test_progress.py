@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.launch.progress import ProgressLine, Ticks, format_progress
+from beam_pipeline.launch.progress import ProgressLine, format_progress
+from beam_pipeline.transforms.ticks import Ticks
 
 
 def tick(ticks: Ticks, examples: int, failures: int) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline.config import Config
+from beam_pipeline.elements import Shard
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.reading import dataset_dir
-from beam_pipeline.transforms.write_shards import Shard
 
 TRAIN = [Shard("lab_images-00001-of-00002.tfrecord", 2, 20), Shard("lab_images-00000-of-00002.tfrecord", 3, 30)]
 VALIDATION = [Shard("val_lab_images-00000-of-00001.tfrecord", 1, 10)]

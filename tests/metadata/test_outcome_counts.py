@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.metadata import outcome_counts
+from beam_pipeline.transforms import count_outcomes
 
 
 def make_example(id: str, url: str) -> EmbeddedImage:
@@ -30,7 +31,7 @@ OUTCOMES = [
 
 def test_counts_examples_and_failures():
     with TestPipeline(runner=FnApiRunner()) as pipeline:
-        counted = pipeline | beam.Create(OUTCOMES) | beam.ParDo(outcome_counts.CountOutcomes()) | beam.CombinePerKey(sum)
+        counted = pipeline | beam.Create(OUTCOMES) | beam.ParDo(count_outcomes.CountOutcomes()) | beam.CombinePerKey(sum)
         expected = [(("class", "n00004475"), 2), (("host", "a.example", "example"), 2), (("host", "a.example", "timeout"), 1)]
         assert_that(counted, equal_to(expected))
 
@@ -42,7 +43,7 @@ ANY = st.text(st.characters(exclude_categories=()))
 @example("http://[")
 @example("//folder\udcff/1.jpg")  # a path with a byte that is no UTF-8
 def test_host_of_any_url_can_be_written(url):
-    assert outcome_counts.host_of(url).encode() is not None
+    assert count_outcomes.host_of(url).encode() is not None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_host_of_any_url_can_be_written(url):
     ],
 )
 def test_class_of(image_id, wnid):
-    assert outcome_counts.class_of(image_id) == wnid
+    assert count_outcomes.class_of(image_id) == wnid
 
 
 def test_commits_add_up(tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import color as reference
 
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
-from beam_pipeline.images import lab_color
+from beam_pipeline.images import lab_color, png_notes
 from beam_pipeline.records import example_codec, example_proto
 
 ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
@@ -184,14 +184,14 @@ def test_floats_of_every_kind_are_kept():
 @settings(max_examples=60, deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_png_is_lossless(pixels):
-    with Image.open(io.BytesIO(example_codec.encode_png(pixels))) as image:
+    with Image.open(io.BytesIO(png_notes.encode_png(pixels))) as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
         np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 def test_png_is_lossless_for_a_whole_image():
     pixels = make_image(299).image.pixels
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(example_codec.encode_png(pixels)))), pixels)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png_notes.encode_png(pixels)))), pixels)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_dataset import cut_shard, write_dataset
 
-from beam_pipeline import validate
-from beam_pipeline.reading import dataset_dir
+from beam_pipeline.process import worker_processes
+from beam_pipeline.reading import dataset_dir, validation
 from beam_pipeline.reporting import sampling
 
 
@@ -17,22 +17,22 @@ from beam_pipeline.reporting import sampling
 def test_many_examples_are_read_in_several_processes():
     # A function of this module would have each process import TensorFlow.
     questions = ["__import__('os').getpid()"] * 5
-    assert os.getpid() not in sampling.map_in_processes(eval, questions, examples=10_000)
-    assert set(sampling.map_in_processes(eval, questions, examples=10)) == {os.getpid()}
+    assert os.getpid() not in worker_processes.map_in_processes(eval, questions, examples=10_000)
+    assert set(worker_processes.map_in_processes(eval, questions, examples=10)) == {os.getpid()}
 
 
 def test_several_processes_find_the_same(tmp_path, monkeypatch):
     folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
     sample = sampling.take_sample(folder, 100)
-    whole = validate.check(folder)
+    whole = validation.check(folder)
     monkeypatch.setattr(sampling, "_MANY", 0)
-    assert validate.check(folder) == whole
+    assert validation.check(folder) == whole
     again = sampling.take_sample(folder, 100)
     assert [seen.url for seen in again.seen] == [seen.url for seen in sample.seen]
     np.testing.assert_array_equal(again.ab_counts, sample.ab_counts)
 
     (tmp_path / "lab_images-00001-of-00003.tfrecord").write_bytes(b"nonsense")
-    assert any("lab_images-00001-of-00003.tfrecord is broken at record 0" in problem for problem in validate.check(folder)[0])
+    assert any("lab_images-00001-of-00003.tfrecord is broken at record 0" in problem for problem in validation.check(folder)[0])
     with pytest.raises(ValueError, match=r"lab_images-00001-of-00003\.tfrecord is broken"):
         sampling.take_sample(folder, 100)
 

@@ -28,8 +28,9 @@ from hypothesis import strategies as st
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
+from beam_pipeline.fetching.http_urls import check_url
 from beam_pipeline.sources import text_lines
-from beam_pipeline.sources.url_list import check_length, check_readable, check_url, parse_line, read_digests, read_refs, refuse_pipe
+from beam_pipeline.sources.url_list import check_length, check_readable, parse_line, read_digests, read_refs, refuse_pipe
 
 LINES = b"http://a.example/1.jpg\nn02084071_7\thttp://b.example/2.jpg\n"
 REFS = [ImageRef("", "http://a.example/1.jpg"), ImageRef("n02084071_7", "http://b.example/2.jpg")]

@@ -16,11 +16,13 @@ from origin import image
 from tensorflow_metadata.proto.v0 import schema_pb2
 from test_dataset import SIZE, cut_shard, write_dataset
 
-from beam_pipeline import dataset, run, validate
+from beam_pipeline import dataset, run
 from beam_pipeline.images import lab_color
-from beam_pipeline.reading import dataset_dir, tf_reader
+from beam_pipeline.reading import dataset_dir, statistics, tf_reader, validation
 from beam_pipeline.reading.dataset_dir import Folder
-from beam_pipeline.transforms import analyze_examples, preprocessing_fn
+from beam_pipeline.records import tf_decode
+from beam_pipeline.storage import any_path
+from beam_pipeline.transforms import preprocessing_fn
 from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
 
 
@@ -28,7 +30,7 @@ def analyze(folder: Folder, records: list[bytes], before: str | None = None, aft
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         transform = AnalyzeExamples(folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis")
         _ = pipeline | beam.Create(records, reshuffle=False) | transform
-    files = dataset_dir.list_files(folder.path, "transform")
+    files = any_path.list_files(folder.path, "transform")
     folder.description["transform"] = [{"name": name, "bytes": size} for name, size in files.items()]
     Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
 
@@ -37,7 +39,7 @@ def read_records(folder: Folder) -> list[bytes]:
     return [record.numpy() for record in tf_reader.read_records(folder, "train")]
 
 
-def expected(folder: Folder) -> analyze_examples.Statistics:
+def expected(folder: Folder) -> statistics.Statistics:
     """The same by NumPy, in float64."""
     examples = list(dataset.examples(folder.path))
     lab = np.concatenate([lab_color.unscale_lab(one["image_l"], one["image_ab"]).astype(float).reshape(-1, 3) for one in examples])
@@ -47,12 +49,12 @@ def expected(folder: Folder) -> analyze_examples.Statistics:
     # Bins whose centres are the tens from -110 to 110.
     edges = np.arange(-115, 116, 10)
     counts, _, _ = np.histogram2d(lab[:, 1], lab[:, 2], [edges, edges])
-    return analyze_examples.Statistics(
+    return statistics.Statistics(
         len(examples), lab.mean(0), lab.var(0), embeddings.mean(0), embeddings.var(0), counts / counts.sum()
     )
 
 
-def assert_equal(told: analyze_examples.Statistics, wanted: analyze_examples.Statistics) -> None:
+def assert_equal(told: statistics.Statistics, wanted: statistics.Statistics) -> None:
     assert told.examples == wanted.examples
     for name in ("lab_mean", "lab_variance", "embedding_mean", "embedding_variance"):
         np.testing.assert_allclose(getattr(told, name), getattr(wanted, name), rtol=2e-4, atol=2e-4, err_msg=name)
@@ -65,7 +67,7 @@ def assert_equal(told: analyze_examples.Statistics, wanted: analyze_examples.Sta
 def test_every_statistic_is_numpys(tmp_path, encoding):
     folder = dataset_dir.find(write_dataset(tmp_path, encoding))
     analyze(folder, read_records(folder))
-    assert_equal(analyze_examples.read(folder), expected(folder))
+    assert_equal(statistics.read(folder), expected(folder))
     assert not (tmp_path / "beam-temp-analysis").exists()
 
 
@@ -76,13 +78,13 @@ def test_commits_add_up(tmp_path):
     for part, before, after in zip(parts, [None, *files], [*files, None], strict=True):
         assert not (tmp_path / "transform").exists()
         analyze(folder, part, before, after)
-    assert_equal(analyze_examples.read(folder), expected(folder))
+    assert_equal(statistics.read(folder), expected(folder))
 
 
 def test_no_example_at_all(tmp_path):
     folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, [])
-    told = analyze_examples.read(folder)
+    told = statistics.read(folder)
     assert told.examples == 0
     assert not told.ab_frequency.any()
     for example in dataset.load(folder.path, transformed=True):
@@ -113,7 +115,7 @@ def test_transformed_examples(tmp_path):
     scores = np.array([example["image_embedding"] for example in changed])
     np.testing.assert_allclose(scores.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scores.var(0), 1, atol=1e-4)
-    table = weights(analyze_examples.read(folder).ab_frequency.astype(float))
+    table = weights(statistics.read(folder).ab_frequency.astype(float))
     shares = []
     for example in changed:
         other = plain[example["image_name"]]
@@ -149,7 +151,7 @@ def test_tfx_reads_what_is_written(tmp_path):
     folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, read_records(folder))
     output = tft.TFTransformOutput(str(tmp_path / "transform"))
-    assert output.raw_feature_spec() == tf_reader.feature_spec(folder.description)
+    assert output.raw_feature_spec() == tf_decode.feature_spec(folder.description)
     assert output.transformed_feature_spec()["image_weight"] == tf.io.FixedLenFeature([SIZE, SIZE, 1], tf.float32)
     [path] = (tmp_path / "transform" / "metadata").rglob("schema.pbtxt")
     schema = text_format.Parse(path.read_text(), schema_pb2.Schema())
@@ -170,13 +172,13 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     options = f"--checkpoint none --image_size 24 --validation_fraction 0.3 --statistics --report=false --output {output}"
     assert run.main(["--images", photographs, *options.split(), *commits]) == 0
     folder = dataset_dir.find(output)
-    assert_equal(analyze_examples.read(folder), expected(folder))
+    assert_equal(statistics.read(folder), expected(folder))
     listed = {file["name"] for file in folder.description["files"]}
     assert {path.name for path in Path(output).iterdir()} == {*listed, "dataset.json", "metrics.json", "transform"}
-    assert validate.check(folder)[0] == []
+    assert validation.check(folder)[0] == []
     (output / "transform" / "transform_fn" / "saved_model.pb").write_bytes(b"")
     (output / "transform" / "stranger").write_bytes(b"")
-    one, other = validate.check(folder)[0]
+    one, other = validation.check(folder)[0]
     assert one.startswith("transform/transform_fn/saved_model.pb has 0 bytes")
     assert other == "transform is foreign: dataset.json does not list all in it"
     (output / "transform" / "stranger").unlink()

@@ -15,6 +15,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_pipeline.process import processors
 from beam_pipeline.transforms import thread_map
 from beam_pipeline.transforms.thread_map import MapInThreads
 
@@ -67,7 +68,7 @@ def test_large_elements_are_not_heaped_up():
     assert (len(early), len(late)) == (1, 0)
 
 
-@pytest.mark.skipif(thread_map.count_processors() < 2, reason="one processor, one thread")
+@pytest.mark.skipif(processors.count_processors() < 2, reason="one processor, one thread")
 def test_several_elements_are_worked_on_at_a_time():
     both = threading.Barrier(2, timeout=60)
 
@@ -103,7 +104,7 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
         done.append(item.number)
         return item
 
-    dofn, begun = MapInThreads(wait, ahead=100), min(thread_map.MOST_THREADS, thread_map.count_processors())
+    dofn, begun = MapInThreads(wait, ahead=100), min(thread_map.MOST_THREADS, processors.count_processors())
     dofn.start_bundle()
     for number in range(begun + 3):
         assert not list(dofn.process(Item(number)))

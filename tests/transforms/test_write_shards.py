@@ -20,7 +20,7 @@ def told(elements, sink, folder):
         shards = pipeline | beam.Create(elements) | sink
         lines = shards | beam.Map(lambda shard: json.dumps([shard.name, shard.records, shard.bytes]))
         _ = lines | beam.io.WriteToText(str(path), shard_name_template="")
-    return sorted((write_shards.Shard(*json.loads(line)) for line in path.read_text().splitlines()), key=lambda shard: shard.name)
+    return sorted((elements.Shard(*json.loads(line)) for line in path.read_text().splitlines()), key=lambda shard: shard.name)
 
 
 sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZIP")]

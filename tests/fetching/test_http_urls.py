@@ -8,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_pipeline.elements import ImageRef
-from beam_pipeline.fetching.urls import UrlError, join, parse
-from beam_pipeline.sources.url_list import check_url
+from beam_pipeline.fetching.http_urls import UrlError, check_url, join, parse
 
 BASE = parse("http://a.example/b%20c//d;e?f=1")
 

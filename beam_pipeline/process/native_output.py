@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def silent_imports() -> Iterator[None]:
+def suppress_stderr() -> Iterator[None]:
     """Sends what C++ code writes to standard error to nowhere: TensorFlow does so on import, whatever it is told."""
     kept = os.dup(2)
     try:

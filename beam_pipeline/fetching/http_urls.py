@@ -8,6 +8,7 @@ import urllib.parse
 
 import yarl
 
+from beam_pipeline.elements import Failure, ImageRef
 from beam_pipeline.fetching import public_addresses
 
 # Appendix B of RFC 3986: scheme, authority, path with query.
@@ -116,3 +117,12 @@ def _remove_dots(path: str) -> str:
     if segments[-1] in (".", ".."):
         kept.append("")
     return "/".join([first, *kept])
+
+
+def check_url(ref: ImageRef) -> Failure | None:
+    """Return why a URL cannot be requested, if so; nothing is resolved or fetched for that."""
+    try:
+        parse(ref.url)
+    except UrlError as error:
+        return Failure(ref, "read", error.reason, str(error))
+    return None

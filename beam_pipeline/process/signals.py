@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_pipeline.launch import console
+from beam_pipeline.process import console
 
 _at_end: list[Callable[[], Any]] = []
 _PATIENCE = 5.0  # seconds for what is called at the end

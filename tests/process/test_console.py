@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipeline.launch import console
+from beam_pipeline.process import console
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """

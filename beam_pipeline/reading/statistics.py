@@ -1,0 +1,77 @@
+"""What `--statistics` has learned of a dataset, read from its `transform/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_pipeline import naming
+from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.images import lab_color
+from beam_pipeline.process import native_output
+from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.records import example_codec, tf_decode
+from beam_pipeline.storage import any_path
+
+with native_output.suppress_stderr():
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+
+class Statistics(NamedTuple):
+    """Of all training examples, white padding included.
+
+    Attributes:
+      examples: Their number.
+      lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
+      embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
+      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b* (columns), 10 wide, the centres from
+        -110 to 110. The prior of Zhang et al. 2016.
+    """
+
+    examples: int
+    lab_mean: np.ndarray
+    lab_variance: np.ndarray
+    embedding_mean: np.ndarray
+    embedding_variance: np.ndarray
+    ab_frequency: np.ndarray
+
+
+def read(folder: Folder) -> Statistics:
+    """What the dataset's `transform/` knows. Raises FileNotFoundError if there is none."""
+    transform = load_transform(folder)
+    side = folder.description["image_size"]
+    embedding = np.zeros(folder.description["embedding_size"], np.float32)
+    image = RgbImage(ImageRef("", ""), np.zeros((side, side, 3), np.uint8), (1, 1))
+    any_record = example_codec.encode_example(
+        EmbeddedImage(image, embedding if embedding.size else None), folder.description["encoding"]
+    )
+    told = transform(tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.description)), constants=True)
+    arrays = {name: value.numpy() for name, value in told.items() if name in Statistics._fields}
+    arrays["ab_frequency"] = arrays["ab_frequency"].reshape(lab_color.AB_BINS, lab_color.AB_BINS)
+    return Statistics(
+        **{"embedding_mean": embedding, "embedding_variance": embedding, **arrays, "examples": int(arrays["examples"])}
+    )
+
+
+def load_transform(folder: Folder) -> Callable[..., dict[str, tf.Tensor]]:
+    """A function that turns one parsed raw example into what `dataset.load(..., transformed=True)` gives.
+
+    Raises:
+      FileNotFoundError: the dataset was made without `--statistics`.
+      ValueError: TensorFlow cannot read where it lies.
+    """
+    path = any_path.join(folder.path, naming.TRANSFORM)
+    if not folder.has_statistics:
+        raise FileNotFoundError(f"{path} is not there: the dataset was made without --statistics")
+    if not any_path.is_local(path) and not path.startswith("gs://"):
+        raise ValueError(f"{path} cannot be read by TensorFlow: copy it to a disk")
+    layer = tft.TFTransformOutput(path).transform_features_layer()
+
+    def transform(example: dict[str, tf.Tensor], constants: bool = False) -> dict[str, tf.Tensor]:
+        batch = layer({name: value[None] for name, value in example.items()})
+        return {name: value[0] for name, value in batch.items() if constants or name not in Statistics._fields}
+
+    return transform

@@ -1,0 +1,198 @@
+"""Reads every shard of a dataset and compares it with `dataset.json`. In several processes."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_pipeline import naming
+from beam_pipeline.process.worker_processes import map_in_processes
+from beam_pipeline.reading import numpy_reader
+from beam_pipeline.reading.dataset_dir import Folder, Shard
+from beam_pipeline.records import example_codec, numpy_decode
+from beam_pipeline.storage import any_path
+
+# Of each array: the least and the largest value that a record may hold. a* and b* of 8 bits begin at -128.
+RANGES = {"image_l": (-1.0, 1.0), "image_ab": (-128 / 127, 127 / 127), "image_embedding": (-math.inf, math.inf)}
+
+
+@dataclasses.dataclass
+class ShardSurvey:
+    """What was found in a shard.
+
+    Attributes:
+      shard: As `dataset.json` tells of it.
+      examples: How many records were read.
+      names: The md5 of the URL of each that is right, 16 bytes each, in one.
+      ranges: The least and largest value of each array.
+      problems: What is wrong, each in a line.
+    """
+
+    shard: Shard
+    examples: int = 0
+    names: bytes = b""
+    ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def check_shard(folder: Folder, shard: Shard) -> ShardSurvey:
+    """Reads every record of a shard and holds it against its checksums and against what `dataset.json` tells."""
+    survey, names = ShardSurvey(shard), []
+    try:
+        for number, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
+            survey.examples += 1
+            try:
+                names.append(_check_example(record, folder, survey.ranges))
+            except ValueError as error:
+                survey.problems.append(f"{shard.name}: record {number}: {error}")
+    # What an object store's client raises is its own affair.
+    except Exception as error:
+        told = str(error) or type(error).__name__
+        survey.problems.append(told if shard.name in told else f"{shard.name} cannot be read: {told}")
+    else:
+        if survey.examples != shard.examples:
+            survey.problems.append(f"{shard.name} holds {survey.examples} examples, {naming.DESCRIPTION} tells {shard.examples}")
+    survey.names = b"".join(names)
+    return survey
+
+
+def _check_example(record: bytes, folder: Folder, ranges: dict[str, tuple[float, float]]) -> bytes:
+    """Widens the ranges by those of an example. Gives the md5 of its URL; raises ValueError for one that is not right."""
+    raw = example_codec.decode_example(record, folder.description["features"])
+    digest = hashlib.md5(raw["image_url"], usedforsecurity=False)
+    if raw["image_name"] != f"{digest.hexdigest()}.jpeg".encode():
+        raise ValueError(f"image_name {raw['image_name']!r} is not that of {raw['image_url']!r}")
+    example = numpy_decode.decode_planes(raw, folder.description)
+    for name in RANGES:
+        if name in example:
+            _widen(ranges, name, example[name], raw["image_url"])
+    return digest.digest()
+
+
+def _widen(ranges: dict[str, tuple[float, float]], name: str, values: np.ndarray, url: bytes) -> None:
+    least, largest = float(values.min()), float(values.max())
+    if not (RANGES[name][0] - 1e-6 <= least <= largest <= RANGES[name][1] + 1e-6) or math.isinf(least) or math.isinf(largest):
+        raise ValueError(f"{name} of {url.decode(errors='replace')} is not in its range: {least:g} to {largest:g}")
+    known = ranges.get(name, (least, largest))
+    ranges[name] = min(known[0], least), max(known[1], largest)
+
+
+def check_failures(folder: Folder) -> tuple[dict[str, int], list[str]]:
+    """Counts the lines of the files of failures, by reason. Gives them, and what is wrong."""
+    reasons: dict[str, int] = {}
+    problems = []
+    for file in folder.description["failure_files"]:
+        number = 0
+        try:
+            with any_path.open_file(any_path.join(folder.path, file["name"])) as lines:
+                for line in lines:
+                    reason = json.loads(line)["reason"]
+                    reasons[reason] = reasons.get(reason, 0) + 1
+                    number += 1
+            if number != file["failures"]:
+                problems.append(f"{file['name']} holds {number} failures, {naming.DESCRIPTION} tells {file['failures']}")
+        except Exception as error:
+            problems.append(f"{file['name']} cannot be read: {error}")
+    return reasons, problems
+
+
+# What a run writes beside the dataset itself.
+BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT)
+
+
+def check(folder: Folder, tell: Callable[[str], None] = lambda problem: None) -> tuple[list[str], str]:
+    """Reads a dataset again, and holds it against its `dataset.json`.
+
+    Args:
+      folder: Of the dataset.
+      tell: Called with each problem when it is found.
+
+    Returns:
+      What is wrong, each in a line that names the file; and the verdict, in a line or more.
+    """
+    problems: list[str] = []
+    surveys: list[ShardSurvey] = []
+    try:
+        for problem in _find_problems(folder, surveys):
+            problems.append(problem)
+            tell(problem)
+    except (LookupError, TypeError, AttributeError) as error:
+        problems.append(f"{naming.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}")
+        tell(problems[-1])
+    return problems, f"{folder.path} is not whole: {len(problems):,} problems" if problems else _describe(folder, surveys)
+
+
+def _find_problems(folder: Folder, surveys: list[ShardSurvey]) -> Iterator[str]:
+    """Tells of all that is wrong; adds what it has found in each shard."""
+    yield from _check_files(folder)
+    yield from _check_counts(folder.description)
+    reasons, wrong = check_failures(folder)
+    yield from wrong
+    if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
+        yield f"the files of failures tell {reasons}, {naming.DESCRIPTION} others"
+    shards = folder.shards(*naming.SPLITS)
+    task = functools.partial(check_shard, folder.head)
+    for found in map_in_processes(task, shards, sum(shard.examples for shard in shards)):
+        surveys.append(found)
+        yield from found.problems
+    yield from _find_repeated_names(surveys)
+
+
+def _check_files(folder: Folder) -> Iterator[str]:
+    there = any_path.list_files(folder.path)
+    description = folder.description
+    listed = {file["name"]: file["bytes"] for kind in ("files", "failure_files", "transform") for file in description[kind]}
+    for name, size in listed.items():
+        if name not in there:
+            yield f"{name} is missing"
+        elif there[name] != size:
+            yield f"{name} has {there[name]:,} bytes, {naming.DESCRIPTION} tells {size:,}"
+    for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
+        yield f"{name} is foreign: {naming.DESCRIPTION} does not list {'all in it' if name == naming.TRANSFORM else 'it'}"
+
+
+def _check_counts(description: dict[str, Any]) -> Iterator[str]:
+    counts = description["counts"]
+    if counts["lines"] != sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures")):
+        yield f"{naming.DESCRIPTION} does not balance: {counts}"
+    for key, name in (("examples", "files"), ("failures", "failure_files")):
+        if counts[key] != (total := sum(file[key] for file in description[name])):
+            yield f"{naming.DESCRIPTION} tells {counts[key]:,} {key}, its files hold {total:,}"
+
+
+def _find_repeated_names(surveys: Sequence[ShardSurvey]) -> Iterator[str]:
+    """Tells of each image that stands twice, in one split or in both. Names take some 50 bytes each."""
+    names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
+    places = np.repeat(np.arange(len(surveys)), [len(found.names) // 16 for found in surveys])
+    order = np.argsort(names, kind="stable")
+    again = np.flatnonzero(names[order[1:]] == names[order[:-1]])
+    for index in again:
+        one, other = (surveys[places[order[place]]].shard for place in (index, index + 1))
+        # NumPy drops zeros at the end of bytes.
+        name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
+        where = "in both splits" if one.split != other.split else "twice"
+        yield f"{name} stands {where}: in {one.name} and in {other.name}"
+
+
+def _describe(folder: Folder, surveys: Sequence[ShardSurvey]) -> str:
+    counts = collections.Counter(dict.fromkeys(naming.SPLITS, 0))
+    ranges: dict[str, tuple[float, float]] = {}
+    for found in surveys:
+        counts[found.shard.split] += found.examples
+        for name, (least, largest) in found.ranges.items():
+            known = ranges.get(name, (least, largest))
+            ranges[name] = min(known[0], least), max(known[1], largest)
+    lines = [
+        f"{folder.path} is whole: {counts['train']:,} examples for training and {counts['validation']:,} for validation "
+        f"in {len(surveys):,} shards"
+    ]
+    lines += [f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()]
+    return "\n".join(lines)

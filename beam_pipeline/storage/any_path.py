@@ -1,0 +1,53 @@
+"""Files on a disk or an object store, found and opened: without Beam where they lie on a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+from collections.abc import Iterator
+from typing import IO, cast
+
+
+@contextlib.contextmanager
+def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
+    """Opens a file for reading; unpacks gzip. Raises OSError, which names the path."""
+    with contextlib.ExitStack() as stack:
+        if is_local(path):
+            raw: IO[bytes] = stack.enter_context(open(path, "rb"))
+        else:
+            from beam_pipeline.storage import filesystem
+
+            raw = stack.enter_context(filesystem.open_bytes(path))
+        yield cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw))) if packed else raw
+
+
+def exists(path: str) -> bool:
+    if is_local(path):
+        return os.path.exists(path)
+    from beam_pipeline.storage import filesystem
+
+    filesystem.check_client(path)
+    return filesystem.FileSystems.exists(path)
+
+
+def list_files(folder: str, below: str = "") -> dict[str, int]:
+    """The files in a folder, or in a folder below it, and deeper: paths in the folder, with their bytes."""
+    if is_local(folder):
+        found = (os.path.join(path, name) for path, _, names in os.walk(os.path.join(folder, below)) for name in names)
+        return {os.path.relpath(path, folder): os.path.getsize(path) for path in found}
+    from beam_pipeline.storage import filesystem
+
+    sizes = filesystem.list_folder(folder, f"{below}/**" if below else "**")
+    names = {path.removeprefix(join(folder, "")): size for path, size in sizes.items()}
+    return {name: size for name, size in names.items() if name and not name.endswith("/")}
+
+
+def join(folder: str, name: str) -> str:
+    return os.path.join(folder, name) if is_local(folder) else f"{folder.rstrip('/')}/{name}"
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is one of this machine's: without a scheme, as Beam tells it."""
+    return re.match(r"[a-zA-Z][-a-zA-Z0-9+.]*://", path.strip()) is None

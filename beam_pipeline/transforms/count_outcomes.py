@@ -1,0 +1,47 @@
+"""Counts examples by class, and examples and failures by host."""
+
+from __future__ import annotations
+
+import collections
+import re
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from beam_pipeline.elements import EmbeddedImage, Failure
+from beam_pipeline.transforms.thread_map import windowed
+
+
+class CountOutcomes(beam.DoFn):
+    """EmbeddedImage | Failure -> Tally, at the end of each bundle."""
+
+    def start_bundle(self) -> None:
+        self._counts: collections.Counter[tuple[str, ...]] = collections.Counter()
+
+    def process(self, outcome: EmbeddedImage | Failure) -> None:
+        is_example = not isinstance(outcome, Failure)
+        if host := host_of(outcome.ref.url):
+            self._counts["host", host, "example" if isinstance(outcome, EmbeddedImage) else outcome.reason] += 1
+        if is_example and (wnid := class_of(outcome.ref.id)):
+            self._counts["class", wnid] += 1
+
+    def finish_bundle(self) -> Iterator[Any]:
+        return map(windowed, self._counts.items())
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, in small letters; empty for a path, or if there is none."""
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+    # Beam cannot encode the surrogates that stand for bytes of a path that are no text.
+    return host.encode(errors="replace").decode()
+
+
+def class_of(image_id: str) -> str:
+    """The WordNet id with which ImageNet's IDs begin: `n00004475` of `n00004475_6590`; empty if there is none."""
+    match = re.match(r"(n\d{8})(?:_|$)", image_id)
+    return match[1] if match else ""
