@@ -33,6 +33,9 @@ HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a h
 # Hosts that are told one by one in dataset.json, those with the most images.
 HOSTS_TOLD = 100
 
+# Side of the square image that the network sees, pixels.
+NETWORK_SIZE = 299
+
 # Images in one commit of a run on this machine, if the user gives no number.
 URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
 
@@ -86,7 +89,12 @@ class Config:
     )
     skip: int = _option("leave out the first images of the list", 0, at_least=0)
     count: int | None = _option("take at most so many images after that; all by default", None, at_least=1)
-    image_size: int = _option("side of the stored square image, pixels", 299, at_least=1, at_most=8192)
+    image_size: int = _option(
+        "side of the stored square image, pixels; the network always sees 299x299, made from the original",
+        299,
+        at_least=1,
+        at_most=8192,
+    )
     resize: Resize = _option("pad (fit inside, white around), crop (fill, cut the centre) or stretch", "pad")
     encoding: Encoding = _option(
         "lab_float32; lab_uint8 (a quarter the size, rounded); rgb_png (about an eighth, lossless, Lab is worked out at reading)",
@@ -142,7 +150,7 @@ class Config:
         at_least=1,
         shapes_dataset=False,
     )
-    labels: str | None = _option(
+    class_names: str | None = _option(
         "names of the 1,000 classes, to show in the report: imagenet1000_clsid_to_human.pkl or the same as text; nothing in it "
         "is executed",
         None,

@@ -72,17 +72,20 @@ class RgbImage:
       ref: Where it comes from.
       pixels: uint8 (S, S, 3).
       original_size: Width and height before it was resized, pixels.
+      network_pixels: uint8 (299, 299, 3), what the network sees; None where that is `pixels`, or there is no network.
       body: The file as it was downloaded, if it is to be kept.
     """
 
     ref: ImageRef
     pixels: np.ndarray
     original_size: tuple[int, int]
+    network_pixels: np.ndarray | None = None
     body: bytes | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.pixels.nbytes + len(self.body or b"")
+        network_bytes = 0 if self.network_pixels is None else self.network_pixels.nbytes
+        return self.pixels.nbytes + network_bytes + len(self.body or b"")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,7 +166,7 @@ class Commit:
     @property
     def label(self) -> str:
         """What the files of the commit have in their names, if there is more than one."""
-        return "" if self.is_last and self.number == 0 else f"-{self.number:05}"
+        return "" if self.is_last and self.number == 0 else f"{self.number:05}-"
 
 
 WHOLE_LIST = Commit()

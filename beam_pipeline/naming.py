@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 SPLITS = ("train", "validation")
-TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX = "lab_images", "val_lab_images", "failures"
+# In front of the numbers of a file: `lab_images_00000-of-00042.tfrecord`. The trainer of deep-koalarization reads the glob
+# `lab_images_*.tfrecord`.
+TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX = "lab_images_", "val_lab_images_", "failures-"
+SHARD_TEMPLATE = "SSSSS-of-NNNNN"
 
 # Beside shards and failures. Only the first is always there.
+FORMAT_VERSION = 1  # of `dataset.json`
 DESCRIPTION, METRICS, REPORT, TRANSFORM = "dataset.json", "metrics.json", "report.html", "transform"
 
 # While a run is under way, or was interrupted. STARTED is written when it begins, so that the next run knows shards without

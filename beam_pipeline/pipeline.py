@@ -25,7 +25,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsList, TaggedOutput
 
 from beam_pipeline import naming
-from beam_pipeline.config import REPEATED, Config
+from beam_pipeline.config import NETWORK_SIZE, REPEATED, Config
 from beam_pipeline.elements import WHOLE_LIST, Commit, EmbeddedImage, EncodedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.fetching import http_urls, kept_images
 from beam_pipeline.images import decoding, png_notes
@@ -168,11 +168,12 @@ def in_threads(function: Callable[[Any, Config], Any], config: Config, threads: 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
     try:
-        decoded = decoding.decode(image.data, config.image_size, config.resize, config.max_image_pixels)
+        network_size = NETWORK_SIZE if config.has_network else None
+        decoded = decoding.decode(image.data, config.image_size, config.resize, config.max_image_pixels, network_size)
         original_size = png_notes.read_note(image.data) if image.is_resized else None
         # What was kept before took no attempt.
         body = image.data if config.original_dir and image.attempts and not config.images else None
-        return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size, body)
+        return RgbImage(image.ref, decoded.pixels, original_size or decoded.original_size, decoded.network_pixels, body)
     except decoding.DecodeError as error:
         failure = Failure(image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url)
         return TaggedOutput("failures", failure)

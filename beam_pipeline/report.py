@@ -20,20 +20,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m beam_pipeline.report", description=__doc__, allow_abbrev=False)
     parser.add_argument("dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows")
     parser.add_argument(
-        "--labels", metavar="FILE", help="class names: imagenet1000_clsid_to_human.pkl or text; by default those of the run"
+        "--class_names", metavar="FILE", help="class names: imagenet1000_clsid_to_human.pkl or text; by default those of the run"
     )
     options = parser.parse_args(argv)
     try:
         dataset_dir.find(options.dataset)
-        if options.labels:
-            class_names.read(options.labels)
+        if options.class_names:
+            class_names.read(options.class_names)
     except (OSError, ValueError) as error:
         return console.complain(str(error), 2)
     # Processes that read shards import this module, and need neither Beam nor charts.
     from beam_pipeline.reporting import page
 
     try:
-        console.write_line(page.write(options.dataset, options.labels))
+        console.write_line(page.write(options.dataset, options.class_names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         told = (
             str(error) if isinstance(error, (OSError, ValueError)) else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"

@@ -30,13 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows")
     parser.add_argument("--show", metavar="N", type=_count, default=0, help="print so many examples first")
     parser.add_argument("--export", metavar="DIR", help="write those, or the first 100, as NAME.jpeg and NAME.grey.jpeg")
-    parser.add_argument("--labels", metavar="FILE", help="class names, to print the best: imagenet1000_clsid_to_human.pkl or text")
+    parser.add_argument(
+        "--class_names", metavar="FILE", help="class names, to print the best: imagenet1000_clsid_to_human.pkl or text"
+    )
     options = parser.parse_args(argv)
-    if options.labels and not options.show:
-        parser.error("--labels names the classes of what --show N prints")
+    if options.class_names and not options.show:
+        parser.error("--class_names names the classes of what --show N prints")
     try:
         folder = dataset_dir.find(options.dataset)
-        names = class_names.read(options.labels) if options.labels else None
+        names = class_names.read(options.class_names) if options.class_names else None
         if options.export:
             Path(options.export).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

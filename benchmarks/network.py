@@ -14,12 +14,13 @@ def bare(precision: str, batches: str) -> None:
     import numpy as np
     from PIL import Image
 
-    from beam_pipeline.embedding.inception_resnet_v2 import INPUT_SIZE, load_network
+    from beam_pipeline.config import NETWORK_SIZE
+    from beam_pipeline.embedding.inception_resnet_v2 import load_network
     from benchmarks import photographs
 
     network = load_network("untrained", precision)
     files = photographs.make_photographs()[:BATCH]
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((INPUT_SIZE, INPUT_SIZE))) for data in files])
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE))) for data in files])
     network.embed(pixels)
     began = time.monotonic()
     for _ in range(int(batches)):
@@ -33,12 +34,13 @@ def start(checkpoint: str, began: str) -> None:
     import numpy as np
     import tensorflow as tf  # noqa: F401
 
+    from beam_pipeline import config
     from beam_pipeline.embedding import inception_resnet_v2
 
     seconds = {"imported": time.monotonic() - float(began)}
     network = inception_resnet_v2.Network(checkpoint, "float32")
     seconds["filled"] = time.monotonic() - float(began)
-    network.embed(np.zeros((1, inception_resnet_v2.INPUT_SIZE, inception_resnet_v2.INPUT_SIZE, 3), np.uint8))
+    network.embed(np.zeros((1, config.NETWORK_SIZE, config.NETWORK_SIZE, 3), np.uint8))
     print(json.dumps({**seconds, "ready": time.monotonic() - float(began)}))
 
 
@@ -47,11 +49,12 @@ def compare_precisions() -> None:
     import numpy as np
     from PIL import Image
 
-    from beam_pipeline.embedding.inception_resnet_v2 import INPUT_SIZE, load_network
+    from beam_pipeline.config import NETWORK_SIZE
+    from beam_pipeline.embedding.inception_resnet_v2 import load_network
     from benchmarks import photographs
 
     files = photographs.make_photographs()
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((INPUT_SIZE, INPUT_SIZE))) for data in files])
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE))) for data in files])
     exact, near = (load_network("untrained", precision).embed(pixels) for precision in ("float32", "bfloat16"))
     errors = np.abs(near - exact)
     # What all images share says nothing of an image.

@@ -107,7 +107,7 @@ def test_no_network_no_embedding(tmp_path):
 
 def test_reads_only_what_the_description_lists(tmp_path):
     folder = write_dataset(tmp_path, "lab_float32")
-    (tmp_path / "lab_images-00000-of-00009.tfrecord").write_bytes(b"left by something else")
+    (tmp_path / "lab_images_00000-of-00009.tfrecord").write_bytes(b"left by something else")
     assert len(list(dataset.load(folder))) == 10
 
 
@@ -143,7 +143,7 @@ def test_feeds_keras_as_the_docstring_says(tmp_path):
 
 def test_beam_reads_the_records_too(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
-    with open(f"{folder}/lab_images-00000-of-00003.tfrecord", "rb") as file:
+    with open(f"{folder}/lab_images_00000-of-00003.tfrecord", "rb") as file:
         record = tfrecordio._TFRecordUtil.read_record(file)
     assert tf.train.Example.FromString(record).features.feature["image_id"].bytes_list.value == [b"n00000000_0"]
 
@@ -212,7 +212,7 @@ for folder in sys.argv[1:]:
 
 def test_examples_name_the_shard_that_is_broken(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
-    shard = tmp_path / "lab_images-00001-of-00003.tfrecord"
+    shard = tmp_path / "lab_images_00001-of-00003.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match=f"{shard} is cut off in record 4"):
         list(dataset.examples(folder))
@@ -230,7 +230,7 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:]])
 def test_examples_name_the_packed_shard_that_is_broken(tmp_path, change):
     folder = write_dataset(tmp_path, "lab_uint8", "gzip")
-    shard = tmp_path / "lab_images-00001-of-00003.tfrecord.gz"
+    shard = tmp_path / "lab_images_00001-of-00003.tfrecord.gz"
     shard.write_bytes(change(shard.read_bytes()))
     with pytest.raises(ValueError, match=f"{shard} cannot be read"):
         list(dataset.examples(folder))
@@ -270,7 +270,7 @@ def cut_shard(shard: Path, records: int) -> None:
 @pytest.mark.parametrize("prefix", ["", PREFIX], ids=["disk", "store"])
 def test_a_shard_that_lacks_examples_is_named(tmp_path, prefix, compression, kept):
     folder = prefix + write_dataset(tmp_path, "lab_uint8", compression)
-    [shard] = tmp_path.glob("lab_images-00001-*")
+    [shard] = tmp_path.glob("lab_images_00001-*")
     cut_shard(shard, kept)
     message = f"{prefix}{shard} holds {kept} examples, not 5"
     images = dataset.load(folder)
@@ -283,7 +283,7 @@ def test_a_shard_that_lacks_examples_is_named(tmp_path, prefix, compression, kep
 
 def test_a_shard_with_too_many_examples_is_named(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
-    first, second = sorted(tmp_path.glob("lab_images-*"))
+    first, second = sorted(tmp_path.glob("lab_images_*"))
     first.write_bytes(first.read_bytes() + second.read_bytes())
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{first} holds 10 examples, not 5"):
         list(dataset.load(folder))

@@ -28,7 +28,7 @@ GIVEN = {
     "checkpoint_sha256": "0" * 64,
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "retry_reasons": "timeout,dns",
-    "labels": "gs://bucket/names.txt",
+    "class_names": "gs://bucket/names.txt",
 }
 
 

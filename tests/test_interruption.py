@@ -129,7 +129,7 @@ def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch
     urls.write_text("http://127.0.0.1/other.jpg\n" + urls.read_text())
     assert run.main(options(urls, tmp_path / "out")) == 2
     assert "has changed since the run was begun" in capsys.readouterr().err
-    assert np.all([path.exists() for path in (tmp_path / "out").glob("lab_images-00000-*")])
+    assert np.all([path.exists() for path in (tmp_path / "out").glob("lab_images_00000-*")])
 
 
 @contextlib.contextmanager

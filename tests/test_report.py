@@ -83,7 +83,7 @@ def test_a_dataset_with_little_to_tell(tmp_path):
 def test_the_best_classes_of_each_picture(tmp_path):
     folder = Path(write_dataset(tmp_path, "lab_uint8"))
     (tmp_path.parent / "names.pkl").write_bytes(pickle.dumps({number: f"class <{number}>" for number in range(1000)}))
-    html = write_report(folder, "--labels", str(tmp_path.parent / "names.pkl"))
+    html = write_report(folder, "--class_names", str(tmp_path.parent / "names.pkl"))
     for seen in sampling.take_sample(dataset_dir.find(folder), 100).seen:
         assert seen.embedding is not None
         best = np.argsort(-seen.embedding[1:], kind="stable")[:5]
@@ -129,8 +129,8 @@ def test_what_is_no_dataset(tmp_path, capsys, content, said):
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("lab_images-00000-of-00003.tfrecord.gz", lambda data: data[:-1], "lab_images-00000-of-00003.tfrecord.gz cannot be read"),
-        ("lab_images-00000-of-00003.tfrecord.gz", lambda data: gzip.compress(b"nonsense"), "is broken at record 0"),
+        ("lab_images_00000-of-00003.tfrecord.gz", lambda data: data[:-1], "lab_images_00000-of-00003.tfrecord.gz cannot be read"),
+        ("lab_images_00000-of-00003.tfrecord.gz", lambda data: gzip.compress(b"nonsense"), "is broken at record 0"),
         ("failures-00000-of-00001.jsonl", lambda data: b"{", "failures-00000-of-00001.jsonl is broken"),
         ("dataset.json", lambda data: b'{"options": {}}', "dataset.json lacks what a run writes"),
     ],

@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from origin import image
 
-from beam_pipeline import elements, pipeline, run, validate
+from beam_pipeline import dataset, elements, pipeline, run, validate
 from beam_pipeline.config import Config
 from beam_pipeline.embedding import inception_resnet_v2
 from beam_pipeline.launch import command_line
@@ -72,7 +72,7 @@ def test_makes_a_dataset(urls, tmp_path):
 def test_answers_without_loading_beam(arguments):
     script = f"""
 import sys
-from beam_pipeline import run
+from beam_pipeline import dataset, run
 try:
     status = run.main({arguments})
 except SystemExit as end:
@@ -161,16 +161,16 @@ def test_another_dataset_is_not_overwritten_unasked(urls, tmp_path, capsys):
 
 def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
     output = tmp_path / "out"
-    (output / "beam-temp-lab_images-1").mkdir(parents=True)
-    (output / "beam-temp-lab_images-1" / "half").write_text("half")
-    (output / "lab_images-00000-of-00009.tfrecord").write_text("old")
+    (output / "beam-temp-lab_images_1").mkdir(parents=True)
+    (output / "beam-temp-lab_images_1" / "half").write_text("half")
+    (output / "lab_images_00000-of-00009.tfrecord").write_text("old")
     (output / "notes.txt").write_text("mine")
     (output / "run.json").write_text("{}")
     assert run.main(options(urls, output)) == 0
     assert {path.name for path in output.iterdir()} == {
         "dataset.json",
         "failures-00000-of-00001.jsonl",
-        "lab_images-00000-of-00001.tfrecord",
+        "lab_images_00000-of-00001.tfrecord",
         "metrics.json",
         "notes.txt",
     }
@@ -256,7 +256,7 @@ def test_failures_are_a_list_to_try_again(origin, tmp_path, capsys):
     assert len(origin.requests) == asked + 1
     counts = read_json(tmp_path / "second")["counts"]
     assert (counts["lines"], counts["ignored"], counts["examples"], counts["failures"]) == (3, 2, 1, 0)
-    [example] = tf.data.TFRecordDataset(str(next((tmp_path / "second").glob("lab_images-*"))))
+    [example] = tf.data.TFRecordDataset(str(next((tmp_path / "second").glob("lab_images_*"))))
     assert tf.train.Example.FromString(example.numpy()).features.feature["image_id"].bytes_list.value == [b"id_a"]
 
     assert run.main([*options(str(tmp_path / "urls.txt"), tmp_path / "third"), "--retry_reasons", "dns"]) == 2
@@ -288,8 +288,8 @@ def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
     assert full.returncode == 1
     [line] = full.stderr.splitlines()
     assert "File too large" in line and str(tmp_path / "out") in line
-    [shard] = (tmp_path / "out").glob("lab_images-*")
-    assert shard.name.startswith("lab_images-00000-") and (tmp_path / "out" / "commit-00000.json").exists()
+    [shard] = (tmp_path / "out").glob("lab_images_*")
+    assert shard.name.startswith("lab_images_00000-") and (tmp_path / "out" / "commit-00000.json").exists()
     written = shard.stat().st_mtime_ns
 
     second = command(*arguments)
@@ -444,3 +444,33 @@ def test_nothing_is_left_in_the_folder_of_temporary_files(urls, tmp_path):
     assert command(*options(urls, tmp_path / "out"), env=environment).returncode == 0
     assert command(*options(urls, tmp_path / "out", "--image_size", "7"), env=environment).returncode == 2
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+class PixelNetwork:
+    """Gives pixels of what it sees as the embedding."""
+
+    def __init__(self, *unused_arguments):
+        pass
+
+    def embed(self, pixels):
+        return np.asarray(pixels).reshape(len(pixels), -1)[:, ::100][:, :1001].astype(np.float32)
+
+
+def test_the_embeddings_do_not_depend_on_the_size_of_what_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(inception_resnet_v2, "Network", PixelNetwork)
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    resized = str(tmp_path / "resized")
+    arguments = ["--images", str(tmp_path / "*.jpg"), "--checkpoint", "untrained", "--report=false", "--resized_dir", resized]
+    embeddings = []
+    # The second of 64 pixels could be made from resized images, which the network is not to see.
+    for folder, size in (("a", "299"), ("b", "64"), ("c", "64")):
+        monkeypatch.setattr(inception_resnet_v2, "_networks", {})
+        assert run.main([*arguments, "--image_size", size, "--output", str(tmp_path / folder)]) == 0
+        examples = dataset.examples(tmp_path / folder)
+        assert examples[0]["image_l"].shape == (int(size), int(size), 1)
+        embeddings.append({example["image_name"]: example["image_embedding"] for example in examples})
+    for name, embedding in embeddings[0].items():
+        assert embedding.std() > 10
+        for other in embeddings[1:]:
+            np.testing.assert_array_equal(embedding, other[name])

@@ -20,7 +20,7 @@ from beam_pipeline import validate
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.records import example_proto
 
-SHARDS = ("lab_images-00000-of-00003.tfrecord", "lab_images-00001-of-00003.tfrecord", "val_lab_images-00002-of-00003.tfrecord")
+SHARDS = ("lab_images_00000-of-00003.tfrecord", "lab_images_00001-of-00003.tfrecord", "val_lab_images_00002-of-00003.tfrecord")
 
 
 def read(folder: Path, shard: str) -> list[bytes]:
@@ -88,7 +88,7 @@ def test_a_missing_shard(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["lab_images-00007-of-00009.tfrecord", "notes.txt", "failures-00001-of-00002.jsonl", "beam-temp-x"]
+    "name", ["lab_images_00007-of-00009.tfrecord", "notes.txt", "failures-00001-of-00002.jsonl", "beam-temp-x"]
 )
 def test_a_foreign_file(tmp_path, capsys, name):
     write_dataset(tmp_path, "lab_uint8")
@@ -179,7 +179,7 @@ def test_shows_and_exports_examples(tmp_path, capsys):
     (tmp_path.parent / "names.pkl").write_bytes(pickle.dumps({number: f"class {number}" for number in range(1000)}))
     pictures = tmp_path.parent / f"{tmp_path.name}-pictures"
     status, said = inspect_folder(
-        tmp_path, capsys, "--show", "3", "--export", str(pictures), "--labels", str(tmp_path.parent / "names.pkl")
+        tmp_path, capsys, "--show", "3", "--export", str(pictures), "--class_names", str(tmp_path.parent / "names.pkl")
     )
     assert status == 0
     assert said.count("image_url ") == said.count("best classes ") == 3
@@ -216,7 +216,7 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"dataset", "here"}
 
 
-@pytest.mark.parametrize("options", [["--show", "-1"], ["--show", "few"], ["--labels", "names.txt"]])
+@pytest.mark.parametrize("options", [["--show", "-1"], ["--show", "few"], ["--class_names", "names.txt"]])
 def test_options_that_make_no_sense(tmp_path, capsys, options):
     with pytest.raises(SystemExit) as caught:
         inspect_folder(tmp_path, capsys, *options)

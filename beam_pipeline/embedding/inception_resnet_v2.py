@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
+from beam_pipeline.config import NETWORK_SIZE
 from beam_pipeline.elements import EmbeddedImage, RgbImage
 from beam_pipeline.embedding import checkpoints
 from beam_pipeline.process import native_output
@@ -24,7 +26,6 @@ with native_output.suppress_stderr():
 
 _LOGGER = logging.getLogger(__name__)
 
-INPUT_SIZE = 299
 _FIRST_BATCH = 4
 _MICROSECONDS = Metrics.counter("embedding", "microseconds")
 
@@ -62,12 +63,12 @@ class Network:
         """The logits of images. Threads take turns: a second batch would not be faster, but take as much memory again.
 
         Args:
-          pixels: Of N images, uint8 (S, S, 3), sRGB. Where S is not 299, the network sees them resized by Lanczos.
+          pixels: Of N images, uint8 (299, 299, 3), sRGB.
 
         Returns:
           float32 (N, 1001).
         """
-        batch = np.stack([image if image.shape[0] == INPUT_SIZE else _resize(image) for image in pixels])
+        batch = np.asarray(pixels)
         with self._turn:
             began = time.perf_counter()
             logits = self._embed(batch).numpy()
@@ -76,17 +77,11 @@ class Network:
         return logits
 
     # One trace for every batch size: the rest of a bundle is a small batch.
-    @tf.function(input_signature=[tf.TensorSpec((None, INPUT_SIZE, INPUT_SIZE, 3), tf.uint8)], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec((None, NETWORK_SIZE, NETWORK_SIZE, 3), tf.uint8)], autograph=False)
     def _embed(self, pixels: tf.Tensor) -> tf.Tensor:
         grey = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(pixels))
         scaled = 2 * tf.cast(grey, tf.float32) / 255 - 1
         return tf.cast(self._model(tf.cast(scaled, self._precision), training=False), tf.float32)
-
-
-def _resize(pixels: np.ndarray) -> np.ndarray:
-    side = (INPUT_SIZE, INPUT_SIZE)
-    resized = tf.image.resize(pixels, side, tf.image.ResizeMethod.LANCZOS3, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
 
 
 def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
@@ -120,7 +115,7 @@ def load_network(checkpoint: str, precision: str, sha256: str | None = None) -> 
             began = time.monotonic()
             network = Network(*key)
             # Has the graph traced and optimized, for which the first batch would have to wait.
-            network.embed(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
+            network.embed(np.zeros((1, NETWORK_SIZE, NETWORK_SIZE, 3), np.uint8))
             _networks[key] = network
             _LOGGER.info("process %d loaded the network in %.1f s", os.getpid(), time.monotonic() - began)
         return _networks[key]
@@ -152,8 +147,12 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
     def run_inference(
         self, batch: Sequence[RgbImage], model: Network, inference_args: dict[str, Any] | None = None
     ) -> Iterator[EmbeddedImage]:
-        embeddings = model.embed([image.pixels for image in batch])
-        return map(EmbeddedImage, batch, embeddings)
+        seen = [image.pixels if image.network_pixels is None else image.network_pixels for image in batch]
+        embeddings = model.embed(seen)
+        return (
+            EmbeddedImage(dataclasses.replace(image, network_pixels=None), embedding)
+            for image, embedding in zip(batch, embeddings, strict=True)
+        )
 
     def get_num_bytes(self, batch: Sequence[RgbImage]) -> int:
         return sum(image.nbytes for image in batch)

@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from PIL import Image
 
-from beam_pipeline.config import Config
+from beam_pipeline.config import NETWORK_SIZE, Config
 from beam_pipeline.elements import EncodedImage, ImageRef, RgbImage
 from beam_pipeline.images import png_notes
 from beam_pipeline.storage import any_path, filesystem
@@ -33,10 +33,8 @@ def read(config: Config, ref: ImageRef) -> EncodedImage | None:
     """
     if ref.is_retried:
         return None
-    # A digest is of the body, not of what was made of it.
-    resized_dir = None if config.exclude_sha256 else config.resized_dir
-    if resized_dir:
-        path = FileSystems.join(resized_dir, ref.name)
+    if config.resized_dir and _may_read_resized(config):
+        path = FileSystems.join(config.resized_dir, ref.name)
         data = _read_file(path, config)
         if data and _is_as_wanted(data, config):
             return EncodedImage(ref, data, 0, path, is_resized=True)
@@ -46,6 +44,12 @@ def read(config: Config, ref: ImageRef) -> EncodedImage | None:
         if data and not was_resized_by_run(data):
             return EncodedImage(ref, data, 0, path)
     return None
+
+
+def _may_read_resized(config: Config) -> bool:
+    """Whether a resized image is enough: a digest is of the body, and the network sees a square made from the original."""
+    network_needs_original = config.has_network and config.image_size != NETWORK_SIZE
+    return not (config.exclude_sha256 or network_needs_original)
 
 
 def keep(image: RgbImage, config: Config) -> RgbImage:

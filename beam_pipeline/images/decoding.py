@@ -35,13 +35,20 @@ _decoded = threading.Condition()
 
 
 class Decoded(NamedTuple):
-    """A square, `pixels` uint8 (size, size, 3), sRGB; width and height of the image of which it was made, upright, in pixels."""
+    """What `decode` makes of an image.
+
+    Attributes:
+      pixels: The square, uint8 (size, size, 3), sRGB.
+      original_size: Width and height of the image, upright, pixels.
+      network_pixels: uint8 (network_size, network_size, 3), sRGB; None if that is `pixels` or not asked for.
+    """
 
     pixels: np.ndarray
     original_size: tuple[int, int]
+    network_pixels: np.ndarray | None = None
 
 
-def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
+def decode(data: bytes, size: int, resize: str, max_pixels: int, network_size: int | None = None) -> Decoded:
     """Decodes an image file and makes it a square.
 
     EXIF orientation is applied; transparency lies on white; an animation gives its first frame; grey, palette, CMYK, YCCK
@@ -52,6 +59,7 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
       size: Side of the square, pixels.
       resize: `pad`, `crop` or `stretch`, as `make_square` has them.
       max_pixels: An image whose header tells more is refused before it is decoded.
+      network_size: Side of a second square, made from the image in the same way, pixels.
 
     Raises:
       DecodeError: the bytes give no image.
@@ -67,7 +75,7 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
             headers.check_work(image, max_pixels)
             headers.check_tiff(image)
             with _room_for(image.width * image.height):
-                return _load(image, data, size, resize)
+                return _load(image, data, size, resize, network_size)
     except DecodeError:
         raise
     except UnidentifiedImageError:
@@ -83,12 +91,15 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int) -> Decoded:
         raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
 
 
-def _load(image: Image.Image, data: bytes, size: int, resize: str) -> Decoded:
+def _load(image: Image.Image, data: bytes, size: int, resize: str, network_size: int | None) -> Decoded:
     image.load()
     _scale_transparent_color(image, data)
     upright = _orient(image)
-    square = make_square(_to_srgb(upright, headers.grey_range(image)), size, resize)
-    return Decoded(np.asarray(square), upright.size)
+    srgb = _to_srgb(upright, headers.grey_range(image))
+    square, network_square = make_square(srgb, size, resize), None
+    if network_size is not None and network_size != size:
+        network_square = np.asarray(make_square(srgb, network_size, resize))
+    return Decoded(np.asarray(square), upright.size, network_square)
 
 
 def _check_memory(size: tuple[int, int]) -> None:

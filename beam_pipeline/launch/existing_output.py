@@ -98,7 +98,7 @@ def _read(config: Config) -> ExistingOutput:
 
 
 def _broken(config: Config, error: Exception) -> UsageError:
-    return UsageError(f"--output {config.output} holds a broken {commit_manifest.DESCRIPTION} or commit: {error}; remove it")
+    return UsageError(f"--output {config.output} holds a broken {naming.DESCRIPTION} or commit: {error}; remove it")
 
 
 def _find_difference(config: Config, digests: Mapping[str, str | None], found: ExistingOutput) -> str | None:

@@ -88,7 +88,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
                 )
             make_dataset(job, existing.commits)
             if not runner_options.waits_for_job(beam_options):
-                write_line(f"the job is on its way; when it is done, {config.output} holds {commit_manifest.DESCRIPTION}")
+                write_line(f"the job is on its way; when it is done, {config.output} holds {naming.DESCRIPTION}")
                 return 0
         description = dataset_dir.read_description(config.output)
     except UsageError:
@@ -98,7 +98,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
             sys.stderr.write(redact(traceback.format_exc()))
         return complain(explain(error), 1)
     if description is None:
-        return complain(f"the job has ended without {config.output}/{commit_manifest.DESCRIPTION}", 1)
+        return complain(f"the job has ended without {config.output}/{naming.DESCRIPTION}", 1)
     finish(config, beam_options, description)
     return 0
 
@@ -127,7 +127,7 @@ def finish(config: Config, beam_options: PipelineOptions, description: dict[str,
     if config.report is False or (config.report is None and (is_there or not runner_options.is_in_this_process(beam_options))):
         return
     try:
-        write_line(f"{page.write(config.output, config.labels)}: what came of it, to look at")
+        write_line(f"{page.write(config.output, config.class_names)}: what came of it, to look at")
     except Exception as error:
         complain(f"{config.output} has no report: {error}", 0)
 

@@ -25,14 +25,14 @@ from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import url_list
 from beam_pipeline.storage import any_path, filesystem
 
-_SHARDS = (f"{TRAIN_PREFIX}-*.tfrecord*", f"{VALIDATION_PREFIX}-*.tfrecord*", f"{FAILURES_PREFIX}-*.jsonl")
+_SHARDS = (f"{TRAIN_PREFIX}*.tfrecord*", f"{VALIDATION_PREFIX}*.tfrecord*", f"{FAILURES_PREFIX}*.jsonl")
 _UNFINISHED = (
-    f"{commit_manifest.DESCRIPTION}.*.tmp",
+    f"{naming.DESCRIPTION}.*.tmp",
     f"{METRICS}.*.tmp",
     f"{REPORT}.*.tmp",
     f"{naming.COMMIT_PREFIX}[0-9]*.tmp",
 )
-_TEMPORARY = tuple(f"beam-temp-{name}-*/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX, "analysis"))
+_TEMPORARY = tuple(f"beam-temp-{name}*/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX, "analysis-"))
 _LOOKED_AT = 10  # images in --resized_dir
 
 # Another program's folder may be called transform as well.
@@ -56,11 +56,11 @@ def check(config: Config) -> None:
             raise UsageError(f"--{name} {error}") from error
     _check_folders(config)
     _check_input_is_elsewhere(config)
-    if config.labels:
+    if config.class_names:
         try:
-            class_names.read(config.labels)
+            class_names.read(config.class_names)
         except (OSError, ValueError) as error:
-            raise UsageError(f"--labels {error}") from error
+            raise UsageError(f"--class_names {error}") from error
     if config.has_statistics and FileSystems.get_scheme(config.output) not in (None, "gs"):
         raise UsageError(
             f"--statistics needs a folder that TensorFlow can write, on a disk or gs://, not {config.output}; leave it out"
@@ -152,7 +152,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.Books]) -> None:
       UsageError: a folder cannot be made or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    records = () if commits else (commit_manifest.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{naming.COMMIT_PREFIX}[0-9]*")
+    records = () if commits else (naming.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{naming.COMMIT_PREFIX}[0-9]*")
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -173,7 +173,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.Books]) -> None:
 def _make(folder: str) -> None:
     if FileSystems.get_scheme(folder):
         # An object store has no folders, and refuses only at writing.
-        probe = FileSystems.join(folder, f"{commit_manifest.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
+        probe = FileSystems.join(folder, f"{naming.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
         filesystem.write_bytes(probe, b"may this be written?")
         FileSystems.delete([probe])
     elif not FileSystems.exists(folder):

@@ -194,6 +194,7 @@ def describe(config: Config, books: Books, repeated: Iterable[Repeat], tallied: 
     shards = [("train", shard) for shard in books.train] + [("validation", shard) for shard in books.validation]
     return {
         "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, as tf.train.Example in TFRecords",
+        "format_version": naming.FORMAT_VERSION,
         "encoding": config.encoding,
         "image_size": config.image_size,
         "embedding_size": example_codec.EMBEDDING_SIZE if config.has_network else 0,

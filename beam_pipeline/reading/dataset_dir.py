@@ -79,4 +79,9 @@ def read_description(folder: str) -> dict[str, Any] | None:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
         raise ValueError(f"{path} does not describe a dataset")
+    if description.get("format_version") != naming.FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has the format version {description.get('format_version')}, and this program reads {naming.FORMAT_VERSION}: "
+            "read the dataset with the version of beam_pipeline that it names under `versions`, or make it again"
+        )
     return description

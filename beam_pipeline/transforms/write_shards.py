@@ -19,7 +19,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
-from beam_pipeline import elements
+from beam_pipeline import elements, naming
 from beam_pipeline.elements import Failure
 from beam_pipeline.storage import filesystem
 
@@ -78,7 +78,7 @@ class _TextSink(_CountingSink, textio._TextSink):
 
 
 class WriteExamples(beam.PTransform):
-    """Writes serialized examples, bytes, as TFRecords where they are, with no shuffle. Gives a elements.Shard a file.
+    """Writes serialized examples, bytes, as TFRecords where they are, with no shuffle. Returns a Shard a file.
 
     Attributes:
       prefix: Path of the shards up to their numbers.
@@ -94,7 +94,7 @@ class WriteExamples(beam.PTransform):
             coders.BytesCoder(),
             file_name_suffix=".tfrecord.gz" if packed else ".tfrecord",
             num_shards=0,
-            shard_name_template=None,
+            shard_name_template=naming.SHARD_TEMPLATE,
             compression_type=CompressionTypes.GZIP if packed else CompressionTypes.UNCOMPRESSED,
         )
         self._sink.max_records_per_shard = examples_per_shard
@@ -105,13 +105,14 @@ class WriteExamples(beam.PTransform):
 
 
 class WriteFailures(beam.PTransform):
-    """Writes failures as lines of JSON. Gives a elements.Shard a file."""
+    """Writes failures as lines of JSON. Returns a Shard a file."""
 
     def __init__(self, prefix: str):
         super().__init__()
         self._sink = _TextSink(
             prefix,
             file_name_suffix=".jsonl",
+            shard_name_template=naming.SHARD_TEMPLATE,
             coder=coders.BytesCoder(),
             max_records_per_shard=FAILURES_PER_SHARD,
             skip_if_empty=True,

@@ -31,7 +31,7 @@ def config(tmp_path) -> Config:
 
 
 def keep(config: Config, body: bytes | None = b"body") -> None:
-    kept = kept_images.keep(RgbImage(REF, PIXELS, (40, 30), body), config)
+    kept = kept_images.keep(RgbImage(REF, PIXELS, (40, 30), body=body), config)
     assert kept.body is None and kept.pixels is PIXELS
 
 

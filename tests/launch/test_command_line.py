@@ -42,7 +42,7 @@ DEFAULTS = {
     "retry_reasons": None,
     "max_failed_fraction": 1.0,
     "urls_per_commit": None,
-    "labels": None,
+    "class_names": None,
     "statistics": None,
     "report": None,
     "overwrite": False,
@@ -78,7 +78,7 @@ FULL = {
     "retry_reasons": "timeout,dns",
     "max_failed_fraction": 0.7,
     "urls_per_commit": 100,
-    "labels": "names.pkl",
+    "class_names": "names.pkl",
 }
 FLAGS = ("allow_private_addresses", "statistics", "report", "overwrite", "verbose")
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
@@ -284,7 +284,7 @@ def test_what_shapes_the_dataset_is_told_from_what_does_not():
             "original_dir",
             "resized_dir",
             "max_failed_fraction",
-            "labels",
+            "class_names",
             "report",
             "urls_per_commit",
             "overwrite",

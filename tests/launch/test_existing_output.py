@@ -24,7 +24,7 @@ def find(config, exclude_sha256=None) -> ExistingOutput:
 
 
 def close_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIGESTS) -> str:
-    shard = Shard(f"lab_images-{number:05}-00000-of-00001.tfrecord", 1, 10)
+    shard = Shard(f"lab_images_{number:05}-00000-of-00001.tfrecord", 1, 10)
     Path(config.output, shard.name).write_text("ten bytes.")
     commit_manifest.close_commit(config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [], [])
     return shard.name
@@ -33,7 +33,7 @@ def close_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIG
 def test_keeps_whole_commits(tmp_path):
     config = make_config(tmp_path)
     kept = close_commit(config)
-    for name in ("lab_images-00001-00000-of-00001.tfrecord", "notes.txt"):
+    for name in ("lab_images_00001-00000-of-00001.tfrecord", "notes.txt"):
         (tmp_path / name).write_text(name)
     found = find(config)
     assert found.finished is None and len(found.commits) == 1
@@ -49,7 +49,7 @@ def test_a_whole_dataset_is_found(tmp_path):
     assert found.finished and found.finished["counts"]["examples"] == 1
     (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
     output_dir.clear_strays(str(tmp_path), found.finished)
-    assert names(tmp_path) == ["dataset.json", "lab_images-00000-00000-of-00001.tfrecord"]
+    assert names(tmp_path) == ["dataset.json", "lab_images_00000-00000-of-00001.tfrecord"]
 
 
 @pytest.mark.parametrize("is_last", [False, True])
@@ -105,7 +105,7 @@ def test_a_missing_commit_is_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["report.html", "metrics.json", "lab_images-00000-of-00001.tfrecord", "failures-00000-of-00001.jsonl", "transform/metadata/a"],
+    ["report.html", "metrics.json", "lab_images_00000-of-00001.tfrecord", "failures-00000-of-00001.jsonl", "transform/metadata/a"],
 )
 def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
 
 def test_what_a_run_left_before_its_first_record_is_its_own(tmp_path):
     output_dir.prepare(make_config(tmp_path), [])
-    (tmp_path / "lab_images-00000-of-00001.tfrecord").write_text("renamed, but not recorded")
+    (tmp_path / "lab_images_00000-of-00001.tfrecord").write_text("renamed, but not recorded")
     assert find(make_config(tmp_path, encoding="rgb_png")) == ExistingOutput()
 
 

@@ -21,9 +21,9 @@ OURS = (
     "commit-00005.json.0123.tmp",
     "dataset.json.4567.tmp",
     "failures-00000-of-00001.jsonl",
-    "lab_images-00000-of-00002.tfrecord",
-    "lab_images-00000-of-00009.tfrecord.gz",
-    "val_lab_images-00000-of-00001.tfrecord",
+    "lab_images_00000-of-00002.tfrecord",
+    "lab_images_00000-of-00009.tfrecord.gz",
+    "val_lab_images_00000-of-00001.tfrecord",
 )
 THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "reports.html", "failures-of-2019.md", "lab_images-plan.txt")
 
@@ -39,9 +39,9 @@ def names(folder):
 def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
     for name in (*OURS, *THEIRS):
         (tmp_path / name).write_text(name)
-    for folder in ("beam-temp-lab_images-1", "beam-temp-failures-2", "beam-temp-of-another-program"):
+    for folder in ("beam-temp-lab_images_1", "beam-temp-failures-2", "beam-temp-of-another-program"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "beam-temp-lab_images-1" / "shard").write_text("half")
+    (tmp_path / "beam-temp-lab_images_1" / "shard").write_text("half")
     output_dir.prepare(make_config(tmp_path), [])
     assert names(tmp_path) == sorted([*THEIRS, "beam-temp-of-another-program", "run.json"])
 
@@ -116,21 +116,21 @@ def test_a_file_that_workers_cannot_reach_is_refused(name):
 
 
 def test_what_a_repeated_attempt_left_is_removed(tmp_path):
-    for name in ("lab_images-00000-of-00001.tfrecord", "lab_images-00000-of-00002.tfrecord", "notes.txt"):
+    for name in ("lab_images_00000-of-00001.tfrecord", "lab_images_00000-of-00002.tfrecord", "notes.txt"):
         (tmp_path / name).write_text("x")
-    (tmp_path / "beam-temp-lab_images-1" / "deeper").mkdir(parents=True)
-    (tmp_path / "beam-temp-lab_images-1" / "deeper" / "half").write_text("x")
-    description = {"files": [{"name": "lab_images-00000-of-00001.tfrecord"}], "failure_files": []}
+    (tmp_path / "beam-temp-lab_images_1" / "deeper").mkdir(parents=True)
+    (tmp_path / "beam-temp-lab_images_1" / "deeper" / "half").write_text("x")
+    description = {"files": [{"name": "lab_images_00000-of-00001.tfrecord"}], "failure_files": []}
     output_dir.clear_strays(str(tmp_path), description)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab_images-00000-of-00001.tfrecord", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab_images_00000-of-00001.tfrecord", "notes.txt"]
 
 
 @pytest.mark.parametrize("content", [b"nonsense", None])
 def test_labels_that_cannot_be_read_are_refused(tmp_path, content):
     if content:
         (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(UsageError, match=r"--labels .*names\.txt"):
-        output_dir.check(Config(input=str(tmp_path), output=str(tmp_path / "out"), labels=str(tmp_path / "names.txt")))
+    with pytest.raises(UsageError, match=r"--class_names .*names\.txt"):
+        output_dir.check(Config(input=str(tmp_path), output=str(tmp_path / "out"), class_names=str(tmp_path / "names.txt")))
 
 
 def test_statistics_need_what_tensorflow_can_write(tmp_path, monkeypatch):

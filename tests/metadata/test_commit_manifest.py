@@ -11,8 +11,8 @@ from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.reading import dataset_dir
 
-TRAIN = [Shard("lab_images-00001-of-00002.tfrecord", 2, 20), Shard("lab_images-00000-of-00002.tfrecord", 3, 30)]
-VALIDATION = [Shard("val_lab_images-00000-of-00001.tfrecord", 1, 10)]
+TRAIN = [Shard("lab_images_00001-of-00002.tfrecord", 2, 20), Shard("lab_images_00000-of-00002.tfrecord", 3, 30)]
+VALIDATION = [Shard("val_lab_images_00000-of-00001.tfrecord", 1, 10)]
 FAILURES = [Shard("failures-00000-of-00001.jsonl", 4, 400)]
 COUNTS: dict[str, int] = {"lines": 13, "ignored": 2, "duplicates": 1, "failures/fetch/dns": 3, "failures/fetch/http_404": 1}
 
@@ -48,9 +48,9 @@ def test_description_tells_what_is_there(config):
         "failures_by_reason": {"dns": 3, "http_404": 1},
     }
     assert [(file["name"], file["split"], file["examples"], file["bytes"]) for file in description["files"]] == [
-        ("lab_images-00000-of-00002.tfrecord", "train", 3, 30),
-        ("lab_images-00001-of-00002.tfrecord", "train", 2, 20),
-        ("val_lab_images-00000-of-00001.tfrecord", "validation", 1, 10),
+        ("lab_images_00000-of-00002.tfrecord", "train", 3, 30),
+        ("lab_images_00001-of-00002.tfrecord", "train", 2, 20),
+        ("val_lab_images_00000-of-00001.tfrecord", "validation", 1, 10),
     ]
     assert description["versions"]["apache-beam"].startswith("2.77")
     assert description["features"]["image_ab"]["shape"] == [299, 299, 2]
@@ -85,7 +85,7 @@ def test_a_broken_description_is_named(tmp_path):
 
 
 def test_commits_add_up(config, tmp_path):
-    second = [Shard("lab_images-00001-00000-of-00001.tfrecord", 7, 70)]
+    second = [Shard("lab_images_00001-00000-of-00001.tfrecord", 7, 70)]
     close(config, is_last=False)
     assert dataset_dir.read_description(config.output) is None
     [first] = commit_manifest.read_commits(config.output)

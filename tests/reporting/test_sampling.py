@@ -31,9 +31,9 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
     assert [seen.url for seen in again.seen] == [seen.url for seen in sample.seen]
     np.testing.assert_array_equal(again.ab_counts, sample.ab_counts)
 
-    (tmp_path / "lab_images-00001-of-00003.tfrecord").write_bytes(b"nonsense")
-    assert any("lab_images-00001-of-00003.tfrecord is broken at record 0" in problem for problem in validation.check(folder)[0])
-    with pytest.raises(ValueError, match=r"lab_images-00001-of-00003\.tfrecord is broken"):
+    (tmp_path / "lab_images_00001-of-00003.tfrecord").write_bytes(b"nonsense")
+    assert any("lab_images_00001-of-00003.tfrecord is broken at record 0" in problem for problem in validation.check(folder)[0])
+    with pytest.raises(ValueError, match=r"lab_images_00001-of-00003\.tfrecord is broken"):
         sampling.take_sample(folder, 100)
 
 
@@ -47,7 +47,7 @@ def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
 
 def test_a_sample_of_a_shard_that_lacks_examples_is_refused(tmp_path):
     folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
-    cut_shard(tmp_path / "lab_images-00001-of-00003.tfrecord", 2)
-    with pytest.raises(ValueError, match=r"lab_images-00001-of-00003\.tfrecord holds 2 examples, not 5"):
+    cut_shard(tmp_path / "lab_images_00001-of-00003.tfrecord", 2)
+    with pytest.raises(ValueError, match=r"lab_images_00001-of-00003\.tfrecord holds 2 examples, not 5"):
         sampling.take_sample(folder, 10)
     assert len(sampling.take_sample(folder, 4).seen) == 4

@@ -132,7 +132,7 @@ def test_transformed_examples(tmp_path):
 def test_a_shard_that_lacks_examples_is_named_when_transformed_too(tmp_path):
     folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, read_records(folder))
-    [shard] = tmp_path.glob("lab_images-00000-*")
+    [shard] = tmp_path.glob("lab_images_00000-*")
     cut_shard(shard, 2)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{shard} holds 2 examples, not 5"):
         list(dataset.load(folder.path, transformed=True))

@@ -30,7 +30,7 @@ sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZI
 def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_compression):
     examples = [f"example {number}".encode() for number in range(25)]
     shards = told(examples, write_shards.WriteExamples(str(tmp_path / "out" / "lab_images"), compression, 10), tmp_path)
-    assert [shard.name for shard in shards] == [f"lab_images-{number:05}-of-00003{suffix}" for number in range(3)]
+    assert [shard.name for shard in shards] == [f"lab_images_{number:05}-of-00003{suffix}" for number in range(3)]
     assert sorted(shard.records for shard in shards) == [5, 10, 10]
     found = []
     for shard in shards:
