@@ -11,6 +11,10 @@ from beam_pipeline.reading.numpy_reader import Examples
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from beam_pipeline.reading.statistics import Statistics
+
+__all__ = ["Examples", "examples", "load", "read_statistics"]
+
 
 def load(folder: str | os.PathLike[str], split: str = "train", transformed: bool = False) -> tf.data.Dataset:
     """Reads a dataset, several shards at a time, as the same float32 tensors whatever its encoding is.
@@ -37,7 +41,7 @@ def load(folder: str | os.PathLike[str], split: str = "train", transformed: bool
     Args:
       folder: Where `dataset.json` lies, a str or a path, on any filesystem that Beam knows.
       split: `train` or `validation`.
-      transformed: Apply what the run has learnt of the training examples (`--statistics`, `statistics.py`): `image_embedding` has
+      transformed: Apply what the run has learnt of the training examples (`--statistics`, `read_statistics`): `image_embedding` has
         mean 0 and variance 1 in each dimension, and there is `image_weight`, float32 (S, S, 1), which gives rare colours as much
         weight as frequent ones; its mean over the training pixels is about 1.
 
@@ -81,3 +85,22 @@ def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
       ValueError: there is no such split, or `dataset.json` is broken; while reading, what a shard holds is not what it should.
     """
     return Examples(dataset_dir.find(folder, split), split)
+
+
+def read_statistics(folder: str | os.PathLike[str]) -> Statistics:
+    """Read what `--statistics` has learned of the training examples.
+
+    Args:
+      folder: Where `dataset.json` lies, a str or a path, on a disk or `gs://`.
+
+    Returns:
+      Mean and variance of L*, a*, b* and of the embedding, and the frequency of colours.
+
+    Raises:
+      FileNotFoundError: the folder holds no finished dataset, or no statistics.
+      ValueError: `dataset.json` is broken, or TensorFlow cannot read the folder.
+    """
+    # Whoever reads NumPy arrays need not have TensorFlow.
+    from beam_pipeline.reading import statistics
+
+    return statistics.read(dataset_dir.find(folder))

@@ -44,7 +44,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
     for number, (prefix, part) in enumerate(
         [("lab_images", range(0, 5)), ("lab_images", range(5, 10)), ("val_lab_images", range(10, 12))]
     ):
-        name = f"{prefix}-{number:05}-of-00003.tfrecord" + (".gz" if compression == "gzip" else "")
+        name = f"{prefix}_{number:05}-of-00003.tfrecord" + (".gz" if compression == "gzip" else "")
         with tf.io.TFRecordWriter(str(folder / name), "GZIP" if compression == "gzip" else "") as writer:
             for index in part:
                 image = RgbImage(ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)), PIXELS[index], (100 + index, 50))

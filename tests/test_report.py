@@ -132,7 +132,7 @@ def test_what_is_no_dataset(tmp_path, capsys, content, said):
         ("lab_images_00000-of-00003.tfrecord.gz", lambda data: data[:-1], "lab_images_00000-of-00003.tfrecord.gz cannot be read"),
         ("lab_images_00000-of-00003.tfrecord.gz", lambda data: gzip.compress(b"nonsense"), "is broken at record 0"),
         ("failures-00000-of-00001.jsonl", lambda data: b"{", "failures-00000-of-00001.jsonl is broken"),
-        ("dataset.json", lambda data: b'{"options": {}}', "dataset.json lacks what a run writes"),
+        ("dataset.json", lambda data: b'{"options": {}, "format_version": 1}', "dataset.json lacks what a run writes"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path, capsys, name, change, said):
@@ -175,7 +175,7 @@ def test_a_report_that_cannot_be_written_costs_nothing(origin, tmp_path, capsys,
     def fail(*unused_arguments):
         raise OSError("no space left")
 
-    monkeypatch.setattr(report, "write", fail)
+    monkeypatch.setattr(page, "write", fail)
     (tmp_path / "urls.txt").write_text(origin.url("good/1.jpg") + "\n")
     options = f"--input {tmp_path}/urls.txt --output {tmp_path}/out --checkpoint none --image_size 32 --allow_private_addresses"
     assert run.main(options.split()) == 0

@@ -1,7 +1,7 @@
 """The books of a run: what went in, what came out of it, and `dataset.json`, which says so and ends the run.
 
-A run is made of commits (`commits.py`); each leaves a record `commit-NNNNN.json` when it is whole, and the last one adds them
-up to the `dataset.json` that takes their place.
+A run is made of commits (`launch/commits.py`). Each leaves a record `commit-NNNNN.json` when it is complete, and the last one
+adds them up to the `dataset.json` that takes their place.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def render(folder: Folder, names: list[str] | None) -> str:
         failures=describe_failures(folder),
         hosts=describe_hosts(description),
         time=describe_time(told),
-        worker_metrics=told,
+        metrics=told,
         fetched=(told or {}).get("fetch", {}),
         prices=describe_prices(folder, sample),
         sheets=make_sheets(sample.seen, names),

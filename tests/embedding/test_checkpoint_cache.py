@@ -336,7 +336,8 @@ def test_a_copy_that_is_damaged_is_downloaded_again(server, cache):
 
 DOWNLOAD = """
 import sys
-from beam_pipeline import checkpoints, signals
+from beam_pipeline.embedding import checkpoints
+from beam_pipeline.process import signals
 signals.end_on_signals("stopped")
 checkpoints.verify(sys.argv[1])
 """

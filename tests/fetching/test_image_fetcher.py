@@ -41,7 +41,7 @@ def impatient(monkeypatch):
 
 def make_config(**options) -> Config:
     source = {} if "images" in options else {"input": "-"}
-    return Config(**{**source, "output": "-", "allow_private_addresses": True, "fetch_timeout": 5, **options})
+    return Config(**{**source, "output": "-", "checkpoint": "none", "allow_private_addresses": True, "fetch_timeout": 5, **options})
 
 
 def make_refs(origin: Origin, *paths: str) -> list[ImageRef]:
@@ -412,7 +412,7 @@ class TestFetcher:
         program = f"""
 from beam_pipeline.config import Config
 from beam_pipeline.elements import ImageRef
-from beam_pipeline.fetch import FetchImages
+from beam_pipeline.transforms.fetch_images import FetchImages
 
 images = FetchImages(Config(input="-", output="-", allow_private_addresses=True))
 images.setup()

@@ -749,7 +749,7 @@ def test_the_size_before_resizing_is_that_of_the_upright_image():
 IN_LITTLE_MEMORY = """
 import resource, sys
 import numpy as np
-from beam_pipeline import images
+from beam_pipeline.images import decoding
 
 with open(sys.argv[1], "rb") as file:
     data = file.read()
@@ -758,7 +758,7 @@ for megabytes in (1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 50, 60, 80, 110, 150):
     taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20, resource.RLIM_INFINITY))
     try:
-        same = (images.decode(data, 64, "pad", 10**7).pixels == whole).all()
+        same = (decoding.decode(data, 64, "pad", 10**7).pixels == whole).all()
     except MemoryError as error:
         same, short = "2000x1500" in str(error), short + 1
     finally:

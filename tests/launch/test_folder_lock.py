@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys, time
 from apache_beam.options.pipeline_options import PipelineOptions
-from beam_pipeline import folder_lock
+from beam_pipeline.launch import folder_lock
 with folder_lock.hold(sys.argv[1], PipelineOptions([])):
     print("held", flush=True)
     time.sleep(600)

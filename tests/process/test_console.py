@@ -11,7 +11,7 @@ from beam_pipeline.process import console
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
-from beam_pipeline import console
+from beam_pipeline.process import console
 
 def main():
     for number in range(3000):
@@ -55,7 +55,7 @@ def test_what_cannot_be_encoded_is_escaped():
 def test_a_file_is_never_opened_as_a_closed_standard_stream(tmp_path):
     script = f"""
 import subprocess, sys
-from beam_pipeline import console
+from beam_pipeline.process import console
 
 def main():
     with open("{tmp_path}/shard", "wb") as shard:
@@ -71,7 +71,7 @@ sys.exit(console.run(main))
     assert (tmp_path / "shard").read_bytes() == b""
 
 
-@pytest.mark.parametrize("command", ["run --help", "template", "inspect --help", "report --help"])
+@pytest.mark.parametrize("command", ["run --help", "flex_template", "validate --help", "report --help"])
 def test_help_on_a_full_disk_is_no_traceback(command):
     arguments = f"{sys.executable} -m beam_pipeline.{command} > /dev/full"
     done = subprocess.run(["bash", "-c", arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
