@@ -18,3 +18,12 @@ LOCK, STARTED = "run.lock", "run.json"
 COMMIT_PREFIX = "commit-"
 COMMIT_RECORD, COMMIT_BODIES, COMMIT_TALLIES = ".json", ".bodies.jsonl", ".tallies.jsonl"
 ANALYSIS_PREFIX = "beam-temp-analysis-"
+
+
+def shard_numbers(index: int, shards: int) -> str:
+    """Return what `SHARD_TEMPLATE` stands for.
+
+    >>> shard_numbers(3, 42)
+    '00003-of-00042'
+    """
+    return f"{index:05}-of-{shards:05}"

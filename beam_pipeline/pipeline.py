@@ -85,18 +85,18 @@ def build(
     for split, prefix, part in zip(("Train", "Validation"), (naming.TRAIN_PREFIX, naming.VALIDATION_PREFIX), splits, strict=True):
         encode = beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
         encoded[split] = part | f"Encode{split}Examples" >> encode
-        shards[split] = encoded[split] | f"Write{split}Examples" >> write_shards.WriteExamples(
-            FileSystems.join(config.output, prefix + commit.label), config.compression, config.examples_per_shard
-        )
+        path = FileSystems.join(config.output, prefix + commit.label)
+        sink = write_shards.example_sink(path, config.compression, config.examples_per_shard)
+        shards[split] = encoded[split] | f"Write{split}Examples" >> write_shards.WriteFiles(sink)
     if config.has_statistics:
         analyzed = encoded["Train"] | "AnalyzeExamples" >> analyze(config, commit)
     else:
         analyzed = pipeline | "AnalyzeNothing" >> beam.Create([None])
     failures = (checked.failures, fetched.failures, bodies.failures, decoded.failures) | "Failures" >> beam.Flatten()
     reasons = failures | "CountReasons" >> beam.Map(count_reason, ticks)
-    written = failures | "WriteFailures" >> write_shards.WriteFailures(
-        FileSystems.join(config.output, naming.FAILURES_PREFIX + commit.label)
-    )
+    sink = write_shards.failure_sink(FileSystems.join(config.output, naming.FAILURES_PREFIX + commit.label))
+    failure_lines = failures | "EncodeFailures" >> beam.Map(write_shards.encode_failure)
+    written = failure_lines | "WriteFailures" >> write_shards.WriteFiles(sink)
 
     counted = (
         bodies.digests | "CountBodies" >> beam.CombinePerKey(repeated_content.merge) | "ListBodies" >> beam.MapTuple(list_body)

@@ -55,7 +55,7 @@ def write(encoding: str, compression: str, folder: str) -> None:
     ref = ImageRef("n00000000_0", "http://example.org/photograph.jpg")
     photos = photographs.make_photographs()
     pictures = [EmbeddedImage(RgbImage(ref, *decoding.decode(data, 299, "pad", 10**8)), None) for data in photos]
-    sink = write_shards.WriteExamples(str(Path(folder) / "written"), compression, 10**6)._sink
+    sink = write_shards.example_sink(str(Path(folder) / "written"), compression, 10**6)
     rounds = []
     for _ in range(5):
         path = Path(folder) / f"written-{time.monotonic_ns()}"

@@ -18,8 +18,9 @@ import pytest
 import tensorflow as tf
 from origin import image
 
-from beam_pipeline import dataset, elements, pipeline, run, validate
+from beam_pipeline import dataset, pipeline, run, validate
 from beam_pipeline.config import Config
+from beam_pipeline.elements import Shard
 from beam_pipeline.embedding import inception_resnet_v2
 from beam_pipeline.launch import command_line
 from beam_pipeline.metadata import commit_manifest
@@ -359,7 +360,7 @@ def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, caps
     config, _, _ = command_line.parse(options(urls, output))
     output.mkdir()
     (output / "failures-00000-00000-of-00001.jsonl").write_text("{}")
-    failed = [elements.Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
+    failed = [Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
     counts = {"lines": 1, "failures/fetch/dns": 1}
     commit_manifest.close_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [])
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2

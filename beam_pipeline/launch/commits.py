@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from beam_pipeline import elements
 from beam_pipeline.config import Config, UsageError
-from beam_pipeline.elements import ImageRef
+from beam_pipeline.elements import Commit, ImageRef
 from beam_pipeline.metadata.commit_manifest import Books
 from beam_pipeline.sources import url_list
 
@@ -38,7 +37,7 @@ class _Names:
         return [ref for ref, is_known in zip(refs, known, strict=True) if not is_known]
 
 
-def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[elements.Commit]:
+def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[Commit]:
     """Splits the list, after the commits that are done, into commits of `size` images.
 
     Raises:
@@ -74,7 +73,7 @@ def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[elements.
         part = {"lines": end_lines - lines, "ignored": end_ignored - ignored, "duplicates": len(batch) - len(fresh)}
         # In the order of a hash, neighbours of the list, which share a host and a class, are apart.
         fresh.sort(key=lambda ref: ref.name)
-        yield elements.Commit(number, fresh, part, is_last, list_digest)
+        yield Commit(number, fresh, part, is_last, list_digest)
         if is_last:
             return
         lines, ignored = end_lines, end_ignored

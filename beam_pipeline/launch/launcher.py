@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from beam_pipeline import elements, naming, pipeline
+from beam_pipeline import naming, pipeline
 from beam_pipeline.config import URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK, Config, UsageError
+from beam_pipeline.elements import WHOLE_LIST
 from beam_pipeline.embedding import checkpoints
 from beam_pipeline.fetching import image_fetcher
 from beam_pipeline.launch import commits, existing_output, folder_lock, output_dir, runner_options
@@ -166,7 +167,7 @@ def run_commits(job: Job, done: Sequence[Books]) -> None:
         fetcher = image_fetcher.shared_fetcher(config) if is_local else None
         if is_local and sys.stderr.isatty():
             threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
-        for commit in commits.plan(config, size, done) if size else [elements.WHOLE_LIST]:
+        for commit in commits.plan(config, size, done) if size else [WHOLE_LIST]:
             # A portable runner takes its name out of the options.
             beam_options.view_as(StandardOptions).runner = name
             graph = beam.Pipeline(runner=runner_options.make_runner(beam_options), options=beam_options)

@@ -18,9 +18,9 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 import beam_pipeline
-from beam_pipeline import elements, naming
+from beam_pipeline import naming
 from beam_pipeline.config import Config
-from beam_pipeline.elements import Shard
+from beam_pipeline.elements import Shard, Tally
 from beam_pipeline.metadata import outcome_counts, repeated_content
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.naming import DESCRIPTION, TRANSFORM
@@ -108,7 +108,7 @@ def close_commit(
     validation: Iterable[Shard],
     failures: Iterable[Shard],
     bodies: Iterable[Repeat],
-    tallied: Iterable[elements.Tally],
+    tallied: Iterable[Tally],
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
     """Balances the books of a commit and writes its record; after the last, `dataset.json`. To be called last.

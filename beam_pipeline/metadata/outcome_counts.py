@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from beam_pipeline import elements
 from beam_pipeline.config import HOSTS_TOLD
+from beam_pipeline.elements import Tally
 from beam_pipeline.storage import filesystem
 
 
-def write(path: str, tallies: Iterable[elements.Tally]) -> None:
+def write(path: str, tallies: Iterable[Tally]) -> None:
     """Writes the tallies of a commit, one a line; none, no file: Beam cannot write an empty one to S3."""
     if lines := "".join(json.dumps(tally) + "\n" for tally in tallies):
         filesystem.write_bytes(path, lines.encode())

@@ -1,4 +1,4 @@
-"""TFRecord files, read without TensorFlow.
+"""TFRecord files, read and written without TensorFlow.
 
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -33,6 +33,12 @@ def read_records(file: IO[bytes], name: str, checked: bool = True) -> Iterator[b
             raise ValueError(f"{name} is broken at record {number}: it does not match its checksum")
         yield data
         number += 1
+
+
+def frame(data: bytes) -> bytes:
+    """Return a record as it lies in a file: its length, its bytes, and the checksum of each."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data))))
 
 
 def find_records(file: IO[bytes], name: str) -> list[int]:

@@ -1,7 +1,7 @@
 """Where a run ends: shards of examples, lines of failures.
 
-Beam's file sinks write bundles where they are, under temporary names, and rename them when all are whole. What they do not
-tell is how much each file holds, and what they do not offer is a limit on that.
+Beam's `FileBasedSink` writes bundles where they are, under temporary names, and renames them when all are complete. Here it
+limits the records of a file, and reports what each file holds.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 from apache_beam import coders
-from apache_beam.io import filebasedsink, iobase, textio, tfrecordio
+from apache_beam.io import filebasedsink, iobase
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
-from beam_pipeline import elements, naming
-from beam_pipeline.elements import Failure
+from beam_pipeline import naming
+from beam_pipeline.elements import Failure, Shard
+from beam_pipeline.records import tfrecord
 from beam_pipeline.storage import filesystem
 
 FAILURES_PER_SHARD = 1_000_000
@@ -28,31 +29,59 @@ FAILURES_PER_SHARD = 1_000_000
 _BYTES, _MICROSECONDS = Metrics.counter("write", "bytes"), Metrics.counter("write", "microseconds")
 
 
-class _CountingWriter(filebasedsink.FileBasedSinkWriter):
-    """Closes to its temporary path and the number of its records. Its errors name the file."""
+class _Writer(iobase.Writer):
+    """Writes one file. Closes to its temporary path and the number of its records. Its errors name the file."""
+
+    def __init__(self, writer: Any):
+        """Args:
+        writer: The writer of a `FileBasedSink`.
+        """
+        self._writer = writer
 
     def write(self, value: bytes) -> None:
         began = time.perf_counter()
-        with filesystem.naming(self.temp_shard_path):
-            super().write(value)
+        with filesystem.naming(self._writer.temp_shard_path):
+            self._writer.write(value)
         _BYTES.inc(len(value))
         _MICROSECONDS.inc(round((time.perf_counter() - began) * 1e6))
 
     def close(self) -> tuple[str, int]:
-        with filesystem.naming(self.temp_shard_path):
-            return super().close(), self.num_records_written
+        with filesystem.naming(self._writer.temp_shard_path):
+            return self._writer.close(), self._writer.num_records_written
+
+    def at_capacity(self) -> bool:
+        return self._writer.at_capacity()
 
 
-class _CountingSink(filebasedsink.FileBasedSink):
-    """A file sink that limits the records of a file and yields each file's `elements.Shard`, as JSON since Beam has results as str.
+class FileSink(filebasedsink.FileBasedSink):
+    """Writes bytes, and yields the `Shard` of each file, as JSON since Beam has results as str.
 
     It also yields files that an earlier attempt at finishing had already renamed, which Beam's own leaves out.
     """
 
-    def open_writer(self, init_result: str, uid: str) -> _CountingWriter:
-        opened = super().open_writer(init_result, uid)
-        opened.__class__ = _CountingWriter
-        return opened
+    def __init__(self, prefix: str, suffix: str, compression: str, records_per_file: int, frame: Callable[[bytes], bytes]):
+        """Args:
+        prefix, suffix: What is in front of the numbers in the path of a file, and behind them.
+        compression: One of Beam's `CompressionTypes`.
+        records_per_file: No file holds more.
+        frame: Gives the bytes in the file for those of a record.
+        """
+        super().__init__(
+            prefix,
+            coders.BytesCoder(),
+            file_name_suffix=suffix,
+            shard_name_template=naming.SHARD_TEMPLATE,
+            compression_type=compression,
+            max_records_per_shard=records_per_file,
+            skip_if_empty=True,
+        )
+        self._prefix, self._suffix, self._frame = prefix, suffix, frame
+
+    def write_encoded_record(self, file_handle: Any, encoded_value: bytes) -> None:
+        file_handle.write(self._frame(encoded_value))
+
+    def open_writer(self, init_result: str, uid: str) -> _Writer:
+        return _Writer(super().open_writer(init_result, uid))
 
     def pre_finalize(self, init_result: str, writer_results: Iterable[tuple[str, int]]) -> None:
         super().pre_finalize(init_result, [path for path, _ in writer_results])
@@ -63,69 +92,46 @@ class _CountingSink(filebasedsink.FileBasedSink):
         results = sorted(writer_results)
         for _ in super().finalize_write(init_result, [path for path, _ in results], unused_pre_finalize_results):
             pass
-        for number, (_, records) in enumerate(results):
-            path = self._get_final_name(number, len(results))
+        for index, (_, records) in enumerate(results):
+            path = f"{self._prefix}{naming.shard_numbers(index, len(results))}{self._suffix}"
             size = FileSystems.match([path])[0].metadata_list[0].size_in_bytes
-            yield json.dumps(dataclasses.asdict(elements.Shard(filesystem.base_name(path), records, size)))
+            yield json.dumps(dataclasses.asdict(Shard(filesystem.base_name(path), records, size)))
 
 
-class _TFRecordSink(_CountingSink, tfrecordio._TFRecordSink):
-    pass
+class WriteFiles(beam.PTransform):
+    """Writes bytes where they are, with no shuffle. Returns a `Shard` a file."""
+
+    def __init__(self, sink: FileSink):
+        super().__init__()
+        self._sink = sink
+
+    def expand(self, records: beam.PCollection) -> beam.PCollection:
+        return records | "Write" >> iobase.Write(self._sink) | "ReadShards" >> beam.Map(read_shard)
 
 
-class _TextSink(_CountingSink, textio._TextSink):
-    pass
+def example_sink(prefix: str, compression: str, examples_per_shard: int) -> FileSink:
+    """Return the sink of serialized examples, which writes TFRecords.
 
-
-class WriteExamples(beam.PTransform):
-    """Writes serialized examples, bytes, as TFRecords where they are, with no shuffle. Returns a Shard a file.
-
-    Attributes:
+    Args:
       prefix: Path of the shards up to their numbers.
       compression: `none` or `gzip`.
       examples_per_shard: No shard holds more.
     """
-
-    def __init__(self, prefix: str, compression: str, examples_per_shard: int):
-        super().__init__()
-        packed = compression == "gzip"
-        self._sink = _TFRecordSink(
-            prefix,
-            coders.BytesCoder(),
-            file_name_suffix=".tfrecord.gz" if packed else ".tfrecord",
-            num_shards=0,
-            shard_name_template=naming.SHARD_TEMPLATE,
-            compression_type=CompressionTypes.GZIP if packed else CompressionTypes.UNCOMPRESSED,
-        )
-        self._sink.max_records_per_shard = examples_per_shard
-        self._sink.skip_if_empty = True
-
-    def expand(self, examples: beam.PCollection) -> beam.PCollection:
-        return examples | iobase.Write(self._sink) | "ReadShards" >> beam.Map(read_shard)
+    suffix, beam_compression = {
+        "none": (".tfrecord", CompressionTypes.UNCOMPRESSED),
+        "gzip": (".tfrecord.gz", CompressionTypes.GZIP),
+    }[compression]
+    return FileSink(prefix, suffix, beam_compression, examples_per_shard, tfrecord.frame)
 
 
-class WriteFailures(beam.PTransform):
-    """Writes failures as lines of JSON. Returns a Shard a file."""
-
-    def __init__(self, prefix: str):
-        super().__init__()
-        self._sink = _TextSink(
-            prefix,
-            file_name_suffix=".jsonl",
-            shard_name_template=naming.SHARD_TEMPLATE,
-            coder=coders.BytesCoder(),
-            max_records_per_shard=FAILURES_PER_SHARD,
-            skip_if_empty=True,
-        )
-
-    def expand(self, failures: beam.PCollection) -> beam.PCollection:
-        lines = failures | "EncodeFailures" >> beam.Map(encode_failure)
-        return lines | iobase.Write(self._sink) | "ReadShards" >> beam.Map(read_shard)
+def failure_sink(prefix: str) -> FileSink:
+    """Return the sink of failures that `encode_failure` has encoded, which writes a line for each."""
+    return FileSink(prefix, ".jsonl", CompressionTypes.UNCOMPRESSED, FAILURES_PER_SHARD, lambda line: line + b"\n")
 
 
 def encode_failure(failure: Failure) -> bytes:
     return json.dumps(failure.as_json()).encode()
 
 
-def read_shard(line: str) -> elements.Shard:
-    return elements.Shard(**json.loads(line))
+def read_shard(line: str) -> Shard:
+    return Shard(**json.loads(line))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipeline import elements
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import Commit
 from beam_pipeline.launch import commits
 from beam_pipeline.metadata.commit_manifest import Books
 from beam_pipeline.sources import url_list
@@ -18,11 +18,11 @@ def make_config(folder, lines, **options) -> Config:
     return Config(**{"input": str(folder / "urls.txt"), "output": "out", **options})
 
 
-def done(commit: elements.Commit) -> Books:
+def done(commit: Commit) -> Books:
     return Books(commit.counts, [], [], [], commit.is_last, commit.list_digest, {}, {})
 
 
-def urls(commit: elements.Commit) -> list[str]:
+def urls(commit: Commit) -> list[str]:
     assert commit.refs is not None
     return sorted(ref.url for ref in commit.refs)
 

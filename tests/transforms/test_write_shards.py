@@ -9,18 +9,18 @@ import pytest
 import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_pipeline.elements import Failure, ImageRef
+from beam_pipeline.elements import Failure, ImageRef, Shard
 from beam_pipeline.transforms import write_shards
 
 
-def told(elements, sink, folder):
+def told(records, sink, folder):
     """Runs a sink on elements; gives the shards it told of, by name."""
     path = folder / "told.jsonl"
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        shards = pipeline | beam.Create(elements) | sink
+        shards = pipeline | beam.Create(records) | sink
         lines = shards | beam.Map(lambda shard: json.dumps([shard.name, shard.records, shard.bytes]))
         _ = lines | beam.io.WriteToText(str(path), shard_name_template="")
-    return sorted((elements.Shard(*json.loads(line)) for line in path.read_text().splitlines()), key=lambda shard: shard.name)
+    return sorted((Shard(*json.loads(line)) for line in path.read_text().splitlines()), key=lambda shard: shard.name)
 
 
 sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZIP")]
@@ -29,7 +29,11 @@ sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZI
 @pytest.mark.parametrize(("compression", "suffix", "tf_compression"), sinks_by_compression)
 def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_compression):
     examples = [f"example {number}".encode() for number in range(25)]
-    shards = told(examples, write_shards.WriteExamples(str(tmp_path / "out" / "lab_images"), compression, 10), tmp_path)
+    shards = told(
+        examples,
+        write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), compression, 10)),
+        tmp_path,
+    )
     assert [shard.name for shard in shards] == [f"lab_images_{number:05}-of-00003{suffix}" for number in range(3)]
     assert sorted(shard.records for shard in shards) == [5, 10, 10]
     found = []
@@ -44,12 +48,15 @@ def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_co
 
 
 def test_no_example_gives_no_file(tmp_path):
-    assert told([], write_shards.WriteExamples(str(tmp_path / "out" / "lab_images"), "none", 10), tmp_path) == []
+    assert (
+        told([], write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), "none", 10)), tmp_path)
+        == []
+    )
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_gzip_is_gzip(tmp_path):
-    [shard] = told([b"x" * 1000], write_shards.WriteExamples(str(tmp_path / "a"), "gzip", 10), tmp_path)
+    [shard] = told([b"x" * 1000], write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "a"), "gzip", 10)), tmp_path)
     assert len(gzip.decompress((tmp_path / shard.name).read_bytes())) == 1016
 
 
@@ -58,7 +65,11 @@ def test_failures_are_lines_of_json(tmp_path):
         Failure(ImageRef("n1", "http://a/\u00e9.jpg"), "fetch", "dns", "line\nbreak \u2028", 3, "http://a/"),
         Failure(ImageRef("", "ftp://b"), "read", "unsupported_scheme", "ftp"),
     ]
-    [shard] = told(failures, write_shards.WriteFailures(str(tmp_path / "failures")), tmp_path)
+    [shard] = told(
+        list(map(write_shards.encode_failure, failures)),
+        write_shards.WriteFiles(write_shards.failure_sink(str(tmp_path / "failures-"))),
+        tmp_path,
+    )
     assert (shard.name, shard.records) == ("failures-00000-of-00001.jsonl", 2)
     lines = (tmp_path / shard.name).read_text().splitlines()
     fields = sorted((json.loads(line) for line in lines), key=lambda line: line["url"])
@@ -67,7 +78,7 @@ def test_failures_are_lines_of_json(tmp_path):
 
 
 def test_a_second_attempt_at_finishing_tells_the_same(tmp_path):
-    sink = write_shards.WriteExamples(str(tmp_path / "lab_images"), "none", 2)._sink
+    sink = write_shards.example_sink(str(tmp_path / "lab_images_"), "none", 2)
     folder = sink.initialize_write()
     results = []
     for uid in ("a", "b"):
