@@ -11,7 +11,7 @@ COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/d
 COPY --from=worker /opt/apache/beam /opt/apache/beam
 
 WORKDIR /opt/beam_pipeline
-COPY pyproject.toml setup.py constraints.txt README.md main.py ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE main.py ./
 COPY beam_pipeline beam_pipeline
 RUN pip install --no-cache-dir --constraint constraints.txt '.[aws,gcp]' && pip check
 

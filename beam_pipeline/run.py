@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _M_ARENA_MAX = -8  # of malloc.h
 
 
+def cli() -> int:
+    """Run the command with the arguments of this process. Return its exit status."""
+    return console.run(main)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
     signals.end_on_signals("Interrupted. Completed parts are kept; run the same command again to resume.")
@@ -82,4 +87,4 @@ def _bound_arenas() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(console.run(main))
+    sys.exit(cli())
