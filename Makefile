@@ -1,50 +1,74 @@
 # Everything installs into .venv; downloads stay in pip's own cache.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline
 # What the lanes download and build; it stays from one checkout to the next.
-LANES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline/lanes
+LANES := $(CACHE)/lanes
 FLINK := 1.19.3
 BEAM := $(shell sed -n "s/^apache-beam==//p" constraints.txt)
 JOB_SERVERS := 2.62.0
+ACTIONLINT := $(CACHE)/actionlint-1.7.12/actionlint
+# Git's empty tree: the difference to it is all of the tracked files.
+NOTHING = $(shell git hash-object -t tree /dev/null)
 
-.PHONY: run test lint lanes test-flink test-spark test-prism test-dataflow test-stores soak bench bench-fetching clean
+.DEFAULT_GOAL := help
+.PHONY: help run test lint build lanes test-flink test-spark test-prism test-dataflow test-stores \
+	soak bench bench-fetching clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: .venv/ready  ## Make a small dataset on this machine, from photographs served on loopback
 	$(BIN)/python -m examples.sample_run
 
-test: lint  ## Lint, check types, run the tests
+test: lint  ## Run the linters, then the tests
 	$(BIN)/pytest
 
-lint: .venv/ready
+lint:  ## Run the linters
+lint: .venv/ready $(if $(shell command -v go),$(ACTIONLINT))
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	git diff --check $(NOTHING)
 	$(BIN)/hadolint Dockerfile
+	@if test -x $(ACTIONLINT); then set -x; $(ACTIONLINT) .github/workflows/*.yml; else \
+		echo "lint: the CI workflow was not checked: building actionlint needs Go." >&2; fi
 
-lanes: test-prism test-flink test-spark test-dataflow test-stores  ## The same graph on other engines, and on object stores
+build: .venv/ready  ## Build the sdist and the wheel into dist/, and check their metadata
+	rm -rf dist *.egg-info
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
 
-test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib $(LANES)/flink-job-server-$(JOB_SERVERS).jar $(LANES)/boot-$(BEAM)/container  ## A Flink cluster on this machine
+lanes:  ## Run the tests of other engines and object stores
+lanes: test-prism test-flink test-spark test-dataflow test-stores
+
+test-flink:  ## Run the graph on a Flink cluster on this machine
+test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib
+test-flink: $(LANES)/flink-job-server-$(JOB_SERVERS).jar $(LANES)/boot-$(BEAM)/container
 	$(BIN)/pytest tests/lanes/flink.py
 
-test-spark: .venv/lanes $(LANES)/spark-job-server-$(JOB_SERVERS).jar  ## The Spark inside Beam's job server
+test-spark:  ## Run the graph on the Spark in Beam's job server
+test-spark: .venv/lanes $(LANES)/spark-job-server-$(JOB_SERVERS).jar
 	$(BIN)/pytest tests/lanes/spark.py
 
-test-prism: .venv/lanes $(LANES)/prism-$(BEAM)/prism  ## Beam's runner in Go
+test-prism: .venv/lanes $(LANES)/prism-$(BEAM)/prism  ## Run the graph on Prism, Beam's runner in Go
 	$(BIN)/pytest tests/lanes/prism.py
 
-test-dataflow: .venv/lanes  ## Submission to a stand-in for the service
+test-dataflow: .venv/lanes  ## Submit to a local stand-in for Dataflow, and run what arrives
 	$(BIN)/pytest tests/lanes/dataflow.py
 
-test-stores: .venv/lanes  ## gs:// and s3://, each an emulator
+test-stores: .venv/lanes  ## Read and write gs:// and s3://, each an emulator
 	$(BIN)/pytest tests/lanes/stores.py
 
 $(LANES)/flink-$(FLINK)/deps/lib: | .venv/lanes
 	rm -rf $(LANES)/flink && mkdir -p $(LANES)/flink
-	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: \
-		--dest $(LANES)/flink apache-flink-libraries==$(FLINK)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--no-binary :all: --dest $(LANES)/flink apache-flink-libraries==$(FLINK)
 	tar -xzf $(LANES)/flink/apache-flink-libraries-$(FLINK).tar.gz -C $(LANES)/flink
-	rm -rf $(LANES)/flink-$(FLINK) && mv $(LANES)/flink/apache-flink-libraries-$(FLINK) $(LANES)/flink-$(FLINK)
+	rm -rf $(LANES)/flink-$(FLINK)
+	mv $(LANES)/flink/apache-flink-libraries-$(FLINK) $(LANES)/flink-$(FLINK)
 	rm -r $(LANES)/flink
 
 $(LANES)/%-job-server-$(JOB_SERVERS).jar:
@@ -59,17 +83,20 @@ $(LANES)/prism-$(BEAM)/prism:
 $(LANES)/boot-$(BEAM)/container:
 	GOBIN=$(@D) go install github.com/apache/beam/sdks/v2/python/container@v$(BEAM)
 
+$(CACHE)/actionlint-%/actionlint:
+	GOBIN=$(@D) go install github.com/rhysd/actionlint/cmd/actionlint@v$*
+
 .venv/lanes: .venv/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lanes]'
+	$(INSTALL) --constraint constraints.txt --editable '.[lanes]'
 	touch $@
 
-soak: .venv/ready  ## A long run through everything that can go wrong
+soak: .venv/ready  ## Check counts, memory and open files with 20,000 URLs, a third faulty
 	$(BIN)/python -m benchmarks.soak
 
-bench: .venv/ready .venv-img2dataset/ready  ## Speed, memory and size, as ratios; an hour, on a machine that does nothing else
+bench: .venv/ready .venv-img2dataset/ready  ## Measure speed, memory and size as ratios
 	$(BIN)/python -m benchmarks.bench --img2dataset .venv-img2dataset/bin/python
 
-bench-fetching: .venv/ready .venv-img2dataset/ready  ## Fetching, beside img2dataset
+bench-fetching: .venv/ready .venv-img2dataset/ready  ## Measure fetching beside img2dataset
 	$(BIN)/python -m benchmarks.fetching --img2dataset .venv-img2dataset/bin/python
 
 .venv-img2dataset/ready: Makefile
@@ -79,8 +106,8 @@ bench-fetching: .venv/ready .venv-img2dataset/ready  ## Fetching, beside img2dat
 
 .venv/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-clean:
-	rm -rf .venv .venv-img2dataset build data *.egg-info
+clean:  ## Remove environments, packages and datasets
+	rm -rf .venv .venv-img2dataset build data dist *.egg-info
