@@ -57,7 +57,7 @@ def load(folder: str | os.PathLike[str], split: str = "train", transformed: bool
     # Whoever reads NumPy arrays need not have it.
     from beam_pipeline.reading import tf_reader
 
-    return tf_reader.load(dataset_dir.find(folder, split), split, transformed)
+    return tf_reader.load(dataset_dir.open_dataset_dir(folder, split), split, transformed)
 
 
 def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
@@ -84,7 +84,7 @@ def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
       FileNotFoundError: the folder holds no finished dataset.
       ValueError: there is no such split, or `dataset.json` is broken; while reading, what a shard holds is not what it should.
     """
-    return Examples(dataset_dir.find(folder, split), split)
+    return Examples(dataset_dir.open_dataset_dir(folder, split), split)
 
 
 def read_statistics(folder: str | os.PathLike[str]) -> Statistics:
@@ -103,4 +103,4 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics:
     # Whoever reads NumPy arrays need not have TensorFlow.
     from beam_pipeline.reading import statistics
 
-    return statistics.read(dataset_dir.find(folder))
+    return statistics.read(dataset_dir.open_dataset_dir(folder))

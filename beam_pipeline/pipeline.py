@@ -4,7 +4,7 @@ r"""The whole graph, on one page.
         |             |               \____ failures \____________\_______________\_________> CountReasons, WriteFailures
         |             |                                           \__ digests _______________> CountBodies
         |             |             EmbedImages -> Encode..Examples -> Write..Examples
-        \__ counts ___\______________________________________________________________________> CloseBooks
+        \__ counts ___\______________________________________________________________________> FinalizeCommit
 
 No pixel is shuffled: DropDuplicates groups the list while it is names and URLs, which spreads the work and mixes the hosts,
 and everything after it is one fused stage, of which only file names, reasons and sha256 are combined. What takes time runs in
@@ -34,7 +34,7 @@ from beam_pipeline.records import example_codec
 from beam_pipeline.sources import url_list
 from beam_pipeline.transforms import count_outcomes, write_shards
 from beam_pipeline.transforms.fetch_images import FetchImages
-from beam_pipeline.transforms.thread_map import MOST_BYTES, MOST_THREADS, MapInThreads
+from beam_pipeline.transforms.thread_map import MAX_BYTES, MAX_THREADS, ThreadMap
 from beam_pipeline.transforms.ticks import Ticks
 
 _LOGGER = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def build(
     encoded, shards = {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
     for split, prefix, part in zip(("Train", "Validation"), (naming.TRAIN_PREFIX, naming.VALIDATION_PREFIX), splits, strict=True):
-        encode = beam.ParDo(MapInThreads(encode_example, config, ticks, give_way=config.has_network))
+        encode = beam.ParDo(ThreadMap(encode_example, config, ticks, low_priority=config.has_network))
         encoded[split] = part | f"Encode{split}Examples" >> encode
         path = FileSystems.join(config.output, prefix + commit.label)
         sink = write_shards.example_sink(path, config.compression, config.examples_per_shard)
@@ -111,9 +111,9 @@ def build(
     _ = (
         pipeline
         | "End" >> beam.Create([config])
-        | "CloseBooks"
+        | "FinalizeCommit"
         >> beam.Map(
-            commit_manifest.close_commit,
+            commit_manifest.finalize_commit,
             commit.number,
             commit.is_last,
             commit.list_digest,
@@ -162,8 +162,8 @@ def check_body(image: EncodedImage, excluded: frozenset[str]) -> Iterator[Encode
 
 def in_threads(function: Callable[[Any, Config], Any], config: Config, threads: int | None = None) -> beam.ParDo:
     """Maps images while the worker's thread computes the embeddings of others: a batch is ready when the next can begin."""
-    ahead = min(max(config.batch_size, MOST_THREADS), 1 + MOST_BYTES // (3 * config.image_size**2))
-    return beam.ParDo(MapInThreads(function, config, ahead=ahead, give_way=config.has_network, threads=threads))
+    ahead = min(max(config.batch_size, MAX_THREADS), 1 + MAX_BYTES // (3 * config.image_size**2))
+    return beam.ParDo(ThreadMap(function, config, ahead=ahead, low_priority=config.has_network, threads=threads))
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        dataset_dir.find(options.dataset)
+        dataset_dir.open_dataset_dir(options.dataset)
         if options.class_names:
             class_names.read(options.class_names)
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from beam_pipeline.images import lab_color
 from beam_pipeline.naming import SPLITS
 from beam_pipeline.process import console
 from beam_pipeline.reading import dataset_dir, numpy_reader, validation
-from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.reporting import class_names
 
 _EXPORTED, _TOLD = 100, 100
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.class_names and not options.show:
         parser.error("--class_names names the classes of what --show N prints")
     try:
-        folder = dataset_dir.find(options.dataset)
+        folder = dataset_dir.open_dataset_dir(options.dataset)
         names = class_names.read(options.class_names) if options.class_names else None
         if options.export:
             Path(options.export).mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _examples(folder: Folder) -> Iterator[dict[str, Any]]:
+def _examples(folder: DatasetDir) -> Iterator[dict[str, Any]]:
     for split in SPLITS:
         yield from numpy_reader.Examples(folder, split)
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from beam_pipeline import dataset
 from beam_pipeline.images import lab_color
-from beam_pipeline.reading.dataset_dir import find
+from beam_pipeline.reading.dataset_dir import open_dataset_dir
 
 SIDE = 224  # divisible by 8, by which the encoder makes the image smaller
 PICTURES = 4
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=8, help="images in a batch (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
-        folder = find(options.dataset)
+        folder = open_dataset_dir(options.dataset)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

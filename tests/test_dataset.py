@@ -56,7 +56,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
     counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
     tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
     tallied += [(("host", "a", "example"), 12), (("host", "b", "http_404"), 1), (("host", "b", "dns"), 1)]
-    commit_manifest.close_commit(
+    commit_manifest.finalize_commit(
         options, 0, True, "", commit_manifest.NO_DIGESTS, counts, shards[:2], shards[2:], failed, [], tallied
     )
     return str(folder)

@@ -84,14 +84,14 @@ def test_the_best_classes_of_each_picture(tmp_path):
     folder = Path(write_dataset(tmp_path, "lab_uint8"))
     (tmp_path.parent / "names.pkl").write_bytes(pickle.dumps({number: f"class <{number}>" for number in range(1000)}))
     html = write_report(folder, "--class_names", str(tmp_path.parent / "names.pkl"))
-    for seen in sampling.take_sample(dataset_dir.find(folder), 100).seen:
+    for seen in sampling.take_sample(dataset_dir.open_dataset_dir(folder), 100).seen:
         assert seen.embedding is not None
         best = np.argsort(-seen.embedding[1:], kind="stable")[:5]
         assert f"<b>class &lt;{best[0]}&gt;</b>class &lt;{best[1]}&gt;; class &lt;{best[2]}&gt;" in html
 
 
 def test_the_sheets_show_the_extremes(tmp_path):
-    seen = sampling.take_sample(dataset_dir.find(write_dataset(tmp_path, "lab_float32")), 100).seen
+    seen = sampling.take_sample(dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_float32")), 100).seen
     sheets = {sheet["title"]: [card["url"] for card in sheet["cards"]] for sheet in page.make_sheets(seen, None)}
     # The originals grow with their number; the first two images are black and white.
     assert sheets["The smallest"] == [f"http://a/{index}" for index in range(10)]

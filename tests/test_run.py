@@ -362,7 +362,7 @@ def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, caps
     (output / "failures-00000-00000-of-00001.jsonl").write_text("{}")
     failed = [Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
     counts = {"lines": 1, "failures/fetch/dns": 1}
-    commit_manifest.close_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [])
+    commit_manifest.finalize_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [])
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first commits" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from examples import train_colorizer
 
 @pytest.mark.parametrize("statistics", [False, True])
 def test_trains_and_paints(tmp_path, capsys, statistics):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     if statistics:
         analyze(folder, read_records(folder))
     pictures = tmp_path / "pictures"

@@ -155,7 +155,7 @@ def test_a_name_that_is_not_the_urls(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda description: description["counts"].update(lines=99), "does not balance"),
+        (lambda description: description["counts"].update(lines=99), "has counts that do not add up"),
         (lambda description: description["counts"].update(examples=13, lines=15), "tells 13 examples, its files hold 12"),
         (lambda description: description["files"][0].update(bytes=3), "bytes, dataset.json tells 3"),
         (lambda description: description["failure_files"][0].update(failures=3), "holds 2 failures, dataset.json tells 3"),
@@ -224,7 +224,7 @@ def test_options_that_make_no_sense(tmp_path, capsys, options):
 
 
 def finished_examples(folder: Path) -> list[dict]:
-    return list(validate._examples(dataset_dir.find(folder)))
+    return list(validate._examples(dataset_dir.open_dataset_dir(folder)))
 
 
 def test_what_is_no_dataset(tmp_path, capsys):

@@ -26,7 +26,7 @@ from beam_pipeline.fetching.errors import FetchError
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING_STATUSES = (429, *range(500, 600))
 
-MOST_WEIGHT = 32
+MAX_WEIGHT = 32
 
 
 @dataclasses.dataclass
@@ -209,7 +209,7 @@ def _decompress(data: bytes, limit: int) -> bytes:
 
 def weigh(data: bytes) -> int:
     """How many of the images that may wait to be dealt with a body counts for: one for each MiB."""
-    return min(1 + (len(data) >> 20), MOST_WEIGHT)
+    return min(1 + (len(data) >> 20), MAX_WEIGHT)
 
 
 def _strike(host: _Host, failure: FetchError, began: float) -> None:

@@ -22,13 +22,13 @@ Image.init()
 # Pillow's own reader of uncompressed TIFFs takes planes of 16 bits, and YCbCr, for something else.
 TiffImagePlugin.READ_LIBTIFF = True
 # headers.trim_png has limits of its own.
-PngImagePlugin.MAX_TEXT_CHUNK = max(headers.MOST_PROFILE, headers.MOST_TEXT) + 1
+PngImagePlugin.MAX_TEXT_CHUNK = max(headers.MAX_PROFILE, headers.MAX_TEXT) + 1
 # Pillow warns of odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes up to
 # `_BYTES_PER_PIXEL`. What is left beside has to do for profiles and the like.
-_MOST_PIXELS = 64_000_000
+_MAX_PIXELS = 64_000_000
 _BYTES_PER_PIXEL, _SPARE_BYTES = 24, 64 * 2**20
 _decoding: list[int] = []
 _decoded = threading.Condition()
@@ -122,7 +122,7 @@ def _lack_of_memory(size: tuple[int, int]) -> MemoryError:
 def _room_for(pixels: int) -> Iterator[None]:
     """Waits until an image may be decoded beside those of other threads."""
     with _decoded:
-        _decoded.wait_for(lambda: not _decoding or sum(_decoding) + pixels <= _MOST_PIXELS)
+        _decoded.wait_for(lambda: not _decoding or sum(_decoding) + pixels <= _MAX_PIXELS)
         _decoding.append(pixels)
     try:
         yield

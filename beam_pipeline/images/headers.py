@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from PIL import Image, TiffImagePlugin
 
 # Progressive JPEGs have ten or so; files have a comment or two, and a profile.
-MOST_SCANS, MOST_EXTENSIONS = 500, 1 << 20
+MAX_SCANS, MAX_EXTENSIONS = 500, 1 << 20
 # Bytes, unpacked, of the profile of a PNG, and of its texts together.
-MOST_PROFILE, MOST_TEXT = 16 * 2**20, 16 * 2**20
+MAX_PROFILE, MAX_TEXT = 16 * 2**20, 16 * 2**20
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Tags of TIFF 6.0.
 _BITS, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _INK_SET, _EXTRA, _FORMAT = 258, 262, 284, 322, 323, 332, 338, 339
@@ -52,28 +52,28 @@ class DecodeError(Exception):
 
 def check_headers(data: bytes) -> None:
     """Raises DecodeError for a file that would keep a decoder busy for minutes with next to nothing."""
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MOST_SCANS:
-        raise DecodeError("corrupt", f"more than {MOST_SCANS} scans")
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise DecodeError("corrupt", f"more than {MAX_SCANS} scans")
     if data.startswith(b"GIF8"):
         place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
         while data[place : place + 1] == b"!":  # an extension: its label, then blocks up to an empty one
             place += 2
             while place < len(data) and data[place]:
                 place += 1 + data[place]
-                if place > MOST_EXTENSIONS:
-                    raise DecodeError("corrupt", f"more than {MOST_EXTENSIONS} bytes before the first image")
+                if place > MAX_EXTENSIONS:
+                    raise DecodeError("corrupt", f"more than {MAX_EXTENSIONS} bytes before the first image")
             place += 1
 
 
 def trim_png(data: bytes) -> bytes:
-    """Returns a PNG without texts beyond `MOST_TEXT`, and without a profile beyond `MOST_PROFILE` or a second one.
+    """Returns a PNG without texts beyond `MAX_TEXT`, and without a profile beyond `MAX_PROFILE` or a second one.
 
     Pillow unpacks all of them, and refuses the image if one is large. Other files are returned as they are.
     """
     if not data.startswith(_PNG):
         return data
     kept, place = [], 0
-    room = {b"iCCP": MOST_PROFILE, b"text": MOST_TEXT}
+    room = {b"iCCP": MAX_PROFILE, b"text": MAX_TEXT}
     for start, end, kind in _chunks_of_png(data):
         if kind not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
             continue

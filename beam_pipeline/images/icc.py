@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-_MOST_CACHED = 1 << 16  # bytes of a profile whose nature is remembered
+_MAX_CACHED = 1 << 16  # bytes of a profile whose nature is remembered
 
 _SRGB = ImageCms.createProfile("sRGB")
 # A coarse grid over the RGB cube: what a profile does to it tells whether it is another spelling of sRGB.
@@ -27,7 +27,7 @@ def to_srgb(image: Image.Image, data: bytes) -> Image.Image:
     """
     try:
         profile = ImageCms.getOpenProfile(io.BytesIO(data))
-        is_srgb = _is_srgb if len(data) <= _MOST_CACHED else _is_srgb.__wrapped__
+        is_srgb = _is_srgb if len(data) <= _MAX_CACHED else _is_srgb.__wrapped__
         if image.mode.startswith("RGB") and is_srgb(data):
             return image
         mode = "RGBA" if image.mode == "RGBA" else "RGB"

@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Commit, ImageRef
-from beam_pipeline.metadata.commit_manifest import Books
+from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.sources import url_list
 
 
@@ -37,7 +37,7 @@ class _Names:
         return [ref for ref, is_known in zip(refs, known, strict=True) if not is_known]
 
 
-def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[Commit]:
+def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[Commit]:
     """Splits the list, after the commits that are done, into commits of `size` images.
 
     Raises:
@@ -55,8 +55,8 @@ def plan(config: Config, size: int, done: Sequence[Books]) -> Iterator[Commit]:
             digest.update(ref.name.encode())
         return taken
 
-    lines = sum(books.counts.get("lines", 0) for books in done)
-    ignored = sum(books.counts.get("ignored", 0) for books in done)
+    lines = sum(manifest.counts.get("lines", 0) for manifest in done)
+    ignored = sum(manifest.counts.get("ignored", 0) for manifest in done)
     left = lines - ignored
     while left and (skipped := take(min(left, 100_000))):
         names.add([ref for ref, _, _ in skipped])

@@ -18,7 +18,7 @@ class ExistingOutput(NamedTuple):
     """`dataset.json` if the dataset is complete, else the records of its complete commits."""
 
     finished: dict[str, Any] | None = None
-    commits: Sequence[commit_manifest.Books] = ()
+    commits: Sequence[commit_manifest.CommitManifest] = ()
 
     @property
     def options(self) -> dict[str, Any]:

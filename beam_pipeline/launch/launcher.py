@@ -28,7 +28,7 @@ from beam_pipeline.launch import commits, existing_output, folder_lock, output_d
 from beam_pipeline.launch.commits import ListChangedError
 from beam_pipeline.launch.progress import ProgressLine
 from beam_pipeline.metadata import commit_manifest, worker_metrics
-from beam_pipeline.metadata.commit_manifest import Books
+from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
 from beam_pipeline.reading import dataset_dir
@@ -133,7 +133,7 @@ def finish(config: Config, beam_options: PipelineOptions, description: dict[str,
         complain(f"{config.output} has no report: {error}", 0)
 
 
-def make_dataset(job: Job, done: Sequence[Books]) -> None:
+def make_dataset(job: Job, done: Sequence[CommitManifest]) -> None:
     """Run the graph for what is not done yet; for all of it if the list has changed and `--overwrite` is given."""
     try:
         run_commits(job, done)
@@ -144,7 +144,7 @@ def make_dataset(job: Job, done: Sequence[Books]) -> None:
         run_commits(job, [])
 
 
-def run_commits(job: Job, done: Sequence[Books]) -> None:
+def run_commits(job: Job, done: Sequence[CommitManifest]) -> None:
     """Run the graph: once, or on this machine once for each commit that is not done yet."""
     config, beam_options = job.config, job.beam_options
     if done and done[-1].is_last:
@@ -209,11 +209,11 @@ def summarize(description: dict[str, Any], folder: str) -> str:
     return "\n".join(lines)
 
 
-def _count_images(config: Config, done: Sequence[Books], progress: ProgressLine) -> None:
+def _count_images(config: Config, done: Sequence[CommitManifest], progress: ProgressLine) -> None:
 
     with contextlib.suppress(UsageError):
         images = sum(1 for _ in url_list.read_refs(config, collections.Counter()))
-        progress.total = images - sum(books.counts.get("lines", 0) - books.counts.get("ignored", 0) for books in done)
+        progress.total = images - sum(manifest.counts.get("lines", 0) - manifest.counts.get("ignored", 0) for manifest in done)
 
 
 def _digest(digests: Collection[str]) -> str:

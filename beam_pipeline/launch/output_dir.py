@@ -145,7 +145,7 @@ def _check_local_folder(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be written: no permission for {nearest}")
 
 
-def prepare(config: Config, commits: Sequence[commit_manifest.Books]) -> None:
+def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -> None:
     """Make the folders, clear the output folder of what an earlier run left but for its whole commits, and mark it as begun.
 
     Raises:

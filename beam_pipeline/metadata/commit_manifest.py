@@ -1,4 +1,4 @@
-"""The books of a run: what went in, what came out of it, and `dataset.json`, which says so and ends the run.
+"""The manifest of a run: what went in, what came out of it, and `dataset.json`, which says so and ends the run.
 
 A run is made of commits (`launch/commits.py`). Each leaves a record `commit-NNNNN.json` when it is complete, and the last one
 adds them up to the `dataset.json` that takes their place.
@@ -34,13 +34,13 @@ NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType(dict.fromkeys(DIGE
 _PACKAGES = ("apache-beam", "tensorflow", "tensorflow-transform", "pillow", "numpy", "scikit-image")
 
 
-class BooksError(Exception):
+class CountMismatchError(Exception):
     """What was written does not add up to what was read, or is too little of it."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Books:
-    """The books of one commit.
+class CommitManifest:
+    """The manifest of one commit.
 
     Attributes:
       counts: `lines`, `ignored`, `duplicates`, and `failures/STAGE/REASON` for each reason.
@@ -89,15 +89,15 @@ class Books:
             "failures": sum(shard.records for shard in self.failures),
         }
 
-    def balance(self) -> None:
-        """Raises BooksError unless lines = ignored + duplicates + examples + failures, and each failure is in a file."""
+    def check_counts(self) -> None:
+        """Raises CountMismatchError unless lines = ignored + duplicates + examples + failures, and each failure is in a file."""
         totals = self.totals()
         told = sum(totals[key] for key in ("ignored", "duplicates", "examples", "failures"))
         if totals["lines"] != told or totals["failures"] != sum(self.reasons.values()):
-            raise BooksError(f"the books do not balance, the dataset is not whole: {totals}, {self.reasons}")
+            raise CountMismatchError(f"the counts do not add up, the dataset is not complete: {totals}, {self.reasons}")
 
 
-def close_commit(
+def finalize_commit(
     config: Config,
     number: int,
     is_last: bool,
@@ -111,27 +111,27 @@ def close_commit(
     tallied: Iterable[Tally],
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
-    """Balances the books of a commit and writes its record; after the last, `dataset.json`. To be called last.
+    """Balances the manifest of a commit and writes its record; after the last, `dataset.json`. To be called last.
 
     Raises:
-      BooksError: they do not balance; or as `finish`.
+      CountMismatchError: they do not add up; or as `finish`.
     """
     options = config.dataset_options()
     shards = _sorted(train), _sorted(validation), _sorted(failures)
-    books = Books(dict(counts), *shards, is_last, list_digest, options, dict(digests))
-    books.balance()
+    manifest = CommitManifest(dict(counts), *shards, is_last, list_digest, options, dict(digests))
+    manifest.check_counts()
     path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
     repeated_content.write(path + naming.COMMIT_BODIES, bodies)
     outcome_counts.write(path + naming.COMMIT_TALLIES, tallied)
     # A record that outlives a loss of power has to find its shards.
-    for shard in books.shards:
+    for shard in manifest.shards:
         filesystem.sync(FileSystems.join(config.output, shard.name))
-    filesystem.write_bytes(path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(books)).encode(), durable=True)
+    filesystem.write_bytes(path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(manifest)).encode(), durable=True)
     if is_last:
         finish(config)
 
 
-def read_commits(folder: str) -> list[Books]:
+def read_commits(folder: str) -> list[CommitManifest]:
     """The records of the commits that are whole, in order. Raises ValueError if one is missing or broken."""
     paths = list(filesystem.list_folder(folder, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_RECORD}"))
     paths.sort(key=lambda path: (len(path), path))
@@ -143,7 +143,7 @@ def read_commits(folder: str) -> list[Books]:
     for record in (json.loads(filesystem.read_bytes(path)) for path in paths):
         for kind in ("train", "validation", "failures"):
             record[kind] = [Shard(**shard) for shard in record[kind]]
-        commits.append(Books(**record))
+        commits.append(CommitManifest(**record))
     return commits
 
 
@@ -151,16 +151,16 @@ def finish(config: Config) -> None:
     """Adds the commits up and writes `dataset.json`: where it stands, the dataset is whole.
 
     Raises:
-      BooksError: the sum does not balance; not one image survived, or fewer than `--max_failed_fraction` lets.
+      CountMismatchError: the sum does not add up; not one image survived, or fewer than `--max_failed_fraction` lets.
     """
-    books = add_up(read_commits(config.output))
-    books.balance()
-    totals = books.totals()
-    reasons = ", ".join(f"{number} {reason}" for reason, number in books.reasons.items()) or "no image was asked for"
+    manifest = add_up(read_commits(config.output))
+    manifest.check_counts()
+    totals = manifest.totals()
+    reasons = ", ".join(f"{number} {reason}" for reason, number in manifest.reasons.items()) or "no image was asked for"
     if not totals["examples"]:
-        raise BooksError(f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again")
+        raise CountMismatchError(f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again")
     if totals["failures"] > config.max_failed_fraction * (totals["failures"] + totals["examples"]):
-        raise BooksError(
+        raise CountMismatchError(
             f"{totals['failures']} images failed and {totals['examples']} did not, which is more than --max_failed_fraction "
             f"{config.max_failed_fraction:g} allows: {reasons}; a higher one accepts it, --overwrite tries again"
         )
@@ -170,14 +170,14 @@ def finish(config: Config) -> None:
     tallied = outcome_counts.add_up(
         sorted(filesystem.list_folder(config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_TALLIES}"))
     )
-    description = json.dumps(describe(config, books, repeated, tallied), indent=1).encode()
+    description = json.dumps(describe(config, manifest, repeated, tallied), indent=1).encode()
     filesystem.write_bytes(FileSystems.join(config.output, DESCRIPTION), description, durable=True)
     for pattern in (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*"):
         FileSystems.delete(list(filesystem.list_folder(config.output, pattern)))
 
 
-def add_up(commits: Sequence[Books]) -> Books:
-    """The books of all commits together."""
+def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
+    """The manifest of all commits together."""
     counts: collections.Counter[str] = collections.Counter()
     for commit in commits:
         counts.update(commit.counts)
@@ -185,13 +185,13 @@ def add_up(commits: Sequence[Books]) -> Books:
         _sorted(shard for commit in commits for shard in getattr(commit, kind)) for kind in ("train", "validation", "failures")
     )
     last = commits[-1]
-    return Books(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.digests)
+    return CommitManifest(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.digests)
 
 
-def describe(config: Config, books: Books, repeated: Iterable[Repeat], tallied: dict[str, Any]) -> dict[str, Any]:
+def describe(config: Config, manifest: CommitManifest, repeated: Iterable[Repeat], tallied: dict[str, Any]) -> dict[str, Any]:
     """What `dataset.json` holds."""
     options = config.as_json()
-    shards = [("train", shard) for shard in books.train] + [("validation", shard) for shard in books.validation]
+    shards = [("train", shard) for shard in manifest.train] + [("validation", shard) for shard in manifest.validation]
     return {
         "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, as tf.train.Example in TFRecords",
         "format_version": naming.FORMAT_VERSION,
@@ -199,18 +199,18 @@ def describe(config: Config, books: Books, repeated: Iterable[Repeat], tallied: 
         "image_size": config.image_size,
         "embedding_size": example_codec.EMBEDDING_SIZE if config.has_network else 0,
         "features": example_codec.describe_features(config.encoding, config.image_size, config.has_network),
-        "counts": {**books.totals(), "failures_by_reason": books.reasons},
-        "failures_by_stage": books.stages,
+        "counts": {**manifest.totals(), "failures_by_reason": manifest.reasons},
+        "failures_by_stage": manifest.stages,
         **tallied,
         "repeated_content": [{**repeat._asdict(), "url": redact(repeat.url)} for repeat in repeated],
-        **{name: {"name": options[name], "sha256": books.digests[name]} for name in DIGESTED},
+        **{name: {"name": options[name], "sha256": manifest.digests[name]} for name in DIGESTED},
         "options": options,
         "versions": _versions(),
         "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
         "transform": [
             {"name": name, "bytes": size} for name, size in sorted(any_path.list_files(config.output, TRANSFORM).items())
         ],
-        "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in books.failures],
+        "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in manifest.failures],
     }
 
 

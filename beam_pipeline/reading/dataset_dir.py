@@ -23,7 +23,7 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class DatasetDir:
     """A folder with a whole dataset: its `path`, and the `description` that its `dataset.json` holds."""
 
     path: str
@@ -40,9 +40,9 @@ class Folder:
         return bool(self.description["transform"])
 
     @property
-    def head(self) -> Folder:
+    def head(self) -> DatasetDir:
         """The same without what takes much room, such as the list of shards: what another process needs to read a shard."""
-        return Folder(self.path, {key: self.description[key] for key in ("encoding", "features", "options")})
+        return DatasetDir(self.path, {key: self.description[key] for key in ("encoding", "features", "options")})
 
     def shards(self, *splits: str) -> list[Shard]:
         """The shards of the splits, in order."""
@@ -51,7 +51,7 @@ class Folder:
         ]
 
 
-def find(path: str | os.PathLike[str], split: str = "train") -> Folder:
+def open_dataset_dir(path: str | os.PathLike[str], split: str = "train") -> DatasetDir:
     """Finds the dataset of a folder, on any filesystem that Beam knows.
 
     Raises:
@@ -64,7 +64,7 @@ def find(path: str | os.PathLike[str], split: str = "train") -> Folder:
     description = read_description(path)
     if description is None:
         raise FileNotFoundError(f"{any_path.join(path, naming.DESCRIPTION)} is not there: no run has ended in this folder")
-    return Folder(path, description)
+    return DatasetDir(path, description)
 
 
 def read_description(folder: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_pipeline.reading.dataset_dir import Folder, Shard
+from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 from beam_pipeline.records import example_codec, numpy_decode, tfrecord
 from beam_pipeline.storage.any_path import open_file
 
@@ -20,7 +20,7 @@ from beam_pipeline.storage.any_path import open_file
 class Examples(Sequence[dict[str, Any]]):
     """The examples of a split, in the order of the shards. May be pickled; processes and threads may share it."""
 
-    def __init__(self, folder: Folder, split: str):
+    def __init__(self, folder: DatasetDir, split: str):
         self._folder = folder.head
         self._shards = folder.shards(split)
         self._ends = list(itertools.accumulate(shard.examples for shard in self._shards))
@@ -58,13 +58,13 @@ class Examples(Sequence[dict[str, Any]]):
         return decode_example(self._folder, shard, record)
 
 
-def read_shard(folder: Folder, shard: Shard, checked: bool = False) -> Iterator[bytes]:
+def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Iterator[bytes]:
     """The records of a shard, held against their checksums if that is asked for. Raises ValueError, which names it."""
     with _naming(shard), open_file(shard.path, folder.is_packed) as file:
         yield from tfrecord.read_records(file, shard.path, checked)
 
 
-def decode_example(folder: Folder, shard: Shard, record: bytes) -> dict[str, Any]:
+def decode_example(folder: DatasetDir, shard: Shard, record: bytes) -> dict[str, Any]:
     """The arrays of a record, as `dataset.examples` gives them. Raises ValueError, which names the shard."""
     try:
         return numpy_decode.decode_planes(example_codec.decode_example(record, folder.description["features"]), folder.description)

@@ -11,7 +11,7 @@ from beam_pipeline import naming
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.images import lab_color
 from beam_pipeline.process import native_output
-from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import example_codec, tf_decode
 from beam_pipeline.storage import any_path
 
@@ -39,7 +39,7 @@ class Statistics(NamedTuple):
     ab_frequency: np.ndarray
 
 
-def read(folder: Folder) -> Statistics:
+def read(folder: DatasetDir) -> Statistics:
     """What the dataset's `transform/` knows. Raises FileNotFoundError if there is none."""
     transform = load_transform(folder)
     side = folder.description["image_size"]
@@ -56,7 +56,7 @@ def read(folder: Folder) -> Statistics:
     )
 
 
-def load_transform(folder: Folder) -> Callable[..., dict[str, tf.Tensor]]:
+def load_transform(folder: DatasetDir) -> Callable[..., dict[str, tf.Tensor]]:
     """A function that turns one parsed raw example into what `dataset.load(..., transformed=True)` gives.
 
     Raises:

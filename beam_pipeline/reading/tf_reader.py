@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from beam_pipeline.process import native_output
 from beam_pipeline.reading import statistics
-from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import tf_decode, tfrecord
 from beam_pipeline.storage.any_path import is_local, open_file
 
@@ -15,7 +15,7 @@ with native_output.suppress_stderr():
     import tensorflow as tf
 
 
-def load(folder: Folder, split: str, transformed: bool) -> tf.data.Dataset:
+def load(folder: DatasetDir, split: str, transformed: bool) -> tf.data.Dataset:
     """The examples of a split, as `dataset.load` gives them, several shards at a time."""
     spec, description = tf_decode.feature_spec(folder.description), folder.description
 
@@ -30,7 +30,7 @@ def load(folder: Folder, split: str, transformed: bool) -> tf.data.Dataset:
     return examples.map(lambda record: transform(tf.io.parse_single_example(record, spec)), num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def read_records(folder: Folder, split: str) -> tf.data.Dataset:
+def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
     """The serialized examples of a split, in an order that is the same each time.
 
     A shard that holds more or fewer than `dataset.json` lists raises InvalidArgumentError, which names it, at its end.

@@ -16,7 +16,7 @@ import numpy as np
 from beam_pipeline import naming
 from beam_pipeline.process.worker_processes import map_in_processes
 from beam_pipeline.reading import numpy_reader
-from beam_pipeline.reading.dataset_dir import Folder, Shard
+from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 from beam_pipeline.records import example_codec, numpy_decode
 from beam_pipeline.storage import any_path
 
@@ -25,7 +25,7 @@ RANGES = {"image_l": (-1.0, 1.0), "image_ab": (-128 / 127, 127 / 127), "image_em
 
 
 @dataclasses.dataclass
-class ShardSurvey:
+class ShardReport:
     """What was found in a shard.
 
     Attributes:
@@ -43,9 +43,9 @@ class ShardSurvey:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def check_shard(folder: Folder, shard: Shard) -> ShardSurvey:
+def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
     """Reads every record of a shard and holds it against its checksums and against what `dataset.json` tells."""
-    survey, names = ShardSurvey(shard), []
+    survey, names = ShardReport(shard), []
     try:
         for number, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
             survey.examples += 1
@@ -64,7 +64,7 @@ def check_shard(folder: Folder, shard: Shard) -> ShardSurvey:
     return survey
 
 
-def _check_example(record: bytes, folder: Folder, ranges: dict[str, tuple[float, float]]) -> bytes:
+def _check_example(record: bytes, folder: DatasetDir, ranges: dict[str, tuple[float, float]]) -> bytes:
     """Widens the ranges by those of an example. Gives the md5 of its URL; raises ValueError for one that is not right."""
     raw = example_codec.decode_example(record, folder.description["features"])
     digest = hashlib.md5(raw["image_url"], usedforsecurity=False)
@@ -85,7 +85,7 @@ def _widen(ranges: dict[str, tuple[float, float]], name: str, values: np.ndarray
     ranges[name] = min(known[0], least), max(known[1], largest)
 
 
-def check_failures(folder: Folder) -> tuple[dict[str, int], list[str]]:
+def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
     """Counts the lines of the files of failures, by reason. Gives them, and what is wrong."""
     reasons: dict[str, int] = {}
     problems = []
@@ -108,7 +108,7 @@ def check_failures(folder: Folder) -> tuple[dict[str, int], list[str]]:
 BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT)
 
 
-def check(folder: Folder, tell: Callable[[str], None] = lambda problem: None) -> tuple[list[str], str]:
+def check(folder: DatasetDir, tell: Callable[[str], None] = lambda problem: None) -> tuple[list[str], str]:
     """Reads a dataset again, and holds it against its `dataset.json`.
 
     Args:
@@ -119,7 +119,7 @@ def check(folder: Folder, tell: Callable[[str], None] = lambda problem: None) ->
       What is wrong, each in a line that names the file; and the verdict, in a line or more.
     """
     problems: list[str] = []
-    surveys: list[ShardSurvey] = []
+    surveys: list[ShardReport] = []
     try:
         for problem in _find_problems(folder, surveys):
             problems.append(problem)
@@ -130,7 +130,7 @@ def check(folder: Folder, tell: Callable[[str], None] = lambda problem: None) ->
     return problems, f"{folder.path} is not whole: {len(problems):,} problems" if problems else _describe(folder, surveys)
 
 
-def _find_problems(folder: Folder, surveys: list[ShardSurvey]) -> Iterator[str]:
+def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[str]:
     """Tells of all that is wrong; adds what it has found in each shard."""
     yield from _check_files(folder)
     yield from _check_counts(folder.description)
@@ -146,7 +146,7 @@ def _find_problems(folder: Folder, surveys: list[ShardSurvey]) -> Iterator[str]:
     yield from _find_repeated_names(surveys)
 
 
-def _check_files(folder: Folder) -> Iterator[str]:
+def _check_files(folder: DatasetDir) -> Iterator[str]:
     there = any_path.list_files(folder.path)
     description = folder.description
     listed = {file["name"]: file["bytes"] for kind in ("files", "failure_files", "transform") for file in description[kind]}
@@ -162,13 +162,13 @@ def _check_files(folder: Folder) -> Iterator[str]:
 def _check_counts(description: dict[str, Any]) -> Iterator[str]:
     counts = description["counts"]
     if counts["lines"] != sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures")):
-        yield f"{naming.DESCRIPTION} does not balance: {counts}"
+        yield f"{naming.DESCRIPTION} has counts that do not add up: {counts}"
     for key, name in (("examples", "files"), ("failures", "failure_files")):
         if counts[key] != (total := sum(file[key] for file in description[name])):
             yield f"{naming.DESCRIPTION} tells {counts[key]:,} {key}, its files hold {total:,}"
 
 
-def _find_repeated_names(surveys: Sequence[ShardSurvey]) -> Iterator[str]:
+def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
     """Tells of each image that stands twice, in one split or in both. Names take some 50 bytes each."""
     names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
     places = np.repeat(np.arange(len(surveys)), [len(found.names) // 16 for found in surveys])
@@ -182,7 +182,7 @@ def _find_repeated_names(surveys: Sequence[ShardSurvey]) -> Iterator[str]:
         yield f"{name} stands {where}: in {one.name} and in {other.name}"
 
 
-def _describe(folder: Folder, surveys: Sequence[ShardSurvey]) -> str:
+def _describe(folder: DatasetDir, surveys: Sequence[ShardReport]) -> str:
     counts = collections.Counter(dict.fromkeys(naming.SPLITS, 0))
     ranges: dict[str, tuple[float, float]] = {}
     for found in surveys:

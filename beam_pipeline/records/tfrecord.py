@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 
-_MOST_BYTES = 2**31
+_MAX_BYTES = 2**31
 
 
 def read_records(file: IO[bytes], name: str, checked: bool = True) -> Iterator[bytes]:
@@ -54,9 +54,9 @@ def find_records(file: IO[bytes], name: str) -> list[int]:
 
 
 def _read_length(head: bytes, name: str, number: int, checked: bool) -> int:
-    length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (_MOST_BYTES, None)
+    length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (_MAX_BYTES, None)
     # No record is as long as protobuf's messages may be: a length that no checksum tells to be broken must not take all memory.
-    if length >= _MOST_BYTES or (checked and checksum != _masked_crc(head[:8])):
+    if length >= _MAX_BYTES or (checked and checksum != _masked_crc(head[:8])):
         raise ValueError(f"{name} is broken at record {number}: its length does not match its checksum")
     return int(length)
 

@@ -11,7 +11,7 @@ import numpy as np
 from beam_pipeline.storage import any_path
 
 CLASSES = 1000
-_MOST_BYTES = 10 * 2**20
+_MAX_BYTES = 10 * 2**20
 
 
 # All that a pickle of numbers and texts in a dictionary is made of. Nothing else is let in: not what imports or calls, nor what
@@ -35,14 +35,14 @@ _OPCODES = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
 }
-_MOST_MEMO = 10_000
+_MAX_MEMO = 10_000
 
 
 def _check_pickle(data: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in _OPCODES:
             raise ValueError(f"its {opcode.name} does more than hold numbers and names")
-        if opcode.name.endswith("PUT") and argument is not None and int(argument) > _MOST_MEMO:
+        if opcode.name.endswith("PUT") and argument is not None and int(argument) > _MAX_MEMO:
             raise ValueError(f"its {opcode.name} asks for room for {int(argument):,} values")
 
 
@@ -56,7 +56,7 @@ def read(path: str) -> list[str]:
       OSError: it cannot be read.
     """
     with any_path.open_file(path) as file:
-        data = file.read(_MOST_BYTES)
+        data = file.read(_MAX_BYTES)
     try:
         if path.endswith((".pkl", ".pickle")):
             _check_pickle(data)

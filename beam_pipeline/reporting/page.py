@@ -20,11 +20,11 @@ from beam_pipeline import naming
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.metadata import worker_metrics
 from beam_pipeline.reading import dataset_dir, statistics
-from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
 from beam_pipeline.reporting import charts, class_names, sampling
-from beam_pipeline.reporting.sampling import Sample, Seen
+from beam_pipeline.reporting.sampling import Sample, SampledExample
 from beam_pipeline.storage import any_path, filesystem
 
 LOOKED_AT = 2_000  # examples whose pixels are read
@@ -43,13 +43,13 @@ def write(path: str, labels_path: str | None = None) -> str:
       FileNotFoundError: the folder holds no finished dataset.
       ValueError: a shard, or the list of names, is broken.
     """
-    html = render(dataset_dir.find(path), class_names.read(labels_path) if labels_path else None)
+    html = render(dataset_dir.open_dataset_dir(path), class_names.read(labels_path) if labels_path else None)
     target = any_path.join(path, naming.REPORT)
     filesystem.write_bytes(target, html.encode(errors="backslashreplace"))
     return target
 
 
-def render(folder: Folder, names: list[str] | None) -> str:
+def render(folder: DatasetDir, names: list[str] | None) -> str:
     """The page: what `dataset.json` and `metrics.json` tell, and what a sample of the examples shows."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("beam_pipeline.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -78,7 +78,7 @@ def render(folder: Folder, names: list[str] | None) -> str:
     )
 
 
-def describe_failures(folder: Folder) -> dict[str, Any] | None:
+def describe_failures(folder: DatasetDir) -> dict[str, Any] | None:
     """The chart of failures by reason, and rows of stage, reason, number, share and one of the failures, as an example."""
     stages, total = folder.description["failures_by_stage"], folder.description["counts"]["failures"]
     if not total:
@@ -152,7 +152,7 @@ def describe_time(told: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"rows": rows, "chart": charts.draw_bars("time", bars, [("seconds", charts.BLUE)], "seconds, of all threads together")}
 
 
-def describe_prices(folder: Folder, sample: Sample) -> list[dict[str, Any]]:
+def describe_prices(folder: DatasetDir, sample: Sample) -> list[dict[str, Any]]:
     """What examples take in each encoding, worked out on a few: rows of encoding, compression and bytes."""
     embedding = next((seen.embedding for seen in sample.seen), None)
     total = folder.description["counts"]["examples"]
@@ -172,13 +172,13 @@ def describe_prices(folder: Folder, sample: Sample) -> list[dict[str, Any]]:
     return rows
 
 
-def make_sheets(seen: Sequence[Seen], names: list[str] | None) -> list[dict[str, Any]]:
+def make_sheets(seen: Sequence[SampledExample], names: list[str] | None) -> list[dict[str, Any]]:
     """The contact sheets: a title, what it shows, and cards with a picture, grey and in colour, and what is known of it."""
 
-    def area(one: Seen) -> float:
+    def area(one: SampledExample) -> float:
         return one.size[0] * one.size[1]
 
-    def chroma(one: Seen) -> float:
+    def chroma(one: SampledExample) -> float:
         return one.chroma
 
     anyhow = random.Random(0).sample(list(seen), min(2 * _SHEET, len(seen)))
@@ -192,7 +192,7 @@ def make_sheets(seen: Sequence[Seen], names: list[str] | None) -> list[dict[str,
     return [{"title": title, "by": by, "cards": [_make_card(one, names) for one in shown]} for title, by, shown in sheets]
 
 
-def _make_card(seen: Seen, names: list[str] | None) -> dict[str, Any]:
+def _make_card(seen: SampledExample, names: list[str] | None) -> dict[str, Any]:
     return {
         "picture": f"data:image/jpeg;base64,{base64.b64encode(seen.picture).decode()}",
         "width": seen.picture_size[0],
@@ -205,7 +205,7 @@ def _make_card(seen: Seen, names: list[str] | None) -> dict[str, Any]:
     }
 
 
-def read_statistics(folder: Folder) -> list[dict[str, Any]] | None:
+def read_statistics(folder: DatasetDir) -> list[dict[str, Any]] | None:
     """Rows of what `transform/` knows of L*, a* and b*; None where there is none."""
     if not folder.has_statistics:
         return None

@@ -14,7 +14,7 @@ from PIL import Image
 from beam_pipeline.images import lab_color
 from beam_pipeline.process import worker_processes
 from beam_pipeline.reading import numpy_reader
-from beam_pipeline.reading.dataset_dir import Folder, Shard
+from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 
 _SAMPLED = 50  # shards of which a sample is taken at most
 _SIDE = 150  # pixels of a picture
@@ -22,7 +22,7 @@ _PIXELS = 12  # images whose pixels are kept, or a few more
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class SampledExample:
     """One example of a sample.
 
     Attributes:
@@ -54,13 +54,13 @@ class Sample:
       pixels: uint8 (S, S, 3), of a few of them.
     """
 
-    seen: list[Seen]
+    seen: list[SampledExample]
     l_counts: np.ndarray
     ab_counts: np.ndarray
     pixels: list[np.ndarray]
 
 
-def take_sample(folder: Folder, number: int) -> Sample:
+def take_sample(folder: DatasetDir, number: int) -> Sample:
     """The examples for training, or that many of them: the first ones of shards all over the dataset."""
     shards = [shard for shard in folder.shards("train") or folder.shards("validation") if shard.examples]
     chosen = shards[:: math.ceil(len(shards) / _SAMPLED) or 1]
@@ -76,9 +76,9 @@ def take_sample(folder: Folder, number: int) -> Sample:
     )
 
 
-def _sample_shard(task: tuple[Folder, Shard, int, int]) -> Sample:
+def _sample_shard(task: tuple[DatasetDir, Shard, int, int]) -> Sample:
     folder, shard, number, few = task
-    seen: list[Seen] = []
+    seen: list[SampledExample] = []
     pixels: list[np.ndarray] = []
     l_counts, ab_counts = np.zeros(101, np.int64), np.zeros((110, 110), np.int64)
     for record in itertools.islice(numpy_reader.read_shard(folder, shard, checked=True), number):
@@ -95,14 +95,14 @@ def _sample_shard(task: tuple[Folder, Shard, int, int]) -> Sample:
     return Sample(seen, l_counts, ab_counts, pixels)
 
 
-def _look(example: dict[str, Any], lab: np.ndarray) -> Seen:
+def _look(example: dict[str, Any], lab: np.ndarray) -> SampledExample:
     step = math.ceil(lab.shape[0] / _SIDE)
     side = lab.shape[0] // step * step
     small = lab[:side, :side].reshape(side // step, step, side // step, step, 3).mean(axis=(1, 3))
     grey = small * [1, 0, 0]
     file = io.BytesIO()
     Image.fromarray(lab_color.lab_to_rgb(np.concatenate([grey, small], axis=1))).save(file, "JPEG", quality=80)
-    return Seen(
+    return SampledExample(
         example["image_url"].decode(errors="replace"),
         example["image_id"].decode(errors="replace"),
         (example["original_width"], example["original_height"]),

@@ -11,7 +11,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_pipeline.elements import EmbeddedImage, Failure
-from beam_pipeline.transforms.thread_map import windowed
+from beam_pipeline.transforms.thread_map import in_global_window
 
 
 class CountOutcomes(beam.DoFn):
@@ -28,7 +28,7 @@ class CountOutcomes(beam.DoFn):
             self._counts["class", wnid] += 1
 
     def finish_bundle(self) -> Iterator[Any]:
-        return map(windowed, self._counts.items())
+        return map(in_global_window, self._counts.items())
 
 
 def host_of(url: str) -> str:

@@ -14,9 +14,9 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching.http_client import MOST_WEIGHT
+from beam_pipeline.fetching.http_client import MAX_WEIGHT
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
-from beam_pipeline.transforms.thread_map import windowed
+from beam_pipeline.transforms.thread_map import in_global_window
 
 # Images that a bundle may have under way for each request in flight: enough that some hosts may keep theirs waiting
 # while others are asked. They are names and URLs; of those that have come, no more than twice the requests are held.
@@ -41,7 +41,7 @@ class FetchImages(beam.DoFn):
         self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._under_way: set[Fetched] = set()
         # Of each bundle its own, so that one that is broken off leaves nothing taken.
-        self._room = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MOST_WEIGHT))
+        self._room = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MAX_WEIGHT))
 
     def process(self, ref: ImageRef) -> Iterator[EncodedImage | TaggedOutput]:
         future = self._fetcher.submit(ref, self._room)
@@ -52,7 +52,7 @@ class FetchImages(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
-            yield windowed(self._next())
+            yield in_global_window(self._next())
 
     def teardown(self) -> None:
         """Forgets what a bundle that was broken off has under way."""

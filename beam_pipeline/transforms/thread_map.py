@@ -21,14 +21,14 @@ from apache_beam.transforms.window import GlobalWindows
 from beam_pipeline.process import processors
 
 # More would wait for the interpreter's lock: an image is held up by it for a tenth of its time.
-MOST_THREADS = 8
-MOST_BYTES = 64 * 2**20
+MAX_THREADS = 8
+MAX_BYTES = 64 * 2**20
 # Below all else that computes, but not so low that a thread with the interpreter's lock in its hands comes to a halt.
 _LOW_PRIORITY = 10
 _making = threading.Lock()
 
 
-class MapInThreads(beam.DoFn):
+class ThreadMap(beam.DoFn):
     """`beam.Map` of a function in the process's threads, in the order of the elements.
 
     The worker's thread goes on meanwhile: it hands on an outcome when so many elements as are to be ahead have followed. So there
@@ -42,17 +42,17 @@ class MapInThreads(beam.DoFn):
         function: Callable[..., Any],
         *arguments: Any,
         ahead: int | None = None,
-        give_way: bool = False,
+        low_priority: bool = False,
         threads: int | None = None,
     ):
         """Args:
         function: Of an element, which has `nbytes`, and the arguments; gives an element, or a TaggedOutput.
         arguments: The further arguments.
         ahead: Elements under way, of at most 64 MiB together; one for each thread by default.
-        give_way: With low priority, as beside the network.
+        low_priority: With low priority, as beside the network.
         threads: How many; as many as there are processors by default.
         """
-        self._function, self._arguments, self._give_way, self._threads = function, arguments, give_way, threads
+        self._function, self._arguments, self._low_priority, self._threads = function, arguments, low_priority, threads
         self._most_ahead = ahead
         self._images = Metrics.counter(function.__name__, "images")
         self._microseconds = Metrics.counter(function.__name__, "microseconds")
@@ -64,16 +64,16 @@ class MapInThreads(beam.DoFn):
         self._ahead = self._most_ahead or _count_threads()
 
     def process(self, element: Any) -> Iterator[Any]:
-        executor = _executor_of(self._threads or _count_threads(), self._give_way)
+        executor = _executor_of(self._threads or _count_threads(), self._low_priority)
         future = executor.submit(_time, self._function, element, *self._arguments)
         self._under_way.append((future, element.nbytes))
         self._bytes += element.nbytes
-        while len(self._under_way) > self._ahead or self._bytes > MOST_BYTES:
+        while len(self._under_way) > self._ahead or self._bytes > MAX_BYTES:
             yield self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
-            yield windowed(self._next())
+            yield in_global_window(self._next())
 
     def teardown(self) -> None:
         """Forgets what a bundle that was broken off has under way."""
@@ -97,7 +97,7 @@ def _time(function: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
     return outcome, round((time.perf_counter() - began) * 1e6)
 
 
-def windowed(outcome: Any) -> Any:
+def in_global_window(outcome: Any) -> Any:
     """An outcome as Beam wants it at the end of a bundle."""
     if isinstance(outcome, TaggedOutput):
         return TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
@@ -105,20 +105,20 @@ def windowed(outcome: Any) -> Any:
 
 
 @functools.cache
-def _make_executor(threads: int, give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(threads, "images", initializer=_give_way if give_way else None)
+def _make_executor(threads: int, low_priority: bool) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(threads, "images", initializer=_low_priority if low_priority else None)
 
 
-def _executor_of(threads: int, give_way: bool) -> concurrent.futures.ThreadPoolExecutor:
+def _executor_of(threads: int, low_priority: bool) -> concurrent.futures.ThreadPoolExecutor:
     with _making:
-        return _make_executor(threads, give_way)
+        return _make_executor(threads, low_priority)
 
 
 def _count_threads() -> int:
-    return min(MOST_THREADS, processors.count_processors())
+    return min(MAX_THREADS, processors.count_processors())
 
 
-def _give_way() -> None:
+def _low_priority() -> None:
     """Lets the network go first: its threads wait for one another, so that one that is held up holds up all."""
     if sys.platform == "linux":  # where each thread has a priority of its own
         with contextlib.suppress(OSError):

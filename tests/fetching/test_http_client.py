@@ -882,11 +882,11 @@ def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
 
 def test_large_bodies_count_for_more_and_never_wait_for_one_another():
     assert [http_client.weigh(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [1, 1, 2, 6]
-    assert http_client.weigh(bytes(100 * 2**20)) == http_client.MOST_WEIGHT
+    assert http_client.weigh(bytes(100 * 2**20)) == http_client.MAX_WEIGHT
 
     async def run() -> None:
         async with open_client() as client:
-            room = asyncio.Semaphore(http_client.MOST_WEIGHT)
+            room = asyncio.Semaphore(http_client.MAX_WEIGHT)
             large = bytes(20 * 2**20)
             first, second = (asyncio.ensure_future(client.take(room, large)) for _ in range(2))
             await asyncio.wait([first, second], timeout=0.1)

@@ -25,7 +25,7 @@ from origin import Origin, image, peak
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import http_client
-from beam_pipeline.fetching.http_client import MOST_WEIGHT
+from beam_pipeline.fetching.http_client import MAX_WEIGHT
 from beam_pipeline.fetching.image_fetcher import Fetcher, read_file
 from beam_pipeline.images.png_notes import encode_png
 from beam_pipeline.transforms import fetch_images
@@ -304,9 +304,9 @@ class TestBundles:
             future = images._fetcher.submit(ref, images._room)
             images._under_way.add(future)
             future.add_done_callback(images._done.put)
-        assert wait_until(lambda: len(origin.requests) >= MOST_WEIGHT)
+        assert wait_until(lambda: len(origin.requests) >= MAX_WEIGHT)
         time.sleep(0.2)
-        assert len(origin.requests) <= 1 + MOST_WEIGHT + 2
+        assert len(origin.requests) <= 1 + MAX_WEIGHT + 2
         outcomes += in_time(outcomes_of, images.finish_bundle())
         assert len(outcomes) == len(origin.requests) == 80
 

@@ -703,7 +703,7 @@ def test_comments_and_scans_of_usual_files_are_fine():
 
 @pytest.mark.parametrize(("pixels", "at_a_time"), [(1000, 1), (60, 1), (30, 3)])
 def test_no_more_is_decoded_at_a_time_than_memory_is_meant_for(monkeypatch, pixels, at_a_time):
-    monkeypatch.setattr(decoding, "_MOST_PIXELS", 100)
+    monkeypatch.setattr(decoding, "_MAX_PIXELS", 100)
     load, lock, running, most = ImageFile.ImageFile.load, threading.Lock(), 0, 0
     # As many as may be together wait for one another; were there more, `most` would tell.
     together = threading.Barrier(at_a_time)

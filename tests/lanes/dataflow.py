@@ -116,7 +116,15 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     [worker] = components.environments.values()  # steps that differ in it could not be fused
     assert worker.resource_hints[common_urns.resource_hints.MIN_RAM_BYTES.urn] == b"4000000000"
     steps = {step.unique_name for step in components.transforms.values()}
-    assert {"ReadRefs", "DropDuplicates", "FetchImages", "DecodeImages", "EmbedImages", "WriteTrainExamples", "CloseBooks"} <= steps
+    assert {
+        "ReadRefs",
+        "DropDuplicates",
+        "FetchImages",
+        "DecodeImages",
+        "EmbedImages",
+        "WriteTrainExamples",
+        "FinalizeCommit",
+    } <= steps
     assert find_shuffled_pixels(components)[1] == []
 
     library = tmp_path / "library"

@@ -96,7 +96,7 @@ def run_job(arguments: Sequence[str | Path], cwd: Path | None = None, **environm
 def read_dataset(folder: str | Path) -> Dataset:
     """Reads a finished folder, wherever it is, in which nothing may lie that is no part of it."""
     folder = str(folder)
-    problems, _ = validation.check(dataset_dir.find(folder))
+    problems, _ = validation.check(dataset_dir.open_dataset_dir(folder))
     assert problems == []
     description = json.loads(read_bytes(f"{folder}/dataset.json"))
     examples = {}
@@ -109,7 +109,9 @@ def read_dataset(folder: str | Path) -> Dataset:
     failures = {failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)}
     assert len(failures) == len(lines)
     has_statistics = any_path.is_local(folder) and any_path.exists(f"{folder}/{naming.TRANSFORM}")
-    return Dataset(examples, failures, description, read_statistics(dataset_dir.find(folder)) if has_statistics else None)
+    return Dataset(
+        examples, failures, description, read_statistics(dataset_dir.open_dataset_dir(folder)) if has_statistics else None
+    )
 
 
 def assert_right(made: Dataset) -> None:

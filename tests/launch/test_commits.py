@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Commit
 from beam_pipeline.launch import commits
-from beam_pipeline.metadata.commit_manifest import Books
+from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.sources import url_list
 
 
@@ -18,8 +18,8 @@ def make_config(folder, lines, **options) -> Config:
     return Config(**{"input": str(folder / "urls.txt"), "output": "out", **options})
 
 
-def done(commit: Commit) -> Books:
-    return Books(commit.counts, [], [], [], commit.is_last, commit.list_digest, {}, {})
+def done(commit: Commit) -> CommitManifest:
+    return CommitManifest(commit.counts, [], [], [], commit.is_last, commit.list_digest, {}, {})
 
 
 def urls(commit: Commit) -> list[str]:

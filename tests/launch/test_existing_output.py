@@ -23,16 +23,16 @@ def find(config, exclude_sha256=None) -> ExistingOutput:
     return existing_output.find(config, {"exclude_sha256": exclude_sha256})
 
 
-def close_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIGESTS) -> str:
+def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIGESTS) -> str:
     shard = Shard(f"lab_images_{number:05}-00000-of-00001.tfrecord", 1, 10)
     Path(config.output, shard.name).write_text("ten bytes.")
-    commit_manifest.close_commit(config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [], [])
+    commit_manifest.finalize_commit(config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [], [])
     return shard.name
 
 
 def test_keeps_whole_commits(tmp_path):
     config = make_config(tmp_path)
-    kept = close_commit(config)
+    kept = finalize_commit(config)
     for name in ("lab_images_00001-00000-of-00001.tfrecord", "notes.txt"):
         (tmp_path / name).write_text(name)
     found = find(config)
@@ -44,7 +44,7 @@ def test_keeps_whole_commits(tmp_path):
 def test_a_whole_dataset_is_found(tmp_path):
     config = make_config(tmp_path)
     assert find(config) == ExistingOutput()
-    close_commit(config, is_last=True)
+    finalize_commit(config, is_last=True)
     found = find(config)
     assert found.finished and found.finished["counts"]["examples"] == 1
     (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
@@ -54,22 +54,22 @@ def test_a_whole_dataset_is_found(tmp_path):
 
 @pytest.mark.parametrize("is_last", [False, True])
 def test_another_dataset_is_refused_or_replaced(tmp_path, is_last):
-    close_commit(make_config(tmp_path), is_last=is_last)
+    finalize_commit(make_config(tmp_path), is_last=is_last)
     with pytest.raises(UsageError, match="--encoding lab_float32, not rgb_png"):
         find(make_config(tmp_path, encoding="rgb_png"))
     assert find(make_config(tmp_path, encoding="rgb_png", overwrite=True)) == ExistingOutput()
 
 
 def test_what_does_not_shape_the_dataset_may_change(tmp_path):
-    close_commit(make_config(tmp_path))
+    finalize_commit(make_config(tmp_path))
     assert len(find(make_config(tmp_path, fetch_timeout=3, urls_per_commit=7)).commits) == 1
 
 
 def test_overwriting_goes_on_where_it_was_interrupted_but_not_on_a_whole_dataset(tmp_path):
     config = make_config(tmp_path, overwrite=True)
-    close_commit(config)
+    finalize_commit(config)
     assert len(find(config).commits) == 1
-    close_commit(config, 1, is_last=True)
+    finalize_commit(config, 1, is_last=True)
     assert find(config) == ExistingOutput()
 
 
@@ -77,8 +77,8 @@ def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
     config = make_config(tmp_path, max_failed_fraction=0.1)
     failures = Shard("failures-00000-of-00001.jsonl", 1, 10)
     (tmp_path / failures.name).write_text("ten bytes.")
-    with pytest.raises(commit_manifest.BooksError, match="not one image survived"):
-        commit_manifest.close_commit(
+    with pytest.raises(commit_manifest.CountMismatchError, match="not one image survived"):
+        commit_manifest.finalize_commit(
             config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 1, "failures/fetch/dns": 1}, [], [], [failures], [], []
         )
     assert len(find(config).commits) == 1
@@ -96,7 +96,7 @@ def test_a_broken_record_is_named(tmp_path, name, content):
 def test_a_missing_commit_is_noticed(tmp_path):
     config = make_config(tmp_path)
     for number in range(3):
-        close_commit(config, number)
+        finalize_commit(config, number)
     (tmp_path / "commit-00001.json").unlink()
     with pytest.raises(UsageError, match="the record of a commit is missing"):
         find(config)
@@ -127,7 +127,7 @@ def adopt(folder, *given, **options) -> Config:
 
 
 def test_an_option_that_was_not_given_is_as_the_folder_has_it(tmp_path):
-    close_commit(make_config(tmp_path, encoding="rgb_png", image_size=64))
+    finalize_commit(make_config(tmp_path, encoding="rgb_png", image_size=64))
     adopted = adopt(tmp_path)
     assert (adopted.encoding, adopted.image_size) == ("rgb_png", 64)
     assert len(find(adopted).commits) == 1
@@ -138,7 +138,7 @@ def test_an_option_that_was_not_given_is_as_the_folder_has_it(tmp_path):
 
 @pytest.mark.parametrize("is_last", [False, True])
 def test_the_size_of_commits_does_not_change_whether_there_are_statistics(tmp_path, is_last):
-    close_commit(make_config(tmp_path, checkpoint="untrained"), is_last=is_last)
+    finalize_commit(make_config(tmp_path, checkpoint="untrained"), is_last=is_last)
     # Small commits have none by default.
     config = make_config(tmp_path, checkpoint="untrained", urls_per_commit=10)
     assert not config.has_statistics
@@ -148,7 +148,7 @@ def test_the_size_of_commits_does_not_change_whether_there_are_statistics(tmp_pa
 
 def test_another_content_of_a_file_is_another_dataset(tmp_path):
     options = {"exclude_sha256": "placeholders.txt"}
-    close_commit(make_config(tmp_path, **options), digests={"checkpoint": None, "exclude_sha256": "ab"})
+    finalize_commit(make_config(tmp_path, **options), digests={"checkpoint": None, "exclude_sha256": "ab"})
     assert find(make_config(tmp_path, **options), "ab").commits
     # The same content elsewhere is the same.
     assert find(make_config(tmp_path, exclude_sha256="copy.txt"), "ab").commits
@@ -161,14 +161,14 @@ def test_another_content_of_a_file_is_another_dataset(tmp_path):
 
 def test_fresh_signatures_of_urls_make_no_difference(tmp_path):
     url = "https://a.example/urls.txt?X-Amz-Signature={}"
-    close_commit(make_config(tmp_path, input=url.format("one")))
+    finalize_commit(make_config(tmp_path, input=url.format("one")))
     assert len(find(make_config(tmp_path, input=url.format("two"))).commits) == 1
 
 
 @pytest.mark.parametrize(("content", "state"), [(b"ten", "damaged"), (None, "missing")])
 def test_a_shard_of_a_commit_that_is_gone_is_noticed(tmp_path, content, state):
     config = make_config(tmp_path)
-    shard = tmp_path / close_commit(config)
+    shard = tmp_path / finalize_commit(config)
     shard.unlink() if content is None else shard.write_bytes(content)
     with pytest.raises(UsageError, match=f"{shard.name} is {state}"):
         find(config)

@@ -26,7 +26,7 @@ def close(config, counts=COUNTS, train=TRAIN, validation=VALIDATION, failures=FA
     for shard in (*train, *validation, *failures):
         Path(config.output, shard.name).touch()
     digests = {"checkpoint": "abc", "exclude_sha256": None}
-    commit_manifest.close_commit(config, number, is_last, "digest", digests, counts, train, validation, failures, [], [])
+    commit_manifest.finalize_commit(config, number, is_last, "digest", digests, counts, train, validation, failures, [], [])
 
 
 def test_description_tells_what_is_there(config):
@@ -67,7 +67,7 @@ def test_no_embedding_is_told(tmp_path):
 
 @pytest.mark.parametrize("counts", [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/fetch/dns": 2}, {}])
 def test_books_that_do_not_balance_end_the_run(config, counts):
-    with pytest.raises(commit_manifest.BooksError, match="do not balance"):
+    with pytest.raises(commit_manifest.CountMismatchError, match="do not add up"):
         close(config, counts)
     assert dataset_dir.read_description(config.output) is None
     assert commit_manifest.read_commits(config.output) == []
@@ -115,7 +115,7 @@ def test_commits_add_up(config, tmp_path):
 
 
 def test_no_survivor_is_no_dataset(config):
-    with pytest.raises(commit_manifest.BooksError, match="not one image survived: 2 dns"):
+    with pytest.raises(commit_manifest.CountMismatchError, match="not one image survived: 2 dns"):
         close(config, {"lines": 2, "failures/fetch/dns": 2}, [], [], [Shard("failures-00000-of-00001.jsonl", 2, 20)])
     assert dataset_dir.read_description(config.output) is None
     assert len(commit_manifest.read_commits(config.output)) == 1
@@ -129,7 +129,7 @@ def test_description_is_plain_json(config):
 
 def test_a_shard_that_is_not_there_is_no_part_of_a_record(config):
     with pytest.raises(FileNotFoundError, match="lab_images"):
-        commit_manifest.close_commit(config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], [])
+        commit_manifest.finalize_commit(config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], [])
     assert commit_manifest.read_commits(config.output) == []
 
 
@@ -138,8 +138,8 @@ def test_credentials_are_in_no_description(tmp_path):
     config = Config(output=str(tmp_path), input=urls, checkpoint=checkpoint)
     (tmp_path / TRAIN[0].name).touch()
     repeat = Repeat("ab", 3, "https://a.example/b.jpg?X-Amz-Signature=s3cr3t")
-    commit_manifest.close_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, {"lines": 2}, TRAIN[:1], [], [], [repeat], [])
+    commit_manifest.finalize_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, {"lines": 2}, TRAIN[:1], [], [], [repeat], [])
     written = "".join(path.read_text() for path in tmp_path.glob("commit-*.json"))
-    commit_manifest.close_commit(config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [])
+    commit_manifest.finalize_commit(config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [])
     written += (tmp_path / "dataset.json").read_text()
     assert "s3cr3t" not in written and "https://REDACTED@a.example/urls.txt?sig=REDACTED" in written

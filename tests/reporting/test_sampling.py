@@ -22,7 +22,7 @@ def test_many_examples_are_read_in_several_processes():
 
 
 def test_several_processes_find_the_same(tmp_path, monkeypatch):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     sample = sampling.take_sample(folder, 100)
     whole = validation.check(folder)
     monkeypatch.setattr(sampling, "_MANY", 0)
@@ -38,7 +38,7 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
 
 
 def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     sample = sampling.take_sample(folder, 4)
     assert [seen.url for seen in sample.seen] == ["http://a/0", "http://a/1", "http://a/5", "http://a/6"]
     assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * 16
@@ -46,7 +46,7 @@ def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
 
 
 def test_a_sample_of_a_shard_that_lacks_examples_is_refused(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     cut_shard(tmp_path / "lab_images_00001-of-00003.tfrecord", 2)
     with pytest.raises(ValueError, match=r"lab_images_00001-of-00003\.tfrecord holds 2 examples, not 5"):
         sampling.take_sample(folder, 10)

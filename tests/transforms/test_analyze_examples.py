@@ -19,14 +19,14 @@ from test_dataset import SIZE, cut_shard, write_dataset
 from beam_pipeline import dataset, run
 from beam_pipeline.images import lab_color
 from beam_pipeline.reading import dataset_dir, statistics, tf_reader, validation
-from beam_pipeline.reading.dataset_dir import Folder
+from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import tf_decode
 from beam_pipeline.storage import any_path
 from beam_pipeline.transforms import preprocessing_fn
 from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
 
 
-def analyze(folder: Folder, records: list[bytes], before: str | None = None, after: str | None = None) -> None:
+def analyze(folder: DatasetDir, records: list[bytes], before: str | None = None, after: str | None = None) -> None:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         transform = AnalyzeExamples(folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis")
         _ = pipeline | beam.Create(records, reshuffle=False) | transform
@@ -35,11 +35,11 @@ def analyze(folder: Folder, records: list[bytes], before: str | None = None, aft
     Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
 
 
-def read_records(folder: Folder) -> list[bytes]:
+def read_records(folder: DatasetDir) -> list[bytes]:
     return [record.numpy() for record in tf_reader.read_records(folder, "train")]
 
 
-def expected(folder: Folder) -> statistics.Statistics:
+def expected(folder: DatasetDir) -> statistics.Statistics:
     """The same by NumPy, in float64."""
     examples = list(dataset.examples(folder.path))
     lab = np.concatenate([lab_color.unscale_lab(one["image_l"], one["image_ab"]).astype(float).reshape(-1, 3) for one in examples])
@@ -65,14 +65,14 @@ def assert_equal(told: statistics.Statistics, wanted: statistics.Statistics) -> 
 
 @pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
 def test_every_statistic_is_numpys(tmp_path, encoding):
-    folder = dataset_dir.find(write_dataset(tmp_path, encoding))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, encoding))
     analyze(folder, read_records(folder))
     assert_equal(statistics.read(folder), expected(folder))
     assert not (tmp_path / "beam-temp-analysis").exists()
 
 
 def test_commits_add_up(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8", embedding=False))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8", embedding=False))
     records = read_records(folder)
     parts, files = [records[:3], [], records[3:9], records[9:]], [f"{tmp_path}/{number}.sums" for number in range(3)]
     for part, before, after in zip(parts, [None, *files], [*files, None], strict=True):
@@ -82,7 +82,7 @@ def test_commits_add_up(tmp_path):
 
 
 def test_no_example_at_all(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, [])
     told = statistics.read(folder)
     assert told.examples == 0
@@ -108,7 +108,7 @@ def weights(frequency: np.ndarray) -> np.ndarray:
 
 
 def test_transformed_examples(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_float32"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_float32"))
     analyze(folder, read_records(folder))
     plain = {example["image_name"]: example for example in dataset.load(folder.path).as_numpy_iterator()}
     changed = list(dataset.load(folder.path, transformed=True).as_numpy_iterator())
@@ -130,7 +130,7 @@ def test_transformed_examples(tmp_path):
 
 
 def test_a_shard_that_lacks_examples_is_named_when_transformed_too(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, read_records(folder))
     [shard] = tmp_path.glob("lab_images_00000-*")
     cut_shard(shard, 2)
@@ -148,7 +148,7 @@ def test_rare_colours_weigh_more():
 
 
 def test_tfx_reads_what_is_written(tmp_path):
-    folder = dataset_dir.find(write_dataset(tmp_path, "lab_uint8"))
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, read_records(folder))
     output = tft.TFTransformOutput(str(tmp_path / "transform"))
     assert output.raw_feature_spec() == tf_decode.feature_spec(folder.description)
@@ -171,7 +171,7 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     output = tmp_path / "dataset"
     options = f"--checkpoint none --image_size 24 --validation_fraction 0.3 --statistics --report=false --output {output}"
     assert run.main(["--images", photographs, *options.split(), *commits]) == 0
-    folder = dataset_dir.find(output)
+    folder = dataset_dir.open_dataset_dir(output)
     assert_equal(statistics.read(folder), expected(folder))
     listed = {file["name"] for file in folder.description["files"]}
     assert {path.name for path in Path(output).iterdir()} == {*listed, "dataset.json", "metrics.json", "transform"}

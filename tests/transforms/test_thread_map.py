@@ -17,7 +17,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_pipeline.process import processors
 from beam_pipeline.transforms import thread_map
-from beam_pipeline.transforms.thread_map import MapInThreads
+from beam_pipeline.transforms.thread_map import ThreadMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ def halve(item: Item) -> Item | TaggedOutput:
     return TaggedOutput("odd", item) if item.number % 2 else Item(item.number // 2)
 
 
-def drive(dofn: MapInThreads, items: list[Item]) -> tuple[list, list]:
+def drive(dofn: ThreadMap, items: list[Item]) -> tuple[list, list]:
     """What a bundle hands on while it goes on, and at its end."""
     dofn.start_bundle()
     early = [outcome for item in items for outcome in dofn.process(item)]
@@ -45,7 +45,7 @@ def test_every_element_comes_through_a_runner_once(number):
         halved = (
             pipeline
             | beam.Create([Item(n) for n in range(number)])
-            | beam.ParDo(MapInThreads(halve, ahead=3)).with_outputs("odd", main="even")
+            | beam.ParDo(ThreadMap(halve, ahead=3)).with_outputs("odd", main="even")
         )
         assert_that(halved.even, equal_to([Item(n // 2) for n in range(0, number, 2)]), label="even")
         assert_that(halved.odd, equal_to([Item(n) for n in range(1, number, 2)]), label="odd")
@@ -56,15 +56,15 @@ def test_order_is_kept_and_so_many_are_ahead():
         time.sleep(0.02 * (item.number % 2 == 0))
         return item
 
-    early, late = drive(MapInThreads(dawdle, ahead=4), [Item(n) for n in range(10)])
+    early, late = drive(ThreadMap(dawdle, ahead=4), [Item(n) for n in range(10)])
     assert [item.number for item in early] == list(range(6))
     assert [item.number for item in late] == [6, 7, 8, 9]
 
 
 def test_large_elements_are_not_heaped_up():
-    early, late = drive(MapInThreads(lambda item: item, ahead=100), [Item(n, nbytes=30 << 20) for n in range(5)])
+    early, late = drive(ThreadMap(lambda item: item, ahead=100), [Item(n, nbytes=30 << 20) for n in range(5)])
     assert (len(early), len(late)) == (3, 2)
-    early, late = drive(MapInThreads(lambda item: item, ahead=100), [Item(0, nbytes=1 << 30)])
+    early, late = drive(ThreadMap(lambda item: item, ahead=100), [Item(0, nbytes=1 << 30)])
     assert (len(early), len(late)) == (1, 0)
 
 
@@ -76,7 +76,7 @@ def test_several_elements_are_worked_on_at_a_time():
         both.wait()
         return item
 
-    _, late = drive(MapInThreads(meet, ahead=2), [Item(0), Item(1)])
+    _, late = drive(ThreadMap(meet, ahead=2), [Item(0), Item(1)])
     assert len(late) == 2
 
 
@@ -85,11 +85,11 @@ def test_what_goes_wrong_in_a_thread_ends_the_bundle():
         raise OSError("no space left")
 
     with pytest.raises(Exception, match="no space left"), TestPipeline(runner=FnApiRunner()) as pipeline:
-        _ = pipeline | beam.Create([Item(0)]) | beam.ParDo(MapInThreads(fail))
+        _ = pipeline | beam.Create([Item(0)]) | beam.ParDo(ThreadMap(fail))
 
 
 def test_a_bundle_begins_with_nothing_of_one_that_was_broken_off():
-    dofn = MapInThreads(lambda item: item, ahead=4)
+    dofn = ThreadMap(lambda item: item, ahead=4)
     dofn.start_bundle()
     assert not list(dofn.process(Item(0)))
     early, late = drive(dofn, [Item(1)])
@@ -104,7 +104,7 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
         done.append(item.number)
         return item
 
-    dofn, begun = MapInThreads(wait, ahead=100), min(thread_map.MOST_THREADS, processors.count_processors())
+    dofn, begun = ThreadMap(wait, ahead=100), min(thread_map.MAX_THREADS, processors.count_processors())
     dofn.start_bundle()
     for number in range(begun + 3):
         assert not list(dofn.process(Item(number)))
@@ -115,11 +115,11 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process has one priority")
-@pytest.mark.parametrize("give_way", [False, True])
-def test_threads_beside_the_network_give_way(give_way):
+@pytest.mark.parametrize("low_priority", [False, True])
+def test_threads_beside_the_network_give_way(low_priority):
     def priority(item: Item) -> Item:
         return Item(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
-    _, [item] = drive(MapInThreads(priority, give_way=give_way), [Item(0)])
+    _, [item] = drive(ThreadMap(priority, low_priority=low_priority), [Item(0)])
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert item.number > own if give_way else item.number == own
+    assert item.number > own if low_priority else item.number == own
