@@ -42,6 +42,7 @@ URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
 # URLs in a commit for which it is worth while to start an analysis, which takes two seconds.
 _MANY = 1_000
 
+Group = Literal["input", "output", "images", "network", "fetching", "reliability", "reporting"]
 Resize = Literal["pad", "crop", "stretch"]
 Encoding = Literal["lab_float32", "lab_uint8", "rgb_png"]
 Compression = Literal["none", "gzip"]
@@ -56,12 +57,29 @@ def _option(
     help: str,
     default: Any,
     *,
+    group: Group,
+    metavar: str = "",
     at_least: float = -math.inf,
     at_most: float = math.inf,
     shapes_dataset: bool = True,
 ) -> Any:
-    """A field with its help text and check. `shapes_dataset`: another value would give another dataset."""
-    metadata = {"help": help, "range": (at_least, at_most), "shapes_dataset": shapes_dataset}
+    """Return a field of `Config`.
+
+    Args:
+      help: For `--help`; ends with the default where that is not a value.
+      default: The value where the user gives none.
+      group: The heading in `--help`.
+      metavar: What stands for the value in `--help`; `N` or `X` for numbers.
+      at_least, at_most: The range of a number.
+      shapes_dataset: Another value gives another dataset.
+    """
+    metadata = {
+        "help": help,
+        "group": group,
+        "metavar": metavar,
+        "range": (at_least, at_most),
+        "shapes_dataset": shapes_dataset,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -70,101 +88,180 @@ class Config:
     """The options of a run. Raises UsageError where one makes no sense."""
 
     input: str | None = _option(
-        "list of image URLs, one `URL` or `ID URL` a line: a path, glob or URL on any filesystem Beam knows; "
-        "plain, .gz, .bz2 or .tgz. The failures-*.jsonl of an earlier run are a list too",
+        "list of image URLs, one `URL` or `ID URL` a line: plain text, .gz, .bz2 or .tgz. The "
+        "failures-*.jsonl of an earlier run are a list too",
         None,
+        group="input",
+        metavar="FILE|GLOB|URL",
     )
-    images: str | None = _option("glob of image files to take instead of downloading", None)
-    output: str = _option("folder for the dataset; required", "", shapes_dataset=False)
-    checkpoint: str = _option(
-        "weights of Inception-ResNet-v2: a TF1 .ckpt (V1 file or V2 prefix), the .tar.gz it comes in, or the URL of that; "
-        "`untrained`: fixed pseudo-random weights, for trying things out; `none`: no embedding",
-        PUBLISHED_CHECKPOINT,
-    )
-    checkpoint_sha256: str | None = _option(
-        "refuse any other --checkpoint: the sha256, in hex, of the file that it names, so of the archive as it is downloaded; of a "
-        "V2 prefix, of its .index and .data files one after the other",
+    images: str | None = _option("read image files instead of downloading", None, group="input", metavar="GLOB")
+    skip: int = _option("leave out the first N images of the list", 0, group="input", at_least=0)
+    count: int | None = _option("take at most N images after that (default: all)", None, group="input", at_least=1)
+    retry_reasons: str | None = _option(
+        "with failures-*.jsonl as --input: take only the images that failed for these reasons, separated by commas (default: all)",
         None,
+        group="input",
+        metavar="REASON,...",
+    )
+    exclude_sha256: str | None = _option(
+        "file with the SHA-256 digests of bodies that are not photographs, one in hex a line; "
+        "images with such a body fail as `placeholder`",
+        None,
+        group="input",
+        metavar="FILE",
+    )
+    output: str = _option(
+        "folder of the dataset; required",
+        "",
+        group="output",
+        metavar="FOLDER",
         shapes_dataset=False,
     )
-    skip: int = _option("leave out the first images of the list", 0, at_least=0)
-    count: int | None = _option("take at most so many images after that; all by default", None, at_least=1)
+    overwrite: bool = _option(
+        "replace a dataset that the output folder already holds",
+        False,
+        group="output",
+        shapes_dataset=False,
+    )
+    encoding: Encoding = _option(
+        "lab_float32; lab_uint8 (a quarter of the size, rounded); rgb_png (about an eighth, "
+        "lossless, converted to Lab when it is read)",
+        "lab_float32",
+        group="output",
+    )
+    compression: Compression = _option("of the TFRecord files", "none", group="output")
+    examples_per_shard: int = _option("maximum number of examples in a shard", 500, group="output", at_least=1)
+    validation_fraction: float = _option(
+        "share of the images written as validation, chosen by a hash of the URL",
+        0.0,
+        group="output",
+        at_least=0,
+        at_most=1,
+    )
+    statistics: bool | None = _option(
+        "also write transform/: mean and variance of embeddings and Lab, and the frequency of "
+        "colours, for tensorflow_transform (default: where it costs less than 3% of the time: with "
+        "the network, up to 299 pixels, from 1,000 URLs a part, not for rgb_png, on a disk)",
+        None,
+        group="output",
+    )
+    original_dir: str | None = _option(
+        "folder where downloaded files are kept, and read from by a later run",
+        None,
+        group="output",
+        metavar="FOLDER",
+        shapes_dataset=False,
+    )
+    resized_dir: str | None = _option(
+        "folder where resized images are kept, lossless, and read from by a later run",
+        None,
+        group="output",
+        metavar="FOLDER",
+        shapes_dataset=False,
+    )
     image_size: int = _option(
         "side of the stored square image, pixels; the network always sees 299x299, made from the original",
         299,
+        group="images",
         at_least=1,
         at_most=8192,
     )
-    resize: Resize = _option("pad (fit inside, white around), crop (fill, cut the centre) or stretch", "pad")
-    encoding: Encoding = _option(
-        "lab_float32; lab_uint8 (a quarter the size, rounded); rgb_png (about an eighth, lossless, Lab is worked out at reading)",
-        "lab_float32",
+    resize: Resize = _option(
+        "pad (fit inside, white around), crop (fill, cut the centre) or stretch",
+        "pad",
+        group="images",
     )
-    compression: Compression = _option("of the TFRecord files: none or gzip", "none")
-    examples_per_shard: int = _option("no shard holds more", 500, at_least=1)
-    validation_fraction: float = _option(
-        "share of the images written as validation, chosen by a hash of the URL", 0.0, at_least=0, at_most=1
+    max_image_bytes: int = _option("maximum size of an image file, bytes", 32 * 2**20, group="images", at_least=1)
+    max_image_pixels: int = _option("maximum width times height of an image, pixels", 64_000_000, group="images", at_least=1)
+    checkpoint: str = _option(
+        "weights of Inception-ResNet-v2: a TF1 .ckpt (V1 file or V2 prefix), the .tar.gz it comes "
+        "in, or the URL of that; `untrained`: fixed pseudo-random weights, for trying things out; "
+        "`none`: no embedding",
+        PUBLISHED_CHECKPOINT,
+        group="network",
+        metavar="FILE|URL",
     )
-    batch_size: int = _option("images in one call of the network", 32, at_least=1, shapes_dataset=False)
-    precision: Precision = _option("of the network: float32, or bfloat16, which is faster", "float32")
-    fetch_concurrency: int = _option("requests in flight in one worker process", 64, at_least=1, shapes_dataset=False)
-    host_concurrency: int = _option("requests in flight to one host, in one worker process", 16, at_least=1, shapes_dataset=False)
+    checkpoint_sha256: str | None = _option(
+        "refuse any other --checkpoint: the SHA-256 digest, in hex, of the file that it names, so "
+        "of the archive as it is downloaded; of a V2 prefix, of its .index and .data files one "
+        "after the other",
+        None,
+        group="network",
+        metavar="HEX",
+        shapes_dataset=False,
+    )
+    precision: Precision = _option(
+        "of the network; bfloat16 is faster on processors that support it",
+        "float32",
+        group="network",
+    )
+    batch_size: int = _option("images in one call of the network", 32, group="network", at_least=1, shapes_dataset=False)
+    fetch_concurrency: int = _option(
+        "requests in flight in a worker process",
+        64,
+        group="fetching",
+        at_least=1,
+        shapes_dataset=False,
+    )
+    host_concurrency: int = _option(
+        "requests in flight to one host in a worker process",
+        16,
+        group="fetching",
+        at_least=1,
+        shapes_dataset=False,
+    )
     fetch_timeout: float = _option(
-        "seconds for one try at an image, from name look-up to last byte, redirects included",
+        "seconds for one attempt at an image, from name look-up to last byte, with redirects",
         10.0,
+        group="fetching",
         at_least=0.001,
         shapes_dataset=False,
     )
-    fetch_attempts: int = _option("tries for one image, in all", 3, at_least=1, shapes_dataset=False)
-    max_image_bytes: int = _option("larger files are refused before they are read", 32 * 2**20, at_least=1)
-    max_image_pixels: int = _option("larger images are refused before they are decoded", 64_000_000, at_least=1)
-    user_agent: str = _option("sent with each request", f"beam_pipeline/{beam_pipeline.__version__}", shapes_dataset=False)
+    fetch_attempts: int = _option("attempts at an image", 3, group="fetching", at_least=1, shapes_dataset=False)
+    user_agent: str = _option(
+        "sent with each request",
+        f"beam_pipeline/{beam_pipeline.__version__}",
+        group="fetching",
+        metavar="TEXT",
+        shapes_dataset=False,
+    )
     allow_private_addresses: bool = _option(
-        "let URLs lead to loopback, private, link-local and other non-public addresses", False, shapes_dataset=False
+        "let URLs lead to loopback, private, link-local and other non-public addresses",
+        False,
+        group="fetching",
+        shapes_dataset=False,
     )
-    original_dir: str | None = _option(
-        "folder where downloaded files are kept, and taken from by a later run", None, shapes_dataset=False
-    )
-    resized_dir: str | None = _option(
-        "folder where resized images are kept, lossless, and taken from by a later run", None, shapes_dataset=False
-    )
-    exclude_sha256: str | None = _option(
-        "file with the sha256 of bodies that are no photographs, one in hex a line; images with such a body fail as `placeholder`",
+    urls_per_commit: int | None = _option(
+        "images in one part of the list; an interrupted run repeats at most one part (default: "
+        "2,000 on the DirectRunner, 10,000 there without the network, else the whole list)",
         None,
-    )
-    retry_reasons: str | None = _option(
-        "with failures-*.jsonl as --input: take only the images that failed for these reasons, comma-separated; all by default",
-        None,
+        group="reliability",
+        at_least=1,
+        shapes_dataset=False,
     )
     max_failed_fraction: float = _option(
-        "end with status 1, and without dataset.json, if more than that share of the images failed",
+        "exit with status 1, and without dataset.json, if a larger share of the images fails",
         1.0,
+        group="reliability",
         at_least=0,
         at_most=1,
         shapes_dataset=False,
     )
-    urls_per_commit: int | None = _option(
-        "images of the list in one commit: an interrupted run loses no more. On the DirectRunner 2,000, or 10,000 without the "
-        "network, which is minutes; elsewhere all",
+    report: bool | None = _option(
+        "write report.html at the end (default: on the DirectRunner)",
         None,
-        at_least=1,
+        group="reporting",
         shapes_dataset=False,
     )
     class_names: str | None = _option(
-        "names of the 1,000 classes, to show in the report: imagenet1000_clsid_to_human.pkl or the same as text; nothing in it "
-        "is executed",
+        "names of the 1,000 classes, shown in the report: imagenet1000_clsid_to_human.pkl or the "
+        "same as text; nothing in it is executed",
         None,
+        group="reporting",
+        metavar="FILE",
         shapes_dataset=False,
     )
-    statistics: bool | None = _option(
-        "also write transform/: mean and variance of embeddings and Lab, and how frequent colours are, for tensorflow_transform. "
-        "By default where it takes next to no time: with the network, up to 299 pixels and from 1,000 URLs a commit, not for "
-        "rgb_png; on a disk",
-        None,
-    )
-    report: bool | None = _option("write report.html at the end; by default on the DirectRunner", None, shapes_dataset=False)
-    overwrite: bool = _option("replace a dataset that the output folder already holds", False, shapes_dataset=False)
-    verbose: bool = _option("log each image's name as it is written", False, shapes_dataset=False)
+    verbose: bool = _option("log each image's name as it is written", False, group="reporting", shapes_dataset=False)
 
     def __post_init__(self) -> None:
         if not self.output:

@@ -47,6 +47,7 @@ def _parameter(field: dataclasses.Field[Any]) -> dict[str, Any]:
         "label": field.name.replace("_", " ").capitalize(),
         "helpText": field.metadata["help"],
         "isOptional": field.name != "output",
+        "groupName": field.metadata["group"].capitalize(),
     }
     if kind is bool:
         parameter |= {"paramType": "BOOLEAN", "regexes": ["^(true|false)$"]}

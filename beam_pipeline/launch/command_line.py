@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from beam_pipeline.config import Config, UsageError, choices_of, type_of
+import beam_pipeline
+from beam_pipeline.config import Config, Group, UsageError, choices_of, type_of
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,27 +41,44 @@ def parse(argv: Sequence[str]) -> CommandLine:
     Raises:
       UsageError: a flag is neither the project's nor Beam's, or an option has no value or one that makes no sense.
     """
+    values, rest = _make_parser().parse_known_args(argv)
+    check_beam_flags(rest)
+    return CommandLine(Config(**vars(values)), frozenset(vars(values)), rest)
+
+
+def _make_parser() -> _Parser:
     parser = _Parser(
         prog="python -m beam_pipeline.run",
-        description="Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
-        epilog="Any other flag goes to Beam, such as --runner (DirectRunner by default) or --direct_num_workers.",
+        usage="%(prog)s --input FILE --output FOLDER [OPTION ...]",
+        description="Turn images into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
+        epilog="Example: %(prog)s --input urls.txt --output data/tfrecords --validation_fraction 0.02",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=beam_pipeline.__version__)
+    groups = {name: parser.add_argument_group(name) for name in typing.get_args(Group)}
     for field in dataclasses.fields(Config):
-        # Bare on a command line; a Flex Template's launcher gives every option a value.
-        kind: dict[str, Any] = {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
-        if type_of(field.name) is not bool:
-            choices = choices_of(field.name)
-            metavar = "{" + ",".join(choices) + "}" if choices else {str: "TEXT", int: "N", float: "X"}[type_of(field.name)]
-            kind = {"type": type_of(field.name), "metavar": metavar}
         help_text = field.metadata["help"]
         # A default of None, False or nothing says no more than the help text does.
         if field.default not in (None, "") and field.default is not False:
             help_text = f"{help_text} (default: {field.default})"
-        parser.add_argument(f"--{field.name}", help=help_text, default=argparse.SUPPRESS, **kind)
-    values, rest = parser.parse_known_args(argv)
-    check_beam_flags(rest)
-    return CommandLine(Config(**vars(values)), frozenset(vars(values)), rest)
+        help_text = help_text.replace("%", "%%")
+        group = groups[field.metadata["group"]]
+        group.add_argument(f"--{field.name}", help=help_text, default=argparse.SUPPRESS, **_value_of(field))
+    beam_group = parser.add_argument_group("Beam")
+    beam_group.description = "Any other option goes to Beam, such as --runner (default: DirectRunner) or --direct_num_workers."
+    return parser
+
+
+def _value_of(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """Return how argparse reads the value of an option."""
+    kind = type_of(field.name)
+    if kind is bool:
+        # Bare on a command line; a Flex Template's launcher gives every option a value.
+        return {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
+    choices = choices_of(field.name)
+    if choices:
+        return {"type": kind, "metavar": "{" + ",".join(choices) + "}"}
+    return {"type": kind, "metavar": field.metadata["metavar"] or {int: "N", float: "X"}[kind]}
 
 
 def check_beam_flags(beam_argv: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
 """The command line: defaults, checks, and what is left for Beam."""
 
 import dataclasses
+import typing
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import beam_pipeline
-from beam_pipeline.config import Config, UsageError
+from beam_pipeline.config import Config, Group, UsageError
 from beam_pipeline.launch.command_line import check_beam_flags, parse
 
 REQUIRED = ["--input", "urls.txt", "--output", "out"]
@@ -252,11 +253,20 @@ def test_help_tells_every_option_and_its_default(capsys, monkeypatch):
         parse(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert [field.name for field in dataclasses.fields(Config)] == list(DEFAULTS)
+    assert {field.name for field in dataclasses.fields(Config)} == set(DEFAULTS)
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[1:8] == [f"{group}:" for group in typing.get_args(Group)]
     for name, default in DEFAULTS.items():
         assert f"--{name}" in text
         if name not in ("input", "output") and default is not None and default is not False:
             assert f"(default: {default}" in text
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{beam_pipeline.__version__}\n"
 
 
 @pytest.mark.parametrize("checkpoint", ["untrained", "none"])
