@@ -34,7 +34,7 @@ _BLOCK = 1 << 18
 READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
 
 # What is not read, by the bytes it begins with. An .xz may ask for 4 GiB of memory.
-_FOREIGN = {
+NOT_LISTS = {
     b"PK\x03\x04": "a .zip archive, or a table that is stored as one (.xlsx)",
     b"7z\xbc\xaf\x27\x1c": "a .7z archive",
     b"Rar!\x1a\x07": "a .rar archive",
@@ -106,7 +106,7 @@ def decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def _check_text(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
     """Pass blocks on. Raises UsageError if the first one is not text."""
     head = next(blocks, b"")
-    kind = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
+    kind = next((kind for magic, kind in NOT_LISTS.items() if head.startswith(magic)), None)
     if kind:
         raise UsageError(f"--input {path} is {kind}: unpack it, or save it as text, one URL a line")
     if b"\0" in head[:8192]:

@@ -45,7 +45,7 @@ def test_a_longer_list_is_split(tmp_path):
     assert [urls(commit) for commit in (first, second, third)] == [["http://a", "http://b"], ["http://c", "http://d"], ["http://e"]]
     assert [commit.counts["lines"] for commit in (first, second, third)] == [3, 3, 2]
     assert [commit.is_last for commit in (first, second, third)] == [False, False, True]
-    assert [commit.label for commit in (first, second, third)] == ["-00000", "-00001", "-00002"]
+    assert [commit.label for commit in (first, second, third)] == ["00000-", "00001-", "00002-"]
 
 
 def test_duplicates_of_earlier_commits_are_dropped_and_counted(tmp_path):

@@ -25,7 +25,7 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     sample = sampling.take_sample(folder, 100)
     whole = validation.check(folder)
-    monkeypatch.setattr(sampling, "_MANY", 0)
+    monkeypatch.setattr(worker_processes, "_MANY", 0)
     assert validation.check(folder) == whole
     again = sampling.take_sample(folder, 100)
     assert [seen.url for seen in again.seen] == [seen.url for seen in sample.seen]

@@ -349,10 +349,11 @@ LINE = st.one_of(
 @example([b"\x1c"], 0, None)
 @example([b"\x1f\x8b\x08"], 0, None)
 @example([b"BZh9"], 0, None)
+@example([b"PK\x03\x04"], 0, None)
 def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
     data = b"\n".join(lines)
     with tempfile.TemporaryDirectory() as folder:
-        if data.startswith((b"\x1f\x8b", b"BZh")) or b"\0" in data:
+        if data.startswith((b"\x1f\x8b", b"BZh", *text_lines.NOT_LISTS)) or b"\0" in data:
             with pytest.raises(UsageError, match="list"):
                 read_bytes(Path(folder), data)
             return
