@@ -276,6 +276,8 @@ class Config:
         for field in dataclasses.fields(self):
             value, (low, high) = getattr(self, field.name), field.metadata["range"]
             choices = choices_of(field.name)
+            if not _has_type(value, field.name):
+                raise UsageError(f"--{field.name} {value!r} is not of its type, {type_of(field.name).__name__}")
             if choices and value not in choices:
                 raise UsageError(f"--{field.name} {value!r} is not known: choose one of {', '.join(choices)}")
             if value == "" or (isinstance(value, str) and not value.isprintable()):
@@ -305,10 +307,18 @@ class Config:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.input:
             # A shell may number the pipe of the same command differently the next time.
-            values["input"] = re.sub(r"^/(dev|proc/self)/fd/\d+$", "/dev/fd", self.input)
+            values["input"] = re.sub(r"^/dev/stdin$|^/(dev|proc/self)/fd/\d+$", "/dev/fd", self.input)
         redacted = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
         # It depends on options that may change from one start to the next.
         return {**redacted, "statistics": self.has_statistics}
+
+
+def _has_type(value: Any, name: str) -> bool:
+    """Whether a value, which may come from a file, is one that the option may have."""
+    if value is None:
+        return type(None) in typing.get_args(typing.get_type_hints(Config)[name])
+    kind = type_of(name)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def type_of(name: str) -> type:

@@ -271,22 +271,37 @@ def cut_shard(shard: Path, records: int) -> None:
 def test_a_shard_that_lacks_examples_is_named(tmp_path, prefix, compression, kept):
     folder = prefix + write_dataset(tmp_path, "lab_uint8", compression)
     [shard] = tmp_path.glob("lab_images_00001-*")
+    images = dataset.load(folder)
     cut_shard(shard, kept)
     message = f"{prefix}{shard} holds {kept} examples, not 5"
-    images = dataset.load(folder)
     for _ in range(2):  # in each epoch
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             list(images)
     with pytest.raises(ValueError, match=message):
         list(dataset.examples(folder))
+    with pytest.raises(ValueError, match=rf"{prefix}{shard} has \d+ bytes, dataset.json lists"):
+        dataset.load(folder)
 
 
 def test_a_shard_with_too_many_examples_is_named(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
     first, second = sorted(tmp_path.glob("lab_images_*"))
+    images = dataset.load(folder)
     first.write_bytes(first.read_bytes() + second.read_bytes())
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{first} holds 10 examples, not 5"):
-        list(dataset.load(folder))
+        list(images)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_shard_that_is_cut_inside_a_record_is_named(tmp_path, compression):
+    folder = write_dataset(tmp_path, "lab_uint8", compression)
+    [shard] = tmp_path.glob("lab_images_00001-*")
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=f"{shard} has"):
+        dataset.load(folder)
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard} has no bytes"):
+        dataset.load(folder)
 
 
 def test_the_shards_of_a_store_are_read(tmp_path):

@@ -32,6 +32,12 @@ def test_the_docstring_is_true():
         f"https://a.example/b?access_token={SECRET}",
         f"https://a.example/b?token={SECRET}&x=1",
         f"https://a.example/b?api_key={SECRET}",
+        f"https://us'er:{SECRET}@a.example/b.jpg",
+        f"https://a.example/b?jwt={SECRET}&hmac={SECRET}&access_key={SECRET}&__gda__={SECRET}",
+        f"https://a.example/b?OSSAccessKeyId={SECRET}&x-oss-signature={SECRET}&q-signature={SECRET}",
+        f"https://a.example/b?X%2DAmz%2DSignature={SECRET}",
+        f"https://a.example/b#access_token={SECRET}",
+        f"https://a.example/b?next=https%3A%2F%2Fb.example%2F%3Fsig%3D{SECRET}",
     ],
 )
 @pytest.mark.parametrize("text", ["{}", "--input {} cannot be read", "redirected to '{}'", '{{"url": "{}"}}'])

@@ -28,6 +28,8 @@ from beam_pipeline.storage import filesystem
 
 ROOT = Path(__file__).parent.parent
 
+UUID = "0123456789abcdef" * 2
+
 
 @pytest.fixture
 def urls(origin, tmp_path) -> str:
@@ -162,8 +164,8 @@ def test_another_dataset_is_not_overwritten_unasked(urls, tmp_path, capsys):
 
 def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
     output = tmp_path / "out"
-    (output / "beam-temp-lab_images_1").mkdir(parents=True)
-    (output / "beam-temp-lab_images_1" / "half").write_text("half")
+    (output / f"beam-temp-lab_images_-{UUID}").mkdir(parents=True)
+    (output / f"beam-temp-lab_images_-{UUID}" / "half").write_text("half")
     (output / "lab_images_00000-of-00009.tfrecord").write_text("old")
     (output / "notes.txt").write_text("mine")
     (output / "run.json").write_text("{}")
@@ -186,7 +188,8 @@ def test_several_workers(urls, tmp_path, mode):
     assert all(f"good/{number}.jpg" in done.stderr for number in range(5))
 
 
-def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_with_one_line(origin, tmp_path, number):
     (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50)))
     arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600")
     process = subprocess.Popen(
@@ -202,9 +205,9 @@ def test_interrupt_ends_a_run_with_one_line(origin, tmp_path):
         time.sleep(0.1)
     assert origin.requests
     # As a terminal does: to the command and all that it has started.
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert output == ""
     assert len(errors.splitlines()) == 1 and "Interrupted" in errors
 

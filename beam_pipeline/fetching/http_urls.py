@@ -77,7 +77,10 @@ def _build(scheme: str | None, authority: str | None, target: str) -> yarl.URL:
         path = urllib.parse.quote(target, safe=_PRINTABLE, errors="surrogateescape")
     # yarl raises IndexError where brackets and an @ are mixed up.
     except (ValueError, IndexError) as error:
-        raise UrlError("invalid_url", f"{authority[:300]!r}: {error}") from error
+        userinfo, _, host = authority.rpartition("@")
+        # The error repeats the authority.
+        detail = str(error).replace(authority, host).replace(userinfo, "") if userinfo else str(error)
+        raise UrlError("invalid_url", f"{host[:300]!r}: {detail}") from error
     return public_addresses.canonical_url(url).with_path(path, encoded=True)
 
 

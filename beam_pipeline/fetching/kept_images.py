@@ -24,6 +24,7 @@ _warned: set[tuple[str, str]] = set()
 # `records.encode_png` writes notes right behind the header.
 NOTE_BYTES = 128
 _PNG, _NOTE = b"\x89PNG\r\n\x1a\n", b"tEXtresize\0"
+_END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 def read(config: Config, ref: ImageRef) -> EncodedImage | None:
@@ -118,7 +119,8 @@ def _is_as_wanted(data: bytes, config: Config) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
             side = (config.image_size, config.image_size)
-            return image.size == side and image.info.get("resize") == config.resize
+            is_whole = data.endswith(_END_OF_PNG)
+            return is_whole and image.size == side and image.info.get("resize") == config.resize
     # Whatever is wrong with it, the image is fetched again.
     except Exception:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from beam_pipeline.config import DISALLOWING
@@ -12,6 +13,8 @@ _PLAIN = DISALLOWING | {
     *("all", "follow", "index", "indexifembedded", "noarchive", "nocache", "nofollow", "noodp"),
     *("nositelinkssearchbox", "nosnippet", "notranslate", "noydir"),
 }
+_DIRECTIVES = _VALUED | _PLAIN
+_QUOTES = "\"'"
 _EVERYONE = frozenset({"", "*", "all", "robots"})
 
 
@@ -26,25 +29,23 @@ def disallows(tag: str, user_agent: str) -> bool:
     ours = _EVERYONE | {_product(user_agent)}
     agents = [""]
     for part in re.split("[,;]", tag):
-        named, directives = _parse(part)
+        named, words = _parse(part)
         agents = named or agents
-        if not DISALLOWING.isdisjoint(directives) and not ours.isdisjoint(agents):
+        if not DISALLOWING.isdisjoint(words) and not ours.isdisjoint(agents):
             return True
     return False
 
 
 def _parse(part: str) -> tuple[list[str], list[str]]:
-    """Splits `[AGENT:] DIRECTIVE [: VALUE]` into agents and directives, both in lower case."""
-    *names, last = part.split(":")
-    names = [_product(name) for name in names]
-    for index, name in enumerate(names):
-        if name in _VALUED:
-            return names[:index], [name]
-    directives = last.lower().split()
-    # Not the name of an agent, but of a directive that is not known, or a piece of a date.
-    if _PLAIN.isdisjoint(directives):
-        names = []
-    return names, directives
+    """Split `[AGENT:] DIRECTIVE [: VALUE]` into agents and words that may be directives, in lower case."""
+    fields = [[word.strip(_QUOTES) for word in field.split()] for field in part.lower().split(":")]
+    # Without a known directive, a name is not that of an agent, but of another directive, or a piece of a date.
+    first = next((index for index, words in enumerate(fields) if not _DIRECTIVES.isdisjoint(words)), 0)
+    words = []
+    for before, field in itertools.pairwise([[], *fields[first:]]):
+        has_value = bool(before) and before[-1] in _VALUED
+        words += field[1:] if has_value else field
+    return [_product(" ".join(names)) for names in fields[:first]], words
 
 
 def _product(user_agent: str) -> str:

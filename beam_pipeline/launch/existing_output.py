@@ -6,12 +6,17 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from apache_beam.io.filesystem import BeamIOError
+
 from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.launch import output_dir
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.storage import any_path, filesystem
+
+# Options that name a file which decides what the dataset holds.
+_FILES = set(commit_manifest.DIGESTED)
 
 
 class ExistingOutput(NamedTuple):
@@ -44,23 +49,33 @@ def adopt_options(config: Config, given: Collection[str]) -> Config:
       given: Names of the options that the user gave.
 
     Raises:
-      UsageError: the dataset's record is broken.
+      UsageError: the dataset's record is broken, or names a file that only the user may name.
     """
     if config.overwrite:
         return config
-    made_with = _read(config).options
+    existing = _read(config)
+    made_with = existing.options
     names = (set(config.dataset_options()) & set(made_with)) - {"input", "images", *given}
+    for name in _FILES & names if not existing.finished else ():
+        value = made_with[name]
+        # A record may come from someone else, and holds no credentials.
+        if value not in (getattr(config, name), "untrained", "none"):
+            raise UsageError(f"--output {config.output} was begun with --{name} {value}: give that option again")
+    if existing.finished:
+        # Nothing is read again.
+        names -= _FILES
     try:
         return dataclasses.replace(config, **{name: made_with[name] for name in names})
     except (UsageError, TypeError) as error:
         raise _broken(config, error) from error
 
 
-def find(config: Config, digests: Mapping[str, str | None]) -> ExistingOutput:
+def find(config: Config, given: Collection[str], digests: Mapping[str, str | None]) -> ExistingOutput:
     """Find the dataset that is asked for, or its beginning, in the output folder.
 
     Args:
       config: The options.
+      given: Names of the options that the user gave.
       digests: The sha256 of files that options name, as far as they are known.
 
     Returns:
@@ -76,7 +91,7 @@ def find(config: Config, digests: Mapping[str, str | None]) -> ExistingOutput:
         return ExistingOutput()
     if config.overwrite and (found.finished or found.commits[-1].is_last):
         return ExistingOutput()
-    difference = _find_difference(config, digests, found)
+    difference = _find_difference(config, given, digests, found)
     if difference and config.overwrite:
         return ExistingOutput()
     if difference:
@@ -88,27 +103,49 @@ def find(config: Config, digests: Mapping[str, str | None]) -> ExistingOutput:
 def _read(config: Config) -> ExistingOutput:
     try:
         found = ExistingOutput(dataset_dir.read_description(config.output), commit_manifest.read_commits(config.output))
+        if found.finished:
+            _check_types(found.finished)
         if not isinstance(found.options, dict) or not isinstance(found.digests, dict):
             raise TypeError("options and digests are not objects")
-    except (ValueError, TypeError, LookupError) as error:
+    # What hostile JSON gives, and a folder or a pipe in the place of a file.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError, BeamIOError) as error:
         if config.overwrite:
             return ExistingOutput()
         raise _broken(config, error) from error
     return found
 
 
+def _check_types(description: dict[str, Any]) -> None:
+    """Raise ValueError unless the files and counts of a `dataset.json` are what a run writes."""
+    counts, files, failure_files = (description[name] for name in ("counts", "files", "failure_files"))
+    numbers = [counts[name] for name in ("lines", "ignored", "duplicates", "examples", "failures")]
+    numbers += [*counts["failures_by_reason"].values(), *(file["examples"] for file in files)]
+    if not all(type(number) is int for number in numbers):
+        raise ValueError("counts are not numbers")
+    if not all(isinstance(file["name"], str) and file["split"] in naming.SPLITS for file in files):
+        raise ValueError("files have no name or split")
+    if not all(isinstance(file["name"], str) for file in failure_files):
+        raise ValueError("files of failures have no name")
+    if counts["examples"] != sum(file["examples"] for file in files):
+        raise ValueError("its files hold another number of examples than its counts")
+
+
 def _broken(config: Config, error: Exception) -> UsageError:
     return UsageError(f"--output {config.output} holds a broken {naming.DESCRIPTION} or commit: {error}; remove it")
 
 
-def _find_difference(config: Config, digests: Mapping[str, str | None], found: ExistingOutput) -> str | None:
+def _find_difference(
+    config: Config, given: Collection[str], digests: Mapping[str, str | None], found: ExistingOutput
+) -> str | None:
     """Describe in what a dataset differs from the one that is asked for; None if it does not."""
-    for name, value in config.dataset_options().items():
-        if name not in digests and found.options.get(name) != value:
-            return f"made with --{name} {found.options.get(name)}, not {value}"
-    for name, digest in digests.items():
-        if found.digests.get(name) != digest:
-            return f"made with another --{name}, or with one whose content has changed since"
+    # Of a complete dataset, no file is read that the user did not name.
+    compared = [name for name in config.dataset_options() if not (found.finished and name in _FILES and name not in given)]
+    for name in compared:
+        if name in digests:
+            if found.digests.get(name) != digests[name]:
+                return f"made with another --{name}, or with one whose content has changed since"
+        elif found.options.get(name) != config.dataset_options()[name]:
+            return f"made with --{name} {found.options.get(name)}, not {config.dataset_options()[name]}"
     if found.commits and not found.finished:
         sizes = {filesystem.base_name(path): size for path, size in filesystem.list_folder(config.output).items()}
         for shard in (shard for commit in found.commits for shard in commit.shards):
@@ -119,9 +156,9 @@ def _find_difference(config: Config, digests: Mapping[str, str | None], found: E
 
 def _check_nothing_is_lost(config: Config) -> None:
     """Raise UsageError if files in the folder would be replaced that no run has written."""
-    if any_path.exists(any_path.join(config.output, naming.STARTED)):
+    if output_dir.was_begun_by_run(config.output):
         return
-    for pattern in output_dir.WRITTEN:
+    for pattern in output_dir.REPLACED:
         for path in filesystem.list_folder(config.output, pattern):
             name = path.removeprefix(any_path.join(config.output, ""))
             raise UsageError(

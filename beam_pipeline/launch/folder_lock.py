@@ -7,10 +7,11 @@ On a disk it is `flock` on a file, which the kernel releases whatever ends the p
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import functools
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +23,6 @@ from beam_pipeline import naming
 from beam_pipeline.config import UsageError
 from beam_pipeline.launch import leases
 from beam_pipeline.launch.leases import Owner
-from beam_pipeline.process import signals
 from beam_pipeline.storage import filesystem
 
 _MAX_BYTES = 4096
@@ -73,38 +73,63 @@ def _hold_file(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, missing)
         file = stack.enter_context(_lock_file(path))
+        # At a signal the file stays, since threads still write then; the kernel releases the lock when they have ended.
+        stack.callback(_unlink, file, path)
         file.truncate(0)
         file.write(Owner.this_process().to_json())
         file.flush()
-        # While the lock is held: whoever has opened this file meanwhile has to find that it is no longer the folder's.
-        remove = functools.partial(path.unlink, missing_ok=True)
-        stack.callback(remove)
-        with signals.calling_at_end(remove):
-            yield
+        yield
 
 
 def _lock_file(path: Path) -> IO[bytes]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may remove the file, and the folder, at any moment.
+        # Another process may remove the folder, and the file, at any moment.
         with contextlib.suppress(FileNotFoundError):
-            file = open(path, "a+b")  # noqa: SIM115
-            _lock_descriptor(file, path)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
+            file = open(path, "a+b", opener=_open_no_link)  # noqa: SIM115
+            try:
+                _lock_descriptor(file, path)
+                if _is_at(file, path):
+                    return file
+            except BaseException:
+                file.close()
+                raise
             file.close()
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 def _lock_descriptor(file: IO[bytes], path: Path) -> None:
+    """Raises HeldError if another process holds the lock; OSError if the file is no lock."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
-        with file:
-            owner = Owner.from_json(file.read(_MAX_BYTES))
-            raise leases.HeldError(str(owner or "it has just started")) from None
+        raise leases.HeldError(str(_read_owner(file) or "it has just started")) from None
     except OSError as error:
         _LOGGER.warning("%s cannot be locked (%s): make sure that no other run uses this folder", path, error)
+    if os.fstat(file.fileno()).st_size and not _read_owner(file):
+        raise OSError(errno.EEXIST, "the file is not the lock of a run: move it away", str(path))
+
+
+def _read_owner(file: IO[bytes]) -> Owner | None:
+    file.seek(0)
+    return Owner.from_json(file.read(_MAX_BYTES))
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+
+
+def _unlink(file: IO[bytes], path: Path) -> None:
+    """Remove the file while it is locked: whoever has opened it meanwhile finds that it is no longer the folder's."""
+    # If someone has removed the folder, the one that is there now belongs to another run.
+    with contextlib.suppress(FileNotFoundError):
+        if _is_at(file, path):
+            path.unlink()
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

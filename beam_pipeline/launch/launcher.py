@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import re
@@ -41,6 +42,7 @@ from beam_pipeline.transforms.ticks import Ticks
 
 def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int:
     """Check what the options name, make the dataset, and print a summary. Return the exit status."""
+    config = dataclasses.replace(config, output=config.output.rstrip("/") or "/")
     beam_options = runner_options.parse_options(beam_argv)
     if not runner_options.is_in_this_process(beam_options):
         config = output_dir.make_absolute(config)
@@ -62,7 +64,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
     config = existing_output.adopt_options(config, given)
     excluded = url_list.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
     digests = {**commit_manifest.NO_DIGESTS, "exclude_sha256": _digest(excluded) if excluded else None}
-    existing = existing_output.find(config, {"exclude_sha256": digests["exclude_sha256"]})
+    existing = existing_output.find(config, given, {"exclude_sha256": digests["exclude_sha256"]})
     if existing.finished:
         write_line(f"{config.output} is complete; --overwrite makes it anew")
         finish(config, beam_options, existing.finished)
@@ -71,7 +73,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
     if config.has_network:
         digests["checkpoint"] = checkpoints.verify(config.checkpoint, config.checkpoint_sha256)
     if existing.commits:
-        existing = existing_output.find(config, digests)
+        existing = existing_output.find(config, given, digests)
     output_dir.prepare(config, existing.commits)
     if existing.commits:
         write_line(f"going on after {len(existing.commits):,} whole commits in {config.output}")

@@ -66,9 +66,11 @@ class Owner:
         """Read what `to_json` wrote; None for anything else."""
         try:
             owner = cls(**json.loads(data))
-            return dataclasses.replace(owner, process=int(owner.process), expires=float(owner.expires))
-        except (ValueError, TypeError):
+            owner = dataclasses.replace(owner, process=int(owner.process), expires=float(owner.expires))
+        except (ValueError, TypeError, OverflowError, RecursionError):
             return None
+        texts = (owner.host, owner.machine, owner.since, owner.token)
+        return owner if all(isinstance(text, str) and text.isprintable() for text in texts) else None
 
     def to_json(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()
@@ -172,7 +174,10 @@ class _AmazonObject:
             raise
 
     def delete(self, version: Any) -> None:
-        self._client.delete_object(**self._object)
+        # Not every store of this kind has conditions for it.
+        held = self.read()
+        if held and held[1] == version:
+            self._client.delete_object(**self._object)
 
 
 STORES: dict[str, Callable[[str, PipelineOptions], Store]] = {"gs": _GoogleObject, "s3": _AmazonObject}
@@ -200,6 +205,7 @@ class Lease:
         """Take the lease. Raises HeldError: another process holds it; or what the store's client raises."""
         self._store, self._owner = store, owner
         self._version = _acquire(store, owner)
+        self._expires = time.monotonic() + LEASE_SECONDS
         self._released, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._renew_until_released, name="lease", daemon=True)
 
@@ -224,12 +230,15 @@ class Lease:
             try:
                 with self._writing:
                     if not self._released.is_set():
-                        self._version = self._renew()
+                        self._version, self._expires = self._renew(), time.monotonic() + LEASE_SECONDS
             except ConflictError:
                 signals.end("another run has taken the output folder, as this one did not renew its lease in time", 1)
             # The store may be away for a moment, and nobody else takes the lease before its time is over.
             except Exception as error:
                 _LOGGER.warning("the lease of the output folder is not renewed yet: %s", error)
+                # Before the next attempt, another run could take it.
+                if time.monotonic() > self._expires - 2 * RENEWAL_SECONDS:
+                    signals.end("the lease of the output folder is over, as its store could not be reached", 1)
 
     def _renew(self) -> Any:
         try:

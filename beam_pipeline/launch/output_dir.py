@@ -14,8 +14,10 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+import beam_pipeline
 from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.fetching import kept_images
@@ -25,21 +27,30 @@ from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import url_list
 from beam_pipeline.storage import any_path, filesystem
 
-_SHARDS = (f"{TRAIN_PREFIX}*.tfrecord*", f"{VALIDATION_PREFIX}*.tfrecord*", f"{FAILURES_PREFIX}*.jsonl")
-_UNFINISHED = (
-    f"{naming.DESCRIPTION}.*.tmp",
-    f"{METRICS}.*.tmp",
-    f"{REPORT}.*.tmp",
-    f"{naming.COMMIT_PREFIX}[0-9]*.tmp",
+_DIGITS = "[0-9]" * 5
+_SHARDS = tuple(
+    f"{prefix}*{_DIGITS}-of-{_DIGITS}{suffix}"
+    for prefix, suffix in ((TRAIN_PREFIX, ".tfrecord*"), (VALIDATION_PREFIX, ".tfrecord*"), (FAILURES_PREFIX, ".jsonl"))
 )
-_TEMPORARY = tuple(f"beam-temp-{name}*/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX, "analysis-"))
-_LOOKED_AT = 10  # images in --resized_dir
+_RECORDS = tuple(f"{naming.COMMIT_PREFIX}{_DIGITS}*.{kind}" for kind in ("json", "jsonl", "sums"))
+# As `filesystem.write_bytes` names them.
+_UNFINISHED = tuple(
+    f"{name}.{'[0-9a-f]' * 32}.tmp"
+    for name in (naming.DESCRIPTION, METRICS, REPORT, naming.STARTED, f"{naming.COMMIT_PREFIX}{_DIGITS}*")
+)
+# As Beam does.
+_TEMPORARY = (
+    *(f"beam-temp-{name}*{'[0-9a-f]' * 32}/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX)),
+    f"{naming.ANALYSIS_PREFIX}{_DIGITS}/**",
+)
+_LOOKED_AT = 10  # images in a folder of kept ones
+_MAX_MARK = 1 << 20  # bytes
 
 # Another program's folder may be called transform as well.
 _LEARNT = tuple(f"{TRANSFORM}/{name}/**" for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp"))
 
-# What a run replaces in the output folder.
-WRITTEN = (METRICS, REPORT, *_SHARDS, *_LEARNT)
+# What a new run replaces in the output folder.
+REPLACED = (naming.STARTED, METRICS, REPORT, *_LEARNT, *_RECORDS, *_SHARDS, *_UNFINISHED, *_TEMPORARY)
 
 
 def check(config: Config) -> None:
@@ -79,8 +90,9 @@ def _check_folders(config: Config) -> None:
             raise UsageError(
                 f"--{other} {other_folder} is the folder of --{name}: choose another, as files there would be replaced"
             )
-    if config.resized_dir:
-        _check_resized(config.resized_dir)
+    for name in ("original_dir", "resized_dir"):
+        if name in folders:
+            _check_kept(name, folders[name])
     try:
         filesystem.list_folder(config.output)
     # What an object store's client raises has no common class.
@@ -94,18 +106,20 @@ def _is_same_folder(one: str, other: str) -> bool:
     return one.rstrip("/") == other.rstrip("/")
 
 
-def _check_resized(folder: str) -> None:
-    """Raise UsageError if the first images of a folder on a disk were not resized by a run, as originals are."""
+def _check_kept(option: str, folder: str) -> None:
+    """Raise UsageError if the first images of a folder on a disk are resized ones where originals are kept, or the reverse."""
     if not any_path.is_local(folder) or not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
-        for entry in itertools.islice((entry for entry in entries if entry.name.endswith(".jpeg") and entry.is_file()), _LOOKED_AT):
+        images = (entry for entry in entries if entry.name.endswith(".jpeg") and entry.is_file())
+        for entry in itertools.islice(images, _LOOKED_AT):
             with open(entry.path, "rb") as file:
-                if not kept_images.was_resized_by_run(file.read(kept_images.NOTE_BYTES)):
-                    raise UsageError(
-                        f"--resized_dir {folder} holds {entry.name}, which no run has resized; choose another folder, as images "
-                        "there are never replaced"
-                    )
+                head = file.read(kept_images.NOTE_BYTES)
+            # A loss of power may have cut a file off.
+            if len(head) < kept_images.NOTE_BYTES or kept_images.was_resized_by_run(head) == (option == "resized_dir"):
+                continue
+            kind = "which no run has resized" if option == "resized_dir" else "which a run has resized"
+            raise UsageError(f"--{option} {folder} holds {entry.name}, {kind}; choose another folder, as they would be mixed")
 
 
 _PATHS = ("input", "images", "output", "original_dir", "resized_dir")
@@ -152,7 +166,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
       UsageError: a folder cannot be made or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    records = () if commits else (naming.DESCRIPTION, METRICS, REPORT, *_LEARNT, f"{naming.COMMIT_PREFIX}[0-9]*")
+    records = () if commits else (naming.DESCRIPTION, METRICS, REPORT, *_LEARNT, *_RECORDS)
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -164,10 +178,21 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
                 clear(folder, (f"*.jpeg.{kept_images.temporary_mark(config)}*.tmp",))
             _make(folder)
             if option == "output":
-                filesystem.write_bytes(any_path.join(folder, naming.STARTED), json.dumps(config.as_json(), indent=1).encode())
-        # What an object store's client raises is its own affair.
+                mark = {"started_by": f"beam_pipeline {beam_pipeline.__version__}", "options": config.as_json()}
+                filesystem.write_bytes(any_path.join(folder, naming.STARTED), json.dumps(mark, indent=1).encode())
+        # What an object store's client raises has no common class.
         except Exception as error:
             raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
+
+
+def was_begun_by_run(folder: str) -> bool:
+    """Whether a run has marked the folder as its own, which has written no record yet."""
+    path = any_path.join(folder, naming.STARTED)
+    try:
+        mark = json.loads(filesystem.read_bytes(path, _MAX_MARK)) if any_path.exists(path) else None
+    except (OSError, ValueError, RecursionError, BeamIOError):
+        return False
+    return isinstance(mark, dict) and str(mark.get("started_by", "")).startswith("beam_pipeline ")
 
 
 def _make(folder: str) -> None:
@@ -183,7 +208,8 @@ def _make(folder: str) -> None:
 def clear_strays(folder: str, description: dict[str, Any]) -> None:
     """Removes what a run that was stopped at its very end, or attempts that an engine repeated, left beside a whole dataset."""
     listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
-    clear(folder, (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*", *_SHARDS, *_UNFINISHED), listed)
+    started = (naming.STARTED,) if was_begun_by_run(folder) else ()
+    clear(folder, (*started, *_RECORDS, *_SHARDS, *_UNFINISHED), listed)
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:

@@ -81,6 +81,19 @@ class CommitManifest:
             reasons.update(stage)
         return dict(sorted(reasons.items()))
 
+    def check_types(self) -> None:
+        """Raise ValueError if a field, which JSON has given, is not of its type."""
+        numbers = [*self.counts.values(), *(number for shard in self.shards for number in (shard.records, shard.bytes))]
+        texts = [self.list_digest, *self.counts, *(shard.name for shard in self.shards)]
+        if not (
+            all(type(number) is int for number in numbers)
+            and all(isinstance(text, str) for text in texts)
+            and type(self.is_last) is bool
+            and isinstance(self.options, dict)
+            and isinstance(self.digests, dict)
+        ):
+            raise ValueError("the record of a commit has a field of a wrong type")
+
     def totals(self) -> dict[str, int]:
         """The whole numbers that have to balance."""
         return {
@@ -144,6 +157,7 @@ def read_commits(folder: str) -> list[CommitManifest]:
         for kind in ("train", "validation", "failures"):
             record[kind] = [Shard(**shard) for shard in record[kind]]
         commits.append(CommitManifest(**record))
+        commits[-1].check_types()
     return commits
 
 

@@ -28,13 +28,16 @@ def calling_at_end(function: Callable[[], Any]) -> Iterator[None]:
 
 
 def end_on_signals(message: str) -> None:
-    """Make Ctrl-C and SIGTERM end the process at once with a message. The next run clears up."""
+    """Make Ctrl-C, SIGTERM and a closed terminal end the process at once with a message. The next run clears up."""
 
     def handle(number: int, unused_frame: Any) -> None:
         end(message, 128 + number)
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
+    # `nohup` ignores it.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handle)
 
 
 def end(message: str, status: int) -> None:
@@ -45,8 +48,9 @@ def end(message: str, status: int) -> None:
     # Threads and workers would each report at length what they have lost.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _kill_workers(os.getpid())
-    # In a thread, as what they need may be held by the one that was interrupted.
-    thread = threading.Thread(target=_call_all, args=[_at_end[::-1]], daemon=True)
+    # In a thread, as what they need may be held by the one that was interrupted. In their order: a lease, which is taken
+    # last, is given back last, as threads still write.
+    thread = threading.Thread(target=_call_all, args=[list(_at_end)], daemon=True)
     thread.start()
     thread.join(_PATIENCE)
     os._exit(status)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from beam_pipeline import naming
 from beam_pipeline.process import native_output
 from beam_pipeline.reading import statistics
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import tf_decode, tfrecord
+from beam_pipeline.storage import any_path
 from beam_pipeline.storage.any_path import is_local, open_file
 
 with native_output.suppress_stderr():
@@ -34,8 +36,15 @@ def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
     """The serialized examples of a split, in an order that is the same each time.
 
     A shard that holds more or fewer than `dataset.json` lists raises InvalidArgumentError, which names it, at its end.
+
+    Raises:
+      ValueError: a shard is missing, or has another size than `dataset.json` lists; names it.
     """
     shards = folder.shards(split)
+    sizes = any_path.list_files(folder.path)
+    for shard in shards:
+        if sizes.get(shard.name) != shard.bytes:
+            raise ValueError(f"{shard.path} has {sizes.get(shard.name, 'no')} bytes, {naming.DESCRIPTION} lists {shard.bytes}")
     random.Random(0).shuffle(shards)
     # TensorFlow knows local files, Beam the object stores too.
     read = _read_local if is_local(folder.path) else _read_anywhere

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import IO, cast
 
 
 @contextlib.contextmanager
 def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
-    """Opens a file for reading; unpacks gzip. Raises OSError, which names the path."""
+    """Open a file for reading; unpack gzip. Raises OSError, which names the path, also for a pipe or a device."""
     with contextlib.ExitStack() as stack:
         if is_local(path):
-            raw: IO[bytes] = stack.enter_context(open(path, "rb"))
+            raw = stack.enter_context(open_regular(path))
         else:
             from beam_pipeline.storage import filesystem
 
             raw = stack.enter_context(filesystem.open_bytes(path))
         yield cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw))) if packed else raw
+
+
+def open_regular(path: str) -> IO[bytes]:
+    """Open a file on a disk for reading. Raises OSError, which names it, for a pipe or a device, which are not waited for."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return file
 
 
 def exists(path: str) -> bool:

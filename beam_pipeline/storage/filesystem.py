@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
-import stat
 import uuid
 from collections.abc import Iterator
 from typing import IO, cast
@@ -16,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_pipeline.storage.s3  # noqa: F401  # has Beam share its clients
+from beam_pipeline.storage import any_path
 
 # Beam's S3 wants options, if only empty ones, where no pipeline has set them: at reading, and in some workers.
 if FileSystems._pipeline_options is None:
@@ -47,17 +46,8 @@ def read_bytes(path: str, limit: int = -1) -> bytes:
     Raises:
       OSError: it cannot be read, or is a pipe or a device, which are not waited for; names the path.
     """
-    with _open_regular(path) if FileSystems.get_scheme(path) is None else open_bytes(path) as file:
+    with any_path.open_regular(path) if FileSystems.get_scheme(path) is None else open_bytes(path) as file:
         return file.read(limit)
-
-
-@contextlib.contextmanager
-def _open_regular(path: str) -> Iterator[IO[bytes]]:
-    # Opening a pipe would wait for its other end.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", path)
-        yield file
 
 
 def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -> None:

@@ -172,3 +172,10 @@ TARGET = st.text(PRINTABLE)
 def test_every_ascii_target_stays_as_it_is_spelled(target):
     assert parse(f"http://a.example/{target}").raw_path_qs == f"/{target}"
     assert join(BASE, f"https://a.example/{target}").raw_path_qs == f"/{target}"
+
+
+@pytest.mark.parametrize("url", ["http://u:s3cr3t@xn--a/b", "http://u:s3cr3t@a:99999999/", "http://u:s3cr3t@[::/b"])
+def test_an_error_names_no_credentials(url):
+    with pytest.raises(UrlError) as caught:
+        parse(url)
+    assert "s3cr3t" not in str(caught.value)

@@ -17,6 +17,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.elements import ImageRef, RgbImage
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.images import png_notes
+from beam_pipeline.launch import output_dir
 
 REF = ImageRef("n01_1", "http://a.example/b.jpg")
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -76,6 +77,20 @@ def test_an_image_that_was_resized_otherwise_is_replaced(config, tmp_path):
     keep(config)
     kept = kept_images.read(config, REF)
     assert kept and kept.is_resized
+
+
+@pytest.mark.parametrize("length", [0, 8, 90, 200, -1])
+def test_a_resized_image_that_is_cut_off_is_made_anew(config, tmp_path, length):
+    keep(config)
+    path = tmp_path / "resized" / REF.name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    (tmp_path / "original" / REF.name).unlink()
+    assert kept_images.read(config, REF) is None
+    output_dir.check(dataclasses.replace(config, input=__file__))
+    if length in (0, 200, -1):
+        keep(config)
+        assert path.read_bytes() == whole
 
 
 def test_an_image_without_a_note_is_not_taken_as_resized(config, tmp_path):

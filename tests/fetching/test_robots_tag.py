@@ -25,6 +25,8 @@ FORBIDDING = [
     *("otherbot: nofollow, *: noai", "otherbot: beam_pipeline: noindex"),
     "otherbot: max-snippet: 3, beam_pipeline: noindex",
     *("max-novelty: 3, noindex", "novelty: a: b, noai", ":, noai", "otherbot:, noai"),
+    *("max-snippet:-1 noindex", "max-snippet:-1: noindex", "noindex:", "noindex: true", '"noindex"'),
+    "unavailable_after: 25 Jun 2010 15:00:00 PST noai",
 ]
 
 HARMLESS = [

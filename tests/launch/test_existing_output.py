@@ -1,6 +1,9 @@
 """What is in the output folder decides what is made, and nothing else there is lost."""
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ def names(folder):
 
 
 def find(config, exclude_sha256=None) -> ExistingOutput:
-    return existing_output.find(config, {"exclude_sha256": exclude_sha256})
+    return existing_output.find(config, {"exclude_sha256"}, {"exclude_sha256": exclude_sha256})
 
 
 def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIGESTS) -> str:
@@ -173,3 +176,79 @@ def test_a_shard_of_a_commit_that_is_gone_is_noticed(tmp_path, content, state):
     with pytest.raises(UsageError, match=f"{shard.name} is {state}"):
         find(config)
     assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
+
+
+SIZES: list[Any] = [16.0, True, "16", None, [], -1]
+WRONG: list[dict[str, Any]] = [
+    *({"image_size": size} for size in SIZES),
+    *({"examples_per_shard": 2.5}, {"count": "60"}, {"skip": "0"}, {"validation_fraction": None}, {"statistics": "yes"}),
+    *({"max_image_pixels": {}}, {"encoding": 3}, {"encoding": "hsv"}),
+]
+
+
+@pytest.mark.parametrize("options", WRONG)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_options_of_a_wrong_type_are_not_adopted(tmp_path, options, is_last):
+    finalize_commit(make_config(tmp_path), is_last=is_last)
+    path = tmp_path / ("dataset.json" if is_last else "commit-00000.json")
+    record = json.loads(path.read_text())
+    record["options"].update(options)
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="holds a broken"):
+        adopt(tmp_path)
+
+
+def test_a_file_that_only_a_record_names_is_neither_read_nor_downloaded(tmp_path):
+    url = "https://a.example/model.ckpt?token=s3cr3t"
+    finalize_commit(make_config(tmp_path, checkpoint=url))
+    with pytest.raises(UsageError, match=r"begun with --checkpoint https://a.example/model.ckpt\?token=REDACTED: give that"):
+        adopt(tmp_path)
+    assert adopt(tmp_path, "checkpoint", checkpoint=url).checkpoint == url
+
+
+def test_of_a_complete_dataset_no_file_is_read_that_the_user_did_not_name(tmp_path):
+    digests = {"checkpoint": "ab", "exclude_sha256": "cd"}
+    finalize_commit(make_config(tmp_path, checkpoint="model.ckpt", exclude_sha256="ex.txt"), is_last=True, digests=digests)
+    config = adopt(tmp_path, checkpoint="none")
+    assert config.exclude_sha256 is None
+    assert existing_output.find(config, {"input", "output"}, {"exclude_sha256": None}).finished
+
+
+BROKEN: list[Any] = [
+    *(b"[" * 100_000, b"\xff", b"null", b'{"options": {}}'),
+    *(("counts", None), ("counts", {"lines": "1"}), ("files", None), ("files", []), ("failure_files", [{}])),
+    *(("digests", None), ("train", [{"name": 3, "records": 1, "bytes": 10}]), ("is_last", 0), ("train", None)),
+]
+
+
+@pytest.mark.parametrize("change", BROKEN, ids=range(len(BROKEN)))
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_hostile_record_is_one_clear_line(tmp_path, change, is_last):
+    finalize_commit(make_config(tmp_path), is_last=is_last)
+    path = tmp_path / ("dataset.json" if is_last else "commit-00000.json")
+    if isinstance(change, tuple):
+        record = json.loads(path.read_text())
+        if change[0] not in record:
+            pytest.skip("the record has no such field")
+        path.write_text(json.dumps({**record, change[0]: change[1]}))
+    else:
+        path.write_bytes(change)
+    with pytest.raises(UsageError, match="holds a broken"):
+        find(make_config(tmp_path))
+    assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("dataset.json", os.mkfifo), ("dataset.json", os.mkdir), ("commit-00000.json", os.mkfifo)]
+)
+def test_what_is_no_file_is_no_record(tmp_path, make, name):
+    make(tmp_path / name)
+    with pytest.raises(UsageError, match="holds a broken"):
+        find(make_config(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["{}", "mine", "[]", '{"started_by": 3}'])
+def test_a_mark_of_someone_else_permits_nothing(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UsageError, match=r"holds run\.json, which belongs to no dataset"):
+        find(make_config(tmp_path))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,3 +104,38 @@ def test_no_two_processes_are_ever_inside(tmp_path):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
+
+
+def test_a_file_of_someone_else_is_no_lock(tmp_path):
+    (tmp_path / "run.lock").write_text("mine")
+    with pytest.raises(UsageError, match="the file is not the lock of a run: move it away"), hold(tmp_path):
+        pass
+    assert (tmp_path / "run.lock").read_text() == "mine"
+
+
+@pytest.mark.parametrize("target", ["precious", "nowhere/precious"])
+def test_a_link_is_not_followed(tmp_path, target):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.lock").symlink_to(tmp_path / target)
+    with pytest.raises(UsageError, match="cannot be reached"), hold(tmp_path / "out"):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_no_lock(tmp_path, make):
+    make(tmp_path / "run.lock")
+    with pytest.raises(UsageError, match="cannot be reached"), hold(tmp_path):
+        pass
+
+
+def test_a_run_does_not_remove_the_lock_of_another(tmp_path):
+    folder = tmp_path / "out"
+    first = hold(folder)
+    first.__enter__()
+    shutil.rmtree(folder)
+    with hold(folder):
+        first.__exit__(None, None, None)
+        with pytest.raises(UsageError, match="in use by another run"), hold(folder):
+            pass

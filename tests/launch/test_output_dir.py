@@ -13,19 +13,29 @@ from beam_pipeline.images import png_notes
 from beam_pipeline.launch import output_dir
 from beam_pipeline.storage import filesystem
 
+UUID = "0123456789abcdef" * 2
 OURS = (
     "dataset.json",
     "metrics.json",
     "report.html",
     "commit-00004.json",
-    "commit-00005.json.0123.tmp",
-    "dataset.json.4567.tmp",
+    f"commit-00005.json.{UUID}.tmp",
+    f"dataset.json.{UUID}.tmp",
     "failures-00000-of-00001.jsonl",
     "lab_images_00000-of-00002.tfrecord",
     "lab_images_00000-of-00009.tfrecord.gz",
     "val_lab_images_00000-of-00001.tfrecord",
 )
-THEIRS = ("notes.txt", "images-00000-of-00001.tfrecord", "reports.html", "failures-of-2019.md", "lab_images-plan.txt")
+THEIRS = (
+    "notes.txt",
+    "images-00000-of-00001.tfrecord",
+    "reports.html",
+    "failures-of-2019.md",
+    "lab_images_plan.txt",
+    "commit-2024-notes.txt",
+    "dataset.json.mine.tmp",
+    "lab_images_extra.tfrecord",
+)
 
 
 def make_config(folder, **options) -> Config:
@@ -39,9 +49,9 @@ def names(folder):
 def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
     for name in (*OURS, *THEIRS):
         (tmp_path / name).write_text(name)
-    for folder in ("beam-temp-lab_images_1", "beam-temp-failures-2", "beam-temp-of-another-program"):
+    for folder in (f"beam-temp-lab_images_-{UUID}", f"beam-temp-failures-00003--{UUID}", "beam-temp-of-another-program"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "beam-temp-lab_images_1" / "shard").write_text("half")
+    (tmp_path / f"beam-temp-lab_images_-{UUID}" / "shard").write_text("half")
     output_dir.prepare(make_config(tmp_path), [])
     assert names(tmp_path) == sorted([*THEIRS, "beam-temp-of-another-program", "run.json"])
 
@@ -118,8 +128,8 @@ def test_a_file_that_workers_cannot_reach_is_refused(name):
 def test_what_a_repeated_attempt_left_is_removed(tmp_path):
     for name in ("lab_images_00000-of-00001.tfrecord", "lab_images_00000-of-00002.tfrecord", "notes.txt"):
         (tmp_path / name).write_text("x")
-    (tmp_path / "beam-temp-lab_images_1" / "deeper").mkdir(parents=True)
-    (tmp_path / "beam-temp-lab_images_1" / "deeper" / "half").write_text("x")
+    (tmp_path / f"beam-temp-lab_images_-{UUID}" / "deeper").mkdir(parents=True)
+    (tmp_path / f"beam-temp-lab_images_-{UUID}" / "deeper" / "half").write_text("x")
     description = {"files": [{"name": "lab_images_00000-of-00001.tfrecord"}], "failure_files": []}
     output_dir.clear_strays(str(tmp_path), description)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lab_images_00000-of-00001.tfrecord", "notes.txt"]
@@ -165,7 +175,7 @@ def test_one_folder_for_two_purposes_is_refused(tmp_path, monkeypatch, one, othe
 def test_images_that_no_run_has_resized_are_not_in_the_folder_of_resized_ones(tmp_path):
     (tmp_path / "images").mkdir()
     config = make_config(tmp_path / "out", resized_dir=str(tmp_path / "images"), input=__file__)
-    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     (tmp_path / "images" / "0123.jpeg").write_bytes(png_notes.encode_png(pixels, resize="pad", original="8x8"))
     output_dir.check(config)
     (tmp_path / "images" / "4567.jpeg").write_bytes(png_notes.encode_png(pixels))

@@ -820,8 +820,8 @@ def test_digests_without_end_are_refused(tmp_path):
 
 
 def test_digests_from_a_pipe_are_refused(tmp_path):
-    with piping(b"0" * 64) as path, pytest.raises(UsageError, match=r"--exclude_sha256 .* no regular file"):
+    with piping(b"0" * 64) as path, pytest.raises(UsageError, match=r"--exclude_sha256 .* not a regular file"):
         read_digests(path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match=r"--exclude_sha256 .* no regular file"):
+    with pytest.raises(UsageError, match=r"--exclude_sha256 .* not a regular file"):
         read_digests(str(tmp_path / "pipe"))

@@ -138,7 +138,7 @@ def test_read_bytes_names_what_it_cannot_read(tmp_path):
 def test_read_bytes_waits_for_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(OSError, match=f"no regular file: '{path}'"):
+        with pytest.raises(OSError, match=f"not a regular file: '{path}'"):
             filesystem.read_bytes(str(path))
 
 
