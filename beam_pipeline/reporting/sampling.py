@@ -1,4 +1,4 @@
-"""Reads the shards of a finished folder again: whole and checked, or a sample. In several processes."""
+"""A sample of the examples of a dataset, read in several processes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from beam_pipeline import naming
 from beam_pipeline.images import lab_color
 from beam_pipeline.process import worker_processes
 from beam_pipeline.reading import numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 
 _SAMPLED = 50  # shards of which a sample is taken at most
-_SIDE = 150  # pixels of a picture
+_SIDE = 150  # pixels of a picture, about
 _PIXELS = 12  # images whose pixels are kept, or a few more
 
 
@@ -26,11 +27,12 @@ class SampledExample:
     """One example of a sample.
 
     Attributes:
-      url, id: Of the line.
+      url, id: As in the record.
       size: Width and height of the original, pixels.
-      chroma: The mean of `sqrt(a*^2 + b*^2)` over its pixels, white padding included: 0 is grey.
+      chroma: The mean of `C* = sqrt(a*^2 + b*^2)` over its pixels without padding: 0 is grey.
       embedding: float32 (1001,), or None.
-      picture: A JPEG, grey beside colour; at most 150 pixels each, since thousands are held.
+      picture: A JPEG without padding, grey beside colour; of about 150 pixels each, since
+        thousands are in memory.
       picture_size: Its width and height, pixels.
     """
 
@@ -45,69 +47,110 @@ class SampledExample:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some examples of a dataset, and what all their pixels together have.
+    """Some examples of one split, and the distribution of their pixels, without padding.
 
     Attributes:
-      seen: The examples.
-      l_counts: Of L* in whole steps from 0, int64 (101,).
-      ab_counts: Of a* and b* from -110 to 110 in steps of 2, int64 (110, 110).
-      pixels: uint8 (S, S, 3), of a few of them.
+      split: `train`, or `validation` if the dataset has no examples for training.
+      examples: The examples.
+      l_counts: Pixels by L* in whole steps from 0, int64 (101,).
+      ab_counts: Pixels by a* and b* from -110 to 110 in steps of 2, int64 (110, 110).
+      pixels: The stored squares of a few of them, padding included, uint8 (S, S, 3).
     """
 
-    seen: list[SampledExample]
+    split: str
+    examples: list[SampledExample]
     l_counts: np.ndarray
     ab_counts: np.ndarray
     pixels: list[np.ndarray]
 
 
 def take_sample(folder: DatasetDir, number: int) -> Sample:
-    """The examples for training, or that many of them: the first ones of shards all over the dataset."""
-    shards = [shard for shard in folder.shards("train") or folder.shards("validation") if shard.examples]
+    """Return the examples for training, or `number` of them: the first ones of shards all over.
+
+    Raises:
+      ValueError: a shard is broken or holds fewer examples than `dataset.json` lists.
+    """
+    by_split = {split: _shards_with_examples(folder, split) for split in naming.SPLITS}
+    split = next((split for split, shards in by_split.items() if shards), naming.SPLITS[0])
+    shards = by_split[split]
     chosen = shards[:: math.ceil(len(shards) / _SAMPLED) or 1]
     each = math.ceil(number / max(1, len(chosen)))
     few = math.ceil(_PIXELS / max(1, len(chosen)))
     tasks = [(folder.head, shard, each, few) for shard in chosen]
-    parts = list(worker_processes.map_in_processes(_sample_shard, tasks, min(number, sum(shard.examples for shard in chosen))))
+    examples = min(number, sum(shard.examples for shard in chosen))
+    parts = list(worker_processes.map_in_processes(_sample_shard, tasks, examples))
     return Sample(
-        [seen for part in parts for seen in part.seen],
+        split,
+        [example for part in parts for example in part.examples],
         sum((part.l_counts for part in parts), np.zeros(101, np.int64)),
         sum((part.ab_counts for part in parts), np.zeros((110, 110), np.int64)),
         [pixels for part in parts for pixels in part.pixels],
     )
 
 
+def _shards_with_examples(folder: DatasetDir, split: str) -> list[Shard]:
+    return [shard for shard in folder.shards(split) if shard.examples]
+
+
 def _sample_shard(task: tuple[DatasetDir, Shard, int, int]) -> Sample:
     folder, shard, number, few = task
-    seen: list[SampledExample] = []
+    examples: list[SampledExample] = []
     pixels: list[np.ndarray] = []
-    l_counts, ab_counts = np.zeros(101, np.int64), np.zeros((110, 110), np.int64)
-    for record in itertools.islice(numpy_reader.read_shard(folder, shard, checked=True), number):
+    l_counts, ab_counts = np.zeros(101, np.int64), np.zeros(110 * 110, np.int64)
+    is_padded = folder.description["options"]["resize"] == "pad"
+    records = numpy_reader.read_shard(folder, shard, checked=True)
+    for record in itertools.islice(records, number):
         example = numpy_reader.decode_example(folder, shard, record)
         lab = lab_color.unscale_lab(example["image_l"], example["image_ab"])
-        l_counts += np.bincount(np.rint(lab[..., 0]).astype(int).clip(0, 100).ravel(), minlength=101)
-        bins = ((lab[..., 1:] + 110) / 2).astype(int).clip(0, 109)
-        ab_counts += np.bincount((bins[..., 0] * 110 + bins[..., 1]).ravel(), minlength=110 * 110).reshape(110, 110)
         if len(pixels) < few:
             pixels.append(lab_color.lab_to_rgb(lab))
-        seen.append(_look(example, lab))
-    if len(seen) < min(number, shard.examples):
-        raise ValueError(f"{shard.path} holds {len(seen)} examples, not {shard.examples}")
-    return Sample(seen, l_counts, ab_counts, pixels)
+        size = example["original_width"], example["original_height"]
+        lab = crop_padding(lab, size) if is_padded else lab
+        levels = np.rint(lab[..., 0]).astype(int).clip(0, 100)
+        l_counts += np.bincount(levels.ravel(), minlength=101)
+        bins = ((lab[..., 1:] + 110) / 2).astype(int).clip(0, 109)
+        ab_counts += np.bincount((bins @ [110, 1]).ravel(), minlength=110 * 110)
+        examples.append(_make_example(example, size, lab))
+    if len(examples) < min(number, shard.examples):
+        raise ValueError(f"{shard.path} holds {len(examples)} examples, not {shard.examples}")
+    return Sample(shard.split, examples, l_counts, ab_counts.reshape(110, 110), pixels)
 
 
-def _look(example: dict[str, Any], lab: np.ndarray) -> SampledExample:
-    step = math.ceil(lab.shape[0] / _SIDE)
-    side = lab.shape[0] // step * step
-    small = lab[:side, :side].reshape(side // step, step, side // step, step, 3).mean(axis=(1, 3))
+def crop_padding(square: np.ndarray, original_size: tuple[int, int]) -> np.ndarray:
+    """Return the part of a square, (S, S, C), that `decoding.make_square` did not pad.
+
+    Args:
+      square: An image that was resized with `pad`.
+      original_size: Width and height before that, pixels.
+    """
+    side = len(square)
+    ratio = side / max(1, *original_size)
+    width, height = (max(1, round(length * ratio)) for length in original_size)
+    left, top = (side - width) // 2, (side - height) // 2
+    return square[top : top + height, left : left + width]
+
+
+def _make_example(
+    example: dict[str, Any],
+    size: tuple[int, int],
+    lab: np.ndarray,
+) -> SampledExample:
+    height, width = lab.shape[:2]
+    # An image may be thinner than a step.
+    step = min(math.ceil(max(height, width) / _SIDE), height, width)
+    rows, columns = height // step, width // step
+    blocks = lab[: rows * step, : columns * step].reshape(rows, step, columns, step, 3)
+    small = blocks.mean(axis=(1, 3))
     grey = small * [1, 0, 0]
     file = io.BytesIO()
-    Image.fromarray(lab_color.lab_to_rgb(np.concatenate([grey, small], axis=1))).save(file, "JPEG", quality=80)
+    pair = lab_color.lab_to_rgb(np.concatenate([grey, small], axis=1))
+    Image.fromarray(pair).save(file, "JPEG", quality=80)
     return SampledExample(
         example["image_url"].decode(errors="replace"),
         example["image_id"].decode(errors="replace"),
-        (example["original_width"], example["original_height"]),
+        size,
         float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
         example.get("image_embedding"),
         file.getvalue(),
-        (2 * small.shape[1], small.shape[0]),
+        (2 * columns, rows),
     )

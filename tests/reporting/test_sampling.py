@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from test_dataset import cut_shard, write_dataset
 
+from beam_pipeline.images import decoding
 from beam_pipeline.process import worker_processes
 from beam_pipeline.reading import dataset_dir, validation
 from beam_pipeline.reporting import sampling
+
+EXAMPLE = {"image_url": b"http://a/", "image_id": b""}
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor, one process")
@@ -28,7 +35,7 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_processes, "_MANY", 0)
     assert validation.check(folder) == whole
     again = sampling.take_sample(folder, 100)
-    assert [seen.url for seen in again.seen] == [seen.url for seen in sample.seen]
+    assert [one.url for one in again.examples] == [one.url for one in sample.examples]
     np.testing.assert_array_equal(again.ab_counts, sample.ab_counts)
 
     (tmp_path / "lab_images_00001-of-00003.tfrecord").write_bytes(b"nonsense")
@@ -40,8 +47,8 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
 def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     sample = sampling.take_sample(folder, 4)
-    assert [seen.url for seen in sample.seen] == ["http://a/0", "http://a/1", "http://a/5", "http://a/6"]
-    assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * 16
+    urls = [f"http://a/{index}" for index in (0, 1, 5, 6)]
+    assert [example.url for example in sample.examples] == urls
     assert all(pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8 for pixels in sample.pixels)
 
 
@@ -50,4 +57,42 @@ def test_a_sample_of_a_shard_that_lacks_examples_is_refused(tmp_path):
     cut_shard(tmp_path / "lab_images_00001-of-00003.tfrecord", 2)
     with pytest.raises(ValueError, match=r"lab_images_00001-of-00003\.tfrecord holds 2 examples, not 5"):
         sampling.take_sample(folder, 10)
-    assert len(sampling.take_sample(folder, 4).seen) == 4
+    assert len(sampling.take_sample(folder, 4).examples) == 4
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 64))
+def test_what_is_cropped_is_the_padding(width, height, side):
+    image = Image.new("RGB", (width, height), "red")
+    square = np.asarray(decoding.make_square(image, side, "pad"))
+    cropped = sampling.crop_padding(square, (width, height))
+    assert (cropped == [255, 0, 0]).all()
+    assert cropped.size == (square == [255, 0, 0]).all(axis=-1).sum() * 3 > 0
+
+
+@pytest.mark.parametrize(("resize", "rows"), [("pad", 8), ("crop", 16), ("stretch", 16)])
+def test_pixels_are_measured_without_padding(tmp_path, resize, rows):
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
+    folder.description["options"]["resize"] = resize
+    sample = sampling.take_sample(folder, 4)
+    # The originals are twice as wide as they are high.
+    assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * rows
+    assert [example.picture_size for example in sample.examples] == [(32, rows)] * 4
+    for example in sample.examples:
+        assert Image.open(io.BytesIO(example.picture)).size == (32, rows)
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (0, 0), (-5, 10**30)])
+def test_an_image_of_any_size_gives_a_picture(tmp_path, size):
+    lab = sampling.crop_padding(np.zeros((600, 600, 3)), size)
+    picture = Image.open(io.BytesIO(sampling._make_example(EXAMPLE, size, lab).picture))
+    assert min(picture.size) > 0
+
+
+def test_a_dataset_for_validation_alone_shows_that(tmp_path):
+    folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
+    assert sampling.take_sample(folder, 100).split == "train"
+    for file in folder.description["files"]:
+        file["examples"] *= file["split"] == "validation"
+    sample = sampling.take_sample(folder, 100)
+    assert sample.split == "validation"
+    assert [example.url for example in sample.examples] == ["http://a/10", "http://a/11"]

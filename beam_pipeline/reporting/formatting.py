@@ -1,0 +1,98 @@
+"""Numbers and untrusted text as the report shows them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+_MAX_TEXT = 200  # characters of a URL or a path
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def breakable(text: str, longest_run: int = 40, longest: int = _MAX_TEXT) -> Markup:
+    """Return a URL, path or name as HTML that breaks after its slashes.
+
+    Each segment is an element. The page keeps it on one line where it fits, and breaks it at its
+    punctuation where it does not. Longer texts and runs are shortened in their middle, so that an
+    untrusted URL cannot fill the page.
+
+    Args:
+      text: Untrusted.
+      longest_run: Characters of a run of letters or of digits.
+      longest: Characters of the whole.
+
+    >>> breakable("http://a.example/b<c.jpg")
+    Markup('<span>http://</span><wbr><span>a.<wbr>example/</span><wbr><span>b&lt;c.<wbr>jpg</span>')
+    """
+    text = shorten(text, longest)
+    text = re.sub(
+        rf"[^\W_]{{{longest_run + 1},}}",
+        lambda run: shorten(run[0], longest_run),
+        text,
+    )
+    segments = re.findall(r"/*[^/]+/*|/+", text)
+    return Markup("<wbr>").join(Markup(f"<span>{_break_segment(part)}</span>") for part in segments)
+
+
+def _break_segment(segment: str) -> Markup:
+    parts = re.split(r"(?<=[-_.?&=+,;~])|(?=%)", segment)
+    return Markup("<wbr>").join(filter(None, parts))
+
+
+def shorten(text: str, longest: int) -> str:
+    """Return a text with an ellipsis for its middle if it has more than `longest` characters.
+
+    >>> shorten("http://a.example/one/two/three.jpg", 24)
+    'http://a.exampl…hree.jpg'
+    """
+    end = longest // 3
+    return text if len(text) <= longest else f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
+def abbreviate_url(url: str) -> str:
+    """Return the host and the file name of a URL, or the file name of a path.
+
+    >>> abbreviate_url("http://a.example/one/two/three.jpg")
+    'a.example/…/three.jpg'
+    """
+    text = re.sub(r"^\w+://", "", url)
+    match = re.fullmatch(r"([^/]*)/.*/([^/]+)", text, re.DOTALL)
+    if not match:
+        return text
+    return f"{match[1]}/…/{match[2]}" if match[1] else match[2]
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun, in the plural (by default with an s) unless it is one.
+
+    >>> count(1, "duplicate"), count(1200, "duplicate")
+    ('1 duplicate', '1,200 duplicates')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def format_bytes(number: float) -> str:
+    """Return a number of bytes in the unit that suits it: `20.5 MB`."""
+    unit, [text] = align_bytes([number])
+    return f"{text} {unit}"
+
+
+def align_bytes(numbers: Sequence[float]) -> tuple[str, list[str]]:
+    """Return the unit that suits the smallest of some numbers of bytes, and all of them in it.
+
+    >>> align_bytes([1_073_000, 87_100])
+    ('kB', ['1,073.0', '87.1'])
+    """
+    power = 0
+    while min(numbers, default=0) >= 1000 ** (power + 1) and power < len(_UNITS) - 1:
+        power += 1
+    return _UNITS[power], [f"{number / 1000**power:,.{min(power, 1)}f}" for number in numbers]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in the unit that suits it: `90 seconds`, `12 minutes`, `3.5 hours`."""
+    if seconds < 180:
+        return count(round(seconds), "second")
+    return f"{seconds / 60:.0f} minutes" if seconds < 10_800 else f"{seconds / 3600:,.1f} hours"

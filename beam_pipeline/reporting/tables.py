@@ -1,0 +1,210 @@
+"""The tables of a report, from `dataset.json`, `metrics.json` and a sample: rows with their bars.
+
+`bar` of a row is its length in percent of the longest one. `has_bars` is false where all are equal.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.reading.dataset_dir import DatasetDir
+from beam_pipeline.records import example_codec
+from beam_pipeline.redaction import redact
+from beam_pipeline.reporting import charts, failure_reasons, formatting
+from beam_pipeline.reporting.sampling import Sample
+from beam_pipeline.storage import any_path
+
+_MAX_ROWS = 20
+_MAX_EXTREMES = 5  # of the largest and of the smallest classes, if not all are listed
+_MAX_LINES = 5_000  # of each file of failures, to find examples in
+
+# Label, namespace and name of the time in Beam's metrics, and the counter of its images if any.
+_STAGES = (
+    ("wait for downloads", "fetch", "waited_microseconds", "images"),
+    ("decode and resize", "decode_image", "microseconds", "images"),
+    ("network", "embedding", "microseconds", "num_inferences"),
+    ("Lab and encode", "encode_example", "microseconds", "images"),
+    ("write", "write", "microseconds", None),
+)
+
+
+def describe_failures(folder: DatasetDir) -> dict[str, Any] | None:
+    """Return rows of stage, reason, explanation, number, share and example; None without any.
+
+    Raises:
+      ValueError: a file of failures is broken.
+    """
+    total = folder.description["counts"]["failures"]
+    if not total:
+        return None
+    examples: dict[tuple[str, str], dict[str, Any]] = {}
+    for failure in _read_failures(folder):
+        examples.setdefault((failure["stage"], failure["reason"]), failure)
+    rows = [
+        {
+            "stage": stage,
+            "reason": reason,
+            "explanation": failure_reasons.explain(reason),
+            "number": number,
+            "share": number / total,
+            "example": examples.get((stage, reason)),
+        }
+        for stage, reasons in folder.description["failures_by_stage"].items()
+        for reason, number in reasons.items()
+    ]
+    rows.sort(key=lambda row: (-row["number"], row["reason"]))
+    return _with_bars(rows, [row["number"] for row in rows])
+
+
+def _read_failures(folder: DatasetDir) -> Iterator[dict[str, Any]]:
+    for file in folder.description["failure_files"][:_MAX_ROWS]:
+        with any_path.open_file(any_path.join(folder.path, file["name"])) as lines:
+            try:
+                for failure in map(json.loads, itertools.islice(lines, _MAX_LINES)):
+                    yield {
+                        "stage": failure["stage"],
+                        "reason": failure["reason"],
+                        "detail": failure["detail"],
+                        "url": redact(failure["url"]),
+                    }
+            except (ValueError, LookupError, TypeError) as error:
+                raise ValueError(f"{file['name']} is broken: {error}") from error
+
+
+def describe_hosts(description: dict[str, Any]) -> dict[str, Any] | None:
+    """Return rows of host, examples, failures and most frequent reasons; and the other hosts."""
+    if not description["hosts"]:
+        return None
+    rows = [_describe_host(host) for host in description["hosts"]]
+    shown, rest, others = rows[:_MAX_ROWS], rows[_MAX_ROWS:], description["other_hosts"]
+    table = _with_bars(shown, [row["examples"] + row["failed"] for row in shown])
+    return {
+        "rows": [_split_bar(row) for row in table["rows"]],
+        # Hosts with as many images may differ in what failed.
+        "has_bars": len({(row["examples"], row["failed"]) for row in shown}) > 1,
+        "others": {
+            "hosts": others["hosts"] + len(rest),
+            "examples": others["examples"] + sum(row["examples"] for row in rest),
+            "failed": others["failures"] + sum(row["failed"] for row in rest),
+        },
+    }
+
+
+def _describe_host(host: dict[str, Any]) -> dict[str, Any]:
+    frequent = sorted(host["failures"].items(), key=lambda item: -item[1])[:3]
+    return {
+        "host": host["host"],
+        "examples": host["examples"],
+        "failed": sum(host["failures"].values()),
+        "reasons": ", ".join(f"{number:,} {reason}" for reason, number in frequent),
+    }
+
+
+def _split_bar(row: dict[str, Any]) -> dict[str, Any]:
+    failed = row["bar"] * row["failed"] / max(1, row["examples"] + row["failed"])
+    return {**row, "examples_bar": row["bar"] - failed, "failed_bar": failed}
+
+
+def describe_time(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return rows of stage, seconds, images and milliseconds per image, by Beam's metrics."""
+    metrics = metrics or {}
+    rows = []
+    for label, namespace, name, counter in _STAGES:
+        counters = metrics.get(namespace, {})
+        if name in counters:
+            examples = metrics.get("encode_example", {}).get("images", 0)
+            images = counters.get(counter or "", examples)
+            seconds = counters[name] / 1e6
+            each = 1000 * seconds / images if images else 0
+            rows.append({"stage": label, "seconds": seconds, "images": images, "each": each})
+    return _with_bars(rows, [row["seconds"] for row in rows]) if rows else None
+
+
+def describe_sizes(folder: DatasetDir, sample: Sample) -> dict[str, Any]:
+    """Return rows of encoding, compression, and the bytes of an example and of all of them.
+
+    Encodes a few examples in each way. `units` are those of the two columns of bytes.
+    """
+    options = folder.description["options"]
+    total = folder.description["counts"]["examples"]
+    embedding = next((example.embedding for example in sample.examples), None)
+    rows = []
+    for encoding in ("lab_float32", "lab_uint8", "rgb_png"):
+        encoded = [_encode(pixels, embedding, encoding) for pixels in sample.pixels]
+        # As Beam compresses shards.
+        sizes = {"none": map(len, encoded), "gzip": (len(zlib.compress(data)) for data in encoded)}
+        for compression, values in sizes.items():
+            is_this = (encoding, compression) == (options["encoding"], options["compression"])
+            each = sum(values) / max(1, len(encoded))
+            rows.append((encoding, compression, is_this, each))
+    each_unit, each_texts = formatting.align_bytes([row[-1] for row in rows])
+    all_unit, all_texts = formatting.align_bytes([row[-1] * total for row in rows])
+    names = ("encoding", "compression", "is_this", "each", "all")
+    cells = zip(rows, each_texts, all_texts, strict=True)
+    return {
+        "rows": [dict(zip(names, (*row[:3], *texts), strict=True)) for row, *texts in cells],
+        "units": {"each": each_unit, "all": all_unit},
+        "examples": len(sample.pixels),
+    }
+
+
+def _encode(pixels: np.ndarray, embedding: np.ndarray | None, encoding: str) -> bytes:
+    image = RgbImage(ImageRef("", ""), pixels, (1, 1))
+    return example_codec.encode_example(EmbeddedImage(image, embedding), encoding)
+
+
+def read_statistics(folder: DatasetDir) -> list[dict[str, Any]] | None:
+    """Return mean and deviation of L*, a* and b* by `transform/`; None where there is none."""
+    if not folder.has_statistics:
+        return None
+    # TensorFlow takes seconds to import, which a report without statistics does not need.
+    from beam_pipeline.reading import statistics
+
+    learned = statistics.read(folder)
+    return [
+        {"name": name, "mean": float(mean), "deviation": float(np.sqrt(variance))}
+        for name, mean, variance in zip(
+            ("L*", "a*", "b*"),
+            learned.lab_mean,
+            learned.lab_variance,
+            strict=True,
+        )
+    ]
+
+
+def describe_classes(classes: dict[str, int]) -> dict[str, Any] | None:
+    """Return rows of class and images, how unequal they are, and a chart if there are many.
+
+    Where not all rows fit, `rows` has the largest and `smallest` the smallest ones. The effective
+    number of classes is the exponential of the entropy of their shares: that many classes of equal
+    size would be as even.
+    """
+    if not classes:
+        return None
+    ordered = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    sizes = [number for _, number in ordered]
+    shares = np.array(sizes) / sum(sizes)
+    table = _with_bars([{"name": name, "number": number} for name, number in ordered], sizes)
+    rows, fits = table["rows"], len(ordered) <= _MAX_ROWS
+    return {
+        "number": len(rows),
+        "ratio": sizes[0] / sizes[-1],
+        "effective": float(np.exp(-(shares * np.log(shares)).sum())),
+        "rows": rows if fits else rows[:_MAX_EXTREMES],
+        "smallest": [] if fits else rows[-_MAX_EXTREMES:],
+        "has_bars": table["has_bars"],
+        "chart": charts.draw_classes(sizes) if table["has_bars"] and not fits else None,
+    }
+
+
+def _with_bars(rows: list[dict[str, Any]], values: Sequence[float]) -> dict[str, Any]:
+    longest = max(values, default=0) or 1
+    bars = [{**row, "bar": 100 * value / longest} for row, value in zip(rows, values, strict=True)]
+    return {"rows": bars, "has_bars": len(set(values)) > 1}
