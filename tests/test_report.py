@@ -178,7 +178,7 @@ def test_what_is_no_dataset(tmp_path, capsys, content, said):
             lambda data: b"{",
             "failures-00000-of-00001.jsonl is broken",
         ),
-        ("dataset.json", lambda data: b'{"options": {}}', "dataset.json lacks what a run writes"),
+        ("dataset.json", lambda data: b'{"options": {}, "format_version": 1}', "dataset.json lacks what a run writes"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path, capsys, name, change, said):

@@ -70,13 +70,18 @@ def count(number: int, noun: str, plural: str = "") -> str:
     >>> count(1, "duplicate"), count(1200, "duplicate")
     ('1 duplicate', '1,200 duplicates')
     """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {inflect(number, noun, plural)}"
+
+
+def inflect(number: int, noun: str, plural: str = "") -> str:
+    """Return a noun in the plural unless the number is one."""
+    return noun if number == 1 else plural or f"{noun}s"
 
 
 def format_bytes(number: float) -> str:
-    """Return a number of bytes in the unit that suits it: `20.5 MB`."""
+    """Return a number of bytes in the unit that suits it, on one line: `20.5 MB`."""
     unit, [text] = align_bytes([number])
-    return f"{text} {unit}"
+    return f"{text}\N{NO-BREAK SPACE}{unit}"
 
 
 def align_bytes(numbers: Sequence[float]) -> tuple[str, list[str]]:

@@ -94,6 +94,7 @@ def _environment() -> jinja2.Environment:
         breakable=formatting.breakable,
         bytes=formatting.format_bytes,
         count=formatting.count,
+        inflect=formatting.inflect,
         duration=formatting.format_duration,
         percent=lambda value: f"{100 * value:.1f}%",
         number=lambda value: f"{value:,}",
