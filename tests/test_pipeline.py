@@ -134,7 +134,7 @@ def test_validation_is_chosen_by_the_url(origin, tmp_path):
     train, validation = (set(read_examples(config, description, split)) for split in ("train", "validation"))
     assert train | validation == set(urls) and not train & validation
     assert validation == {url for url in urls if int(ImageRef("", url).name[:8], 16) / 2**32 < 0.3}
-    assert 0 < len(validation) < 20
+    assert train and validation
 
 
 @pytest.mark.parametrize(("fraction", "share"), [(0, 0), (0.25, 0.25), (1, 1)])
