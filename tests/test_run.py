@@ -168,7 +168,7 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
     (output / f"beam-temp-lab_images_-{UUID}" / "half").write_text("half")
     (output / "lab_images_00000-of-00009.tfrecord").write_text("old")
     (output / "notes.txt").write_text("mine")
-    (output / "run.json").write_text("{}")
+    (output / "run.json").write_text('{"started_by": "beam_pipeline 0.1"}')
     assert run.main(options(urls, output)) == 0
     assert {path.name for path in output.iterdir()} == {
         "dataset.json",
