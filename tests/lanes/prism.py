@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from datasets import OPTIONS, assert_makes_the_same, read_dataset, run_job
@@ -20,6 +21,7 @@ def test_commits_are_jobs_of_their_own(url_list, reference, tmp_path):
     done = run_job(["--runner", "PrismRunner", "--prism_location", PRISM, *options])
     assert done.returncode == 0, done.stderr
     made = read_dataset(tmp_path / "dataset")
-    assert {file["name"].split("-")[1] for file in made.description["files"]} == {"00000", "00001"}
+    names = " ".join(file["name"] for file in made.description["files"])
+    assert set(re.findall(r"lab_images_(\d{5})-\d{5}-of-", names)) == {"00000", "00001"}
     assert set(made.examples) == set(reference.examples)
     assert made.failures == reference.failures
