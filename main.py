@@ -1,4 +1,4 @@
-"""What the launcher of Dataflow's Flex Templates runs: it wants the path of a script."""
+"""The script that the launcher of Dataflow's Flex Templates runs; it needs a path."""
 
 import sys
 

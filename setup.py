@@ -1,4 +1,4 @@
-"""For Beam's --setup_file; the metadata lives in pyproject.toml."""
+"""Script for Beam's --setup_file; the metadata is in pyproject.toml."""
 
 import setuptools
 

@@ -1,3 +1,3 @@
-"""Image URLs in, training-ready TFRecords for colorization networks out, by one Apache Beam graph."""
+"""An Apache Beam pipeline from image URLs to TFRecords for training colorization networks."""
 
 __version__ = "0.1.0"

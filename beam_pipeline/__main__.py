@@ -1,4 +1,4 @@
-"""Lists the commands: `python -m beam_pipeline`."""
+"""The command that lists the commands: `python -m beam_pipeline`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Config: every option, its default, its help text and its check, once.
+"""Config: the only definition of every option, with its default, help text and check.
 
-A new option is one field here and one use elsewhere: the command line is made from the fields.
+The command line is generated from the fields. A new option needs one field here and its use
+elsewhere.
 """
 
 from __future__ import annotations
@@ -14,32 +15,39 @@ from typing import Any, Literal
 import beam_pipeline
 from beam_pipeline.redaction import redact
 
-PUBLISHED_CHECKPOINT = "https://storage.googleapis.com/download.tensorflow.org/models/inception_resnet_v2_2016_08_30.tar.gz"
+PUBLISHED_CHECKPOINT = (
+    "https://storage.googleapis.com/download.tensorflow.org/models/"
+    "inception_resnet_v2_2016_08_30.tar.gz"
+)
 
-# How patient fetching is; the rest is options.
-RETRY_DEADLINE = 180.0  # seconds waited between the tries for one image, in all, however long a server asks for
-BACKOFF = 0.5  # seconds before the second try; doubled for each further one, with jitter
+# Limits of retries and redirects; the other limits of fetching are options.
+# Maximum total wait between the attempts at one image, in seconds, even if a server asks for more.
+RETRY_DEADLINE = 180.0
+BACKOFF = 0.5  # seconds before the second attempt; doubled for each later one, with jitter
 MAX_REDIRECTS = 10
-# X-Robots-Tag directives under which an image is not taken; `none` is short for noindex and nofollow.
+# X-Robots-Tag directives that exclude an image; `none` is short for noindex and nofollow.
 DISALLOWING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-# Where hosts redirect to for images that are gone: Flickr, Imgur.
-PLACEHOLDER_URL = r"https?://[^/]*/(.*/)?photo_unavailable[^/]*|https?://i\.imgur\.com/removed\.png.*"
-# Bodies that stood behind so many URLs are told in dataset.json, the most frequent ones first.
+# Redirect targets of hosts for removed images: Flickr, Imgur.
+PLACEHOLDER_URL = (
+    r"https?://[^/]*/(.*/)?photo_unavailable[^/]*|https?://i\.imgur\.com/removed\.png.*"
+)
+# Bodies returned by at least REPEATED URLs are listed in dataset.json, the most frequent ones
+# first, at most REPEATED_TOLD of them.
 REPEATED, REPEATED_TOLD = 3, 100
-# Failures closer together are one fault: of a moment, or of all requests in flight.
+# Failures closer together count as one: a momentary fault, or one of all requests in flight.
 STRIKE_SPACING = 5.0  # seconds
-HOST_STRIKES = 8  # failed name look-ups or connections in a row after which a host is given up
+HOST_STRIKES = 8  # consecutive failed DNS look-ups or connections after which a host is skipped
 
-# Hosts that are told one by one in dataset.json, those with the most images.
+# Maximum number of hosts listed in dataset.json, those with the most images.
 HOSTS_TOLD = 100
 
-# Side of the square image that the network sees, pixels.
+# Side of the network's square input image, pixels.
 NETWORK_SIZE = 299
 
-# Images in one commit of a run on this machine, if the user gives no number.
+# Default number of images in one commit of a run on this machine.
 URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
 
-# URLs in a commit for which it is worth while to start an analysis, which takes two seconds.
+# Minimum number of URLs in a commit that justifies an analysis, which takes two seconds to start.
 _MANY = 1_000
 
 Group = Literal["input", "output", "images", "network", "fetching", "reliability", "reporting"]
@@ -50,7 +58,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class UsageError(Exception):
-    """The command line, the input, the checkpoint or the output folder is not usable. One line: what, and what to do."""
+    """The command line, the input, the checkpoint or the output folder is not usable.
+
+    The message is one line: what is wrong, and what to do.
+    """
 
 
 def _option(
@@ -66,12 +77,12 @@ def _option(
     """Return a field of `Config`.
 
     Args:
-      help: For `--help`; ends with the default where that is not a value.
-      default: The value where the user gives none.
+      help: The help text. It states the default if that is not a fixed value.
+      default: The value if the user gives none.
       group: The heading in `--help`.
-      metavar: What stands for the value in `--help`; `N` or `X` for numbers.
-      at_least, at_most: The range of a number.
-      shapes_dataset: Another value gives another dataset.
+      metavar: The placeholder of the value in `--help`; `N` or `X` for numbers.
+      at_least, at_most: The range of a number, bounds included.
+      shapes_dataset: Whether the content of the dataset depends on the value.
     """
     metadata = {
         "help": help,
@@ -85,7 +96,11 @@ def _option(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of a run. Raises UsageError where one makes no sense."""
+    """The options of a run.
+
+    Raises:
+      UsageError: an option is missing, has the wrong type, is out of range, or contradicts another.
+    """
 
     input: str | None = _option(
         "list of image URLs, one `URL` or `ID URL` a line: plain text, .gz, .bz2 or .tgz. The "
@@ -94,11 +109,16 @@ class Config:
         group="input",
         metavar="FILE|GLOB|URL",
     )
-    images: str | None = _option("read image files instead of downloading", None, group="input", metavar="GLOB")
+    images: str | None = _option(
+        "read image files instead of downloading", None, group="input", metavar="GLOB"
+    )
     skip: int = _option("leave out the first N images of the list", 0, group="input", at_least=0)
-    count: int | None = _option("take at most N images after that (default: all)", None, group="input", at_least=1)
+    count: int | None = _option(
+        "take at most N images after that (default: all)", None, group="input", at_least=1
+    )
     retry_reasons: str | None = _option(
-        "with failures-*.jsonl as --input: take only the images that failed for these reasons, separated by commas (default: all)",
+        "with failures-*.jsonl as --input: take only the images that failed for these reasons, "
+        "separated by commas (default: all)",
         None,
         group="input",
         metavar="REASON,...",
@@ -130,7 +150,9 @@ class Config:
         group="output",
     )
     compression: Compression = _option("of the TFRecord files", "none", group="output")
-    examples_per_shard: int = _option("maximum number of examples in a shard", 500, group="output", at_least=1)
+    examples_per_shard: int = _option(
+        "maximum number of examples in a shard", 500, group="output", at_least=1
+    )
     validation_fraction: float = _option(
         "share of the images written as validation, chosen by a hash of the URL",
         0.0,
@@ -160,7 +182,8 @@ class Config:
         shapes_dataset=False,
     )
     image_size: int = _option(
-        "side of the stored square image, pixels; the network always sees 299x299, made from the original",
+        "side of the stored square image, pixels; the network always sees 299x299, made from the "
+        "original",
         299,
         group="images",
         at_least=1,
@@ -171,8 +194,12 @@ class Config:
         "pad",
         group="images",
     )
-    max_image_bytes: int = _option("maximum size of an image file, bytes", 32 * 2**20, group="images", at_least=1)
-    max_image_pixels: int = _option("maximum width times height of an image, pixels", 64_000_000, group="images", at_least=1)
+    max_image_bytes: int = _option(
+        "maximum size of an image file, bytes", 32 * 2**20, group="images", at_least=1
+    )
+    max_image_pixels: int = _option(
+        "maximum width times height of an image, pixels", 64_000_000, group="images", at_least=1
+    )
     checkpoint: str = _option(
         "weights of Inception-ResNet-v2: a TF1 .ckpt (V1 file or V2 prefix), the .tar.gz it comes "
         "in, or the URL of that; `untrained`: fixed pseudo-random weights, for trying things out; "
@@ -195,7 +222,9 @@ class Config:
         "float32",
         group="network",
     )
-    batch_size: int = _option("images in one call of the network", 32, group="network", at_least=1, shapes_dataset=False)
+    batch_size: int = _option(
+        "images in one call of the network", 32, group="network", at_least=1, shapes_dataset=False
+    )
     fetch_concurrency: int = _option(
         "requests in flight in a worker process",
         64,
@@ -217,7 +246,9 @@ class Config:
         at_least=0.001,
         shapes_dataset=False,
     )
-    fetch_attempts: int = _option("attempts at an image", 3, group="fetching", at_least=1, shapes_dataset=False)
+    fetch_attempts: int = _option(
+        "attempts at an image", 3, group="fetching", at_least=1, shapes_dataset=False
+    )
     user_agent: str = _option(
         "sent with each request",
         f"beam_pipeline/{beam_pipeline.__version__}",
@@ -261,7 +292,9 @@ class Config:
         metavar="FILE",
         shapes_dataset=False,
     )
-    verbose: bool = _option("log each image's name as it is written", False, group="reporting", shapes_dataset=False)
+    verbose: bool = _option(
+        "log each image's name as it is written", False, group="reporting", shapes_dataset=False
+    )
 
     def __post_init__(self) -> None:
         if not self.output:
@@ -270,21 +303,34 @@ class Config:
             raise UsageError("give --input URL_LIST or --images GLOB, one of the two")
         if self.checkpoint_sha256 is not None:
             if self.checkpoint in ("untrained", "none"):
-                raise UsageError(f"--checkpoint_sha256 needs a file as --checkpoint, not {self.checkpoint}")
+                raise UsageError(
+                    f"--checkpoint_sha256 needs a file as --checkpoint, not {self.checkpoint}"
+                )
             if not re.fullmatch("[0-9a-fA-F]{64}", self.checkpoint_sha256):
-                raise UsageError(f"--checkpoint_sha256 {self.checkpoint_sha256!r} is no sha256: it must be 64 digits in hex")
+                raise UsageError(
+                    f"--checkpoint_sha256 {self.checkpoint_sha256!r} is no sha256: it must be 64 "
+                    "digits in hex"
+                )
         for field in dataclasses.fields(self):
             value, (low, high) = getattr(self, field.name), field.metadata["range"]
             choices = choices_of(field.name)
             if not _has_type(value, field.name):
-                raise UsageError(f"--{field.name} {value!r} is not of its type, {type_of(field.name).__name__}")
+                raise UsageError(
+                    f"--{field.name} {value!r} is not of its type, {type_of(field.name).__name__}"
+                )
             if choices and value not in choices:
-                raise UsageError(f"--{field.name} {value!r} is not known: choose one of {', '.join(choices)}")
+                raise UsageError(
+                    f"--{field.name} {value!r} is not known: choose one of {', '.join(choices)}"
+                )
             if value == "" or (isinstance(value, str) and not value.isprintable()):
-                raise UsageError(f"--{field.name} needs a value in printable characters, not {value!r}")
+                raise UsageError(
+                    f"--{field.name} needs a value in printable characters, not {value!r}"
+                )
             if isinstance(value, (int, float)) and not (low <= value <= high and value < math.inf):
                 bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-                raise UsageError(f"--{field.name} {value} is out of range: it must be a finite number, {bound}")
+                raise UsageError(
+                    f"--{field.name} {value} is out of range: it must be a finite number, {bound}"
+                )
 
     @property
     def has_network(self) -> bool:
@@ -294,27 +340,44 @@ class Config:
     def has_statistics(self) -> bool:
         if self.statistics is not None:
             return self.statistics
-        is_cheap = self.encoding != "rgb_png" and self.image_size <= 299 and (self.urls_per_commit or _MANY) >= _MANY
+        is_cheap = (
+            self.encoding != "rgb_png"
+            and self.image_size <= 299
+            and (self.urls_per_commit or _MANY) >= _MANY
+        )
         return self.has_network and is_cheap and "://" not in self.output
 
     def dataset_options(self) -> dict[str, Any]:
-        """Return the options that decide what the dataset holds, without credentials; others decide speed, or what is logged."""
-        shaping = {field.name for field in dataclasses.fields(self) if field.metadata["shapes_dataset"]}
+        """Return the options that determine the content of the dataset, without credentials.
+
+        The others affect only speed, or what is logged.
+        """
+        shaping = {
+            field.name for field in dataclasses.fields(self) if field.metadata["shapes_dataset"]
+        }
         return {name: value for name, value in self.as_json().items() if name in shaping}
 
     def as_json(self) -> dict[str, Any]:
-        """Return all options as `dataset.json` holds them: without credentials, with the default of `statistics` worked out."""
+        """Return all options as `dataset.json` holds them.
+
+        Credentials are redacted, and the default of `statistics` is resolved.
+        """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.input:
-            # A shell may number the pipe of the same command differently the next time.
-            values["input"] = re.sub(r"^/dev/stdin$|^/(dev|proc/self)/fd/\d+$", "/dev/fd", self.input)
-        redacted = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
-        # It depends on options that may change from one start to the next.
+            # A shell may give the pipe of the same command another number the next time.
+            values["input"] = re.sub(
+                r"^/dev/stdin$|^/(dev|proc/self)/fd/\d+$", "/dev/fd", self.input
+            )
+        redacted = {
+            name: redact(value) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        # The default depends on options that may change between runs.
         return {**redacted, "statistics": self.has_statistics}
 
 
 def _has_type(value: Any, name: str) -> bool:
-    """Whether a value, which may come from a file, is one that the option may have."""
+    """Return whether a value, which may come from a file, has the type of the option."""
     if value is None:
         return type(None) in typing.get_args(typing.get_type_hints(Config)[name])
     kind = type_of(name)
@@ -322,7 +385,7 @@ def _has_type(value: Any, name: str) -> bool:
 
 
 def type_of(name: str) -> type:
-    """The type of an option's values: str, int, float or bool."""
+    """Return the type of an option's values: str, int, float or bool."""
     hint = typing.get_type_hints(Config)[name]
     if typing.get_origin(hint) is Literal:
         return str
@@ -330,6 +393,6 @@ def type_of(name: str) -> type:
 
 
 def choices_of(name: str) -> tuple[str, ...]:
-    """The values that an option may have; empty if there is no list of them."""
+    """Return the values that an option accepts; empty if it is not an enumeration."""
     hint = typing.get_type_hints(Config)[name]
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()

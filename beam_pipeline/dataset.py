@@ -1,4 +1,4 @@
-"""What training code calls: a finished folder as tf.data, or as NumPy arrays without TensorFlow."""
+"""The reading API for training code: tf.data, or NumPy arrays without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,91 +16,108 @@ if TYPE_CHECKING:
 __all__ = ["Examples", "examples", "load", "read_statistics"]
 
 
-def load(folder: str | os.PathLike[str], split: str = "train", transformed: bool = False) -> tf.data.Dataset:
-    """Reads a dataset, several shards at a time, as the same float32 tensors whatever its encoding is.
+def load(
+    folder: str | os.PathLike[str], split: str = "train", transformed: bool = False
+) -> tf.data.Dataset:
+    """Read a dataset as float32 tensors, several shards at a time.
 
-    Elements are dictionaries, in an order that is the same each time:
+    The tensors are the same for every encoding. Elements are dictionaries, in the same order each
+    time:
 
     - `image_name`, `image_url`, `image_id`: string scalars.
-    - `original_width`, `original_height`: int64 scalars, of the image before it was resized, pixels.
+    - `original_width`, `original_height`: int64 scalars, the size before resizing, pixels.
     - `image_l`: float32 (S, S, 1), `L* / 50 - 1`, in [-1, 1].
     - `image_ab`: float32 (S, S, 2), `a*, b*` divided by 127, in (-1, 1).
-    - `image_embedding`: float32 (1001,), logits for the grey image; not there if the dataset was made without the network.
+    - `image_embedding`: float32 (1001,), logits for the grey image; absent if the dataset was made
+      without the network.
 
-    `lab_uint8` gives L* within 0.2 and a*, b* within 0.5 of what was encoded; `rgb_png` is within 1e-4 of `lab_float32`.
+    `lab_uint8` returns L* within 0.2 and a*, b* within 0.5 of the encoded values; `rgb_png` is
+    within 1e-4 of `lab_float32`.
 
     Shuffle, batch and feed it to Keras:
 
         images = dataset.load("data/tfrecords")
-        pairs = images.map(lambda image: ((image["image_l"], image["image_embedding"]), image["image_ab"]))
+        pairs = images.map(
+            lambda image: ((image["image_l"], image["image_embedding"]), image["image_ab"])
+        )
         model.fit(pairs.shuffle(1000).batch(32).prefetch(tf.data.AUTOTUNE), epochs=10)
 
-    An image takes 1 MB in the shuffle buffer. A shard holds images from a few thousand neighbouring lines of the list, in the
-    order of a hash; shards are read in a random order that is the same each time, 16 at a time in turns.
+    An image takes 1 MB in the shuffle buffer. A shard holds images from a few thousand neighbouring
+    lines of the list, in the order of a hash. Shards are read in a fixed pseudo-random order, 16 of
+    them interleaved.
 
     Args:
-      folder: Where `dataset.json` lies, a str or a path, on any filesystem that Beam knows.
+      folder: The folder of `dataset.json`, a str or a path, on any filesystem that Beam supports.
       split: `train` or `validation`.
-      transformed: Apply what the run has learnt of the training examples (`--statistics`, `read_statistics`): `image_embedding` has
-        mean 0 and variance 1 in each dimension, and there is `image_weight`, float32 (S, S, 1), which gives rare colours as much
-        weight as frequent ones; its mean over the training pixels is about 1.
+      transformed: Apply the statistics of the training examples (`--statistics`,
+        `read_statistics`): `image_embedding` has mean 0 and variance 1 in each dimension, and
+        elements have `image_weight`, float32 (S, S, 1), which gives rare colours as much weight as
+        frequent ones; its mean over the training pixels is about 1.
 
     Returns:
       A tf.data.Dataset, empty if the split holds no image.
 
     Raises:
-      FileNotFoundError: the folder holds no finished dataset, or no statistics.
+      FileNotFoundError: the folder holds no complete dataset, or no statistics.
       ValueError: there is no such split, or `dataset.json` is broken.
-      tf.errors.InvalidArgumentError, tf.errors.DataLossError: while reading, a shard is broken, or holds more or fewer examples
-        than `dataset.json` lists.
+      tf.errors.InvalidArgumentError, tf.errors.DataLossError: while reading, a shard is broken, or
+        holds more or fewer examples than `dataset.json` lists.
     """
-    # Whoever reads NumPy arrays need not have it.
+    # TensorFlow is optional for users who read NumPy arrays.
     from beam_pipeline.reading import tf_reader
 
     return tf_reader.load(dataset_dir.open_dataset_dir(folder, split), split, transformed)
 
 
 def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
-    """Reads a dataset as NumPy arrays; nothing but NumPy, Pillow and scikit-image is imported.
+    """Read a dataset as NumPy arrays, importing only NumPy, Pillow and scikit-image.
 
-    Gives a sequence of dictionaries with what `load` gives, as NumPy has it: bytes, int, and float32 arrays. Iterating reads shard
-    by shard. `examples(folder)[7]` finds the example by an index of its shard, which is built when the first example of that shard
-    is asked for, and read past without reading its images; a shard with gzip is unpacked up to the example each time, and one on an
-    object store is read through once for its index.
+    The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
+    shard. Random access such as `examples(folder)[7]` builds an index on a shard's first use, which
+    skips over the images without reading them. A gzip shard is decompressed up to the example on
+    each access, and a shard on an object store is read completely once to build its index.
 
-    It is a dataset as PyTorch's DataLoader takes it, with any number of workers:
+    The sequence is a map-style dataset for PyTorch's DataLoader, with any number of workers:
 
         images = dataset.examples("data/tfrecords")
-        for batch in torch.utils.data.DataLoader(images, batch_size=32, shuffle=True, num_workers=2):
-            batch["image_l"], batch["image_ab"], batch["image_embedding"]  # tensors, (32, S, S, 1), (32, S, S, 2), (32, 1001)
+        loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True, num_workers=2)
+        for batch in loader:
+            batch["image_l"]  # tensor, (32, S, S, 1)
+            batch["image_ab"]  # tensor, (32, S, S, 2)
+            batch["image_embedding"]  # tensor, (32, 1001)
 
-    Checksums are not looked at, as that needs another library: `python -m beam_pipeline.validate` does.
+    Checksums are not verified, since that needs another library; use
+    `python -m beam_pipeline.validate` for that.
 
     Args:
-      folder: Where `dataset.json` lies, a str or a path; on an object store Beam is imported.
+      folder: The folder of `dataset.json`, a str or a path; Beam is imported for an object store.
       split: `train` or `validation`.
 
+    Returns:
+      A sequence of dictionaries.
+
     Raises:
-      FileNotFoundError: the folder holds no finished dataset.
-      ValueError: there is no such split, or `dataset.json` is broken; while reading, what a shard holds is not what it should.
+      FileNotFoundError: the folder holds no complete dataset.
+      ValueError: there is no such split, or `dataset.json` is broken; while reading, a shard is
+        broken or does not match `dataset.json`.
     """
     return Examples(dataset_dir.open_dataset_dir(folder, split), split)
 
 
 def read_statistics(folder: str | os.PathLike[str]) -> Statistics:
-    """Read what `--statistics` has learned of the training examples.
+    """Read the statistics of the training examples that `--statistics` has written.
 
     Args:
-      folder: Where `dataset.json` lies, a str or a path, on a disk or `gs://`.
+      folder: The folder of `dataset.json`, a str or a path, on a disk or `gs://`.
 
     Returns:
       Mean and variance of L*, a*, b* and of the embedding, and the frequency of colours.
 
     Raises:
-      FileNotFoundError: the folder holds no finished dataset, or no statistics.
+      FileNotFoundError: the folder holds no complete dataset, or no statistics.
       ValueError: `dataset.json` is broken, or TensorFlow cannot read the folder.
     """
-    # Whoever reads NumPy arrays need not have TensorFlow.
+    # TensorFlow is optional for users who read NumPy arrays.
     from beam_pipeline.reading import statistics
 
     return statistics.read(dataset_dir.open_dataset_dir(folder))

@@ -1,4 +1,4 @@
-"""What flows through the graph. Every element carries the `ImageRef` it is about."""
+"""The elements of the graph. Each one carries the `ImageRef` of its image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class ImageRef:
     """One image of the list.
 
     Attributes:
-      id: The line's ID, such as `n00004475_6590`; empty if it had none.
-      url: Where the image is: a URL, or a path when a folder of files is read, whose bytes that are not UTF-8 are surrogates,
-        as `os.fsdecode` has them.
-      is_retried: It failed when it was fetched or decoded, so that what is kept of it is not taken.
+      id: The line's ID, such as `n00004475_6590`; empty if the line has none.
+      url: A URL, or the path of a local file (`--images`), in which bytes that are not UTF-8 are
+        surrogates, as `os.fsdecode` returns them.
+      is_retried: Whether the image failed to be fetched or decoded in an earlier run, so that its
+        kept copy is not used.
     """
 
     id: str
@@ -30,17 +31,22 @@ class ImageRef:
 
     @functools.cached_property
     def name(self) -> str:
-        """`md5(url).jpeg`, in hex: the image's file name, and its key wherever one is needed."""
-        return hashlib.md5(self.url.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest() + ".jpeg"
+        """The file name and key of the image: `md5(url).jpeg`, in hex."""
+        return (
+            hashlib.md5(
+                self.url.encode(errors="surrogateescape"), usedforsecurity=False
+            ).hexdigest()
+            + ".jpeg"
+        )
 
     @property
     def url_text(self) -> str:
-        """The URL where only text can stand, as in JSON."""
+        """The URL as valid text, for JSON and logs."""
         return as_text(self.url)
 
 
 def as_text(text: str) -> str:
-    """Percent-encode the bytes of a file's name that are not UTF-8; text is itself."""
+    """Percent-encode the bytes of a file name that are not UTF-8; return other text unchanged."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", _percent_encode, text)
 
 
@@ -51,7 +57,15 @@ def _percent_encode(match: re.Match[str]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image file as it came: `data`, and how it was come by; `is_resized` if by an earlier run's `--resized_dir`."""
+    """An image file, not decoded.
+
+    Attributes:
+      ref: The image.
+      data: The content of the file.
+      attempts: Number of attempts to read it; 0 if an earlier run kept the file.
+      final_url: The source of `data`: the URL after redirects, or the path of the file.
+      is_resized: Whether the file comes from the `--resized_dir` of an earlier run.
+    """
 
     ref: ImageRef
     data: bytes
@@ -69,11 +83,12 @@ class RgbImage:
     """A square sRGB image.
 
     Attributes:
-      ref: Where it comes from.
+      ref: The image in the list.
       pixels: uint8 (S, S, 3).
-      original_size: Width and height before it was resized, pixels.
-      network_pixels: uint8 (299, 299, 3), what the network sees; None where that is `pixels`, or there is no network.
-      body: The file as it was downloaded, if it is to be kept.
+      original_size: Width and height before resizing, pixels.
+      network_pixels: uint8 (299, 299, 3), the network's input; None if that is `pixels`, or if no
+        network is used.
+      body: The downloaded file, if it is to be kept.
     """
 
     ref: ImageRef
@@ -90,7 +105,7 @@ class RgbImage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EmbeddedImage:
-    """An image with its `embedding` float32 (1001,), or None where no network is used."""
+    """An image with its `embedding`, float32 (1001,), or None if no network is used."""
 
     image: RgbImage
     embedding: np.ndarray | None
@@ -106,15 +121,15 @@ class EmbeddedImage:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why one image gave no example.
+    """The reason why an image has no example.
 
     Attributes:
       ref: The image.
       stage: `read`, `fetch` or `decode`.
-      reason: One of the words in the README's table of failures, such as `http_404`.
-      detail: The same for a person, with what the server or the decoder said.
-      attempts: How many tries were made; a try may take several requests, as where it is redirected.
-      final_url: Where the last redirect led.
+      reason: One of the reasons in the README's table of failures, such as `http_404`.
+      detail: A message for a person, with that of the server or the decoder.
+      attempts: Number of attempts; one attempt may take several requests, as with redirects.
+      final_url: The URL after redirects.
     """
 
     ref: ImageRef
@@ -125,20 +140,30 @@ class Failure:
     final_url: str = ""
 
     def as_json(self) -> dict[str, str | int]:
-        """Return the fields of a line of `failures-*.jsonl`, all of them text that UTF-8 can hold.
+        """Return the fields of a line of `failures-*.jsonl`; all text is valid UTF-8.
 
-        `url` is as it was given, to be asked for again; what servers added to it is without credentials.
+        `url` is unchanged, so that it can be requested again. Credentials are redacted in `detail`
+        and `final_url`, which come from servers.
         """
         fields = dataclasses.asdict(self)
         ref = fields.pop("ref")
         fields |= {name: redact(fields[name]) for name in ("detail", "final_url")}
         fields = {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}
-        return {name: as_text(value) if isinstance(value, str) else value for name, value in fields.items()}
+        return {
+            name: as_text(value) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished file: its `name` in the folder, how many `records` it holds, and its size in `bytes`."""
+    """A complete file.
+
+    Attributes:
+      name: The file name in the folder.
+      records: Number of records.
+      bytes: Size in bytes.
+    """
 
     name: str
     records: int
@@ -150,11 +175,12 @@ class Commit:
     """A part of the list.
 
     Attributes:
-      number: Of the commit, from 0.
-      refs: Its images; None where the graph reads the list itself.
-      counts: Of `lines`, `ignored` and `duplicates` (of images in earlier commits) read with them.
-      is_last: No more of the list is left.
-      list_digest: Of the names of all images of the list up to here, in hex.
+      number: Index of the commit, from 0.
+      refs: Its images; None if the graph reads the list itself.
+      counts: Numbers of `lines`, `ignored` and `duplicates` (of images in earlier commits) that
+        were read with the images.
+      is_last: Whether this is the end of the list.
+      list_digest: SHA-256 digest of the names of all images of the list so far, in hex.
     """
 
     number: int = 0
@@ -165,12 +191,12 @@ class Commit:
 
     @property
     def label(self) -> str:
-        """What the files of the commit have in their names, if there is more than one."""
+        """The part of file names that identifies the commit; empty if it is the only one."""
         return "" if self.is_last and self.number == 0 else f"{self.number:05}-"
 
 
 WHOLE_LIST = Commit()
 
 
-# ("class", WNID), or ("host", HOST, "example" or the reason of a failure), and how often.
+# A key, ("class", WNID) or ("host", HOST, "example" or the reason of a failure), and its count.
 Tally = tuple[tuple[str, ...], int]

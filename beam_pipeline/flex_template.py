@@ -1,6 +1,9 @@
-"""The Flex Template's container spec, made from Config: `python -m beam_pipeline.flex_template > dataflow_template.json`.
+"""Print the container spec of Dataflow's Flex Template.
 
-So that the template's options, help texts, types, defaults and checks are the command's.
+    python -m beam_pipeline.flex_template > dataflow_template.json
+
+The spec is generated from Config, so that the options, help texts, types, defaults and checks of
+the template are those of the command.
 https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates
 """
 
@@ -18,23 +21,30 @@ from beam_pipeline.process import console
 
 IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
 
-_NOT_HERE = ("urls_per_commit", "report")  # a launcher submits one job, and does not wait for it
+_NOT_HERE = ("urls_per_commit", "report")  # a launcher submits one job and does not wait
 _NUMBERS = {int: r"[0-9]+", float: r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"}
 
 
 def container_spec(image: str = IMAGE) -> dict[str, Any]:
-    """What `google.dataflow.v1beta3.ContainerSpec` holds, as JSON has it.
+    """Return a `google.dataflow.v1beta3.ContainerSpec` as a JSON object.
 
     Args:
-      image: The container image that launches the job, and runs its workers.
+      image: The container image that launches the job and runs its workers.
     """
     return {
         "image": image,
         "sdkInfo": {"language": "PYTHON"},
         "metadata": {
             "name": "Image URLs to TFRecords for colorization",
-            "description": "Turns a list of image URLs into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
-            "parameters": [_parameter(field) for field in dataclasses.fields(Config) if field.name not in _NOT_HERE],
+            "description": (
+                "Turns a list of image URLs into TFRecords of CIE Lab planes and "
+                "Inception-ResNet-v2 embeddings."
+            ),
+            "parameters": [
+                _parameter(field)
+                for field in dataclasses.fields(Config)
+                if field.name not in _NOT_HERE
+            ],
         },
         "defaultEnvironment": {"sdkContainerImage": image},
     }
@@ -53,19 +63,31 @@ def _parameter(field: dataclasses.Field[Any]) -> dict[str, Any]:
         parameter |= {"paramType": "BOOLEAN", "regexes": ["^(true|false)$"]}
     elif choices:
         options = [{"value": choice, "label": choice} for choice in choices]
-        parameter |= {"paramType": "ENUM", "enumOptions": options, "regexes": [f"^({'|'.join(map(re.escape, choices))})$"]}
+        parameter |= {
+            "paramType": "ENUM",
+            "enumOptions": options,
+            "regexes": [f"^({'|'.join(map(re.escape, choices))})$"],
+        }
     elif kind in _NUMBERS:
         parameter |= {"paramType": "NUMBER", "regexes": [f"^{_NUMBERS[kind]}$"]}
     else:
         parameter |= {"paramType": "GCS_WRITE_FOLDER" if field.name == "output" else "TEXT"}
     if field.default not in (None, ""):
-        parameter["defaultValue"] = str(field.default).lower() if kind is bool else str(field.default)
+        parameter["defaultValue"] = (
+            str(field.default).lower() if kind is bool else str(field.default)
+        )
     return parameter
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", default=IMAGE, help="the container image that launches the job, and runs its workers")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--image",
+        default=IMAGE,
+        help="the container image that launches the job, and runs its workers",
+    )
     console.write_line(json.dumps(container_spec(parser.parse_args().image), indent=2))
     return 0
 

@@ -1,4 +1,4 @@
-"""URLs without their credentials, for all that a run writes or prints. Pure."""
+"""Redaction of credentials in URLs, for all that a run writes or prints. Has no side effects."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import urllib.parse
 
 REDACTED = "REDACTED"
 
-# `user:password@` of a URL's authority; the password may hold an unescaped @.
+# `user:password@` of a URL's authority; the password may contain an unescaped @.
 _USERINFO = re.compile(r"(?<=://)[^\s/?#<>]*@")
 _PARAMETER = re.compile(r"(?<=[?&;#])([^\s=?&;#]+)=([^\s&;#\"'<>]*)")
 
-# Parameters that grant access: signed URLs of AWS, Google Cloud, Azure, Alibaba, Tencent, CloudFront and Akamai, and the usual
-# names of tokens.
+# Parameters that grant access: signed URLs of AWS, Google Cloud, Azure, Alibaba, Tencent,
+# CloudFront and Akamai, and the usual names of tokens.
 _GRANTS_ACCESS = re.compile(
     r"x-(amz|goog|oss)-(signature|credential|security-token)"
-    r"|awsaccesskeyid|googleaccessid|ossaccesskeyid|(q-)?signature|key-pair-id|policy|sig|hmac|jwt|hdnts|hdnea|__gda__"
+    r"|awsaccesskeyid|googleaccessid|ossaccesskeyid|(q-)?signature|key-pair-id|policy|sig|hmac|jwt"
+    r"|hdnts|hdnea|__gda__"
     r"|([a-z]+[_-])*(token|secret|password|passwd|pwd)|(api|access)[_-]?key|auth|authorization",
     re.IGNORECASE,
 )
@@ -24,8 +25,8 @@ _GRANTS_ACCESS = re.compile(
 def redact(text: str) -> str:
     """Return a text with the credentials of the URLs in it replaced by `REDACTED`.
 
-    Replaces the userinfo of an authority, and the values of query and fragment parameters that grant access or hold a URL with
-    credentials.
+    Replaces the userinfo of an authority, and the values of query and fragment parameters that
+    grant access or hold a URL with credentials.
 
     >>> redact("https://me:pw@a.example/b.jpg?size=2&X-Amz-Signature=0f3c")
     'https://REDACTED@a.example/b.jpg?size=2&X-Amz-Signature=REDACTED'
@@ -38,6 +39,8 @@ def redact(text: str) -> str:
 def _redact_parameter(match: re.Match[str]) -> str:
     name, value = match.groups()
     decoded = urllib.parse.unquote(value)
-    if _GRANTS_ACCESS.fullmatch(urllib.parse.unquote(name)) or (decoded != value and redact(decoded) != decoded):
+    if _GRANTS_ACCESS.fullmatch(urllib.parse.unquote(name)) or (
+        decoded != value and redact(decoded) != decoded
+    ):
         return f"{name}={REDACTED}"
     return match[0]

@@ -1,6 +1,7 @@
-"""The page about a finished dataset, `report.html` in its folder: `python -m beam_pipeline.report DATASET`.
+"""Write report.html, a page about a complete dataset, to its folder.
 
-One file that asks for nothing from the network.
+Run it with `python -m beam_pipeline.report DATASET`. The page is one file and loads nothing from
+the network.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from beam_pipeline.reporting import class_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command. Gives its exit status: 0 done, 1 a shard cannot be read, 2 the command is not usable."""
-    parser = argparse.ArgumentParser(prog="python -m beam_pipeline.report", description=__doc__, allow_abbrev=False)
-    parser.add_argument("dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows")
+    """Run the command.
+
+    Returns:
+      The exit status: 0 done, 1 a shard cannot be read, 2 the command line is not usable.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m beam_pipeline.report", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
-        "--class_names", metavar="FILE", help="class names: imagenet1000_clsid_to_human.pkl or text; by default those of the run"
+        "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows"
+    )
+    parser.add_argument(
+        "--class_names",
+        metavar="FILE",
+        help="class names: imagenet1000_clsid_to_human.pkl or text; by default those of the run",
     )
     options = parser.parse_args(argv)
     try:
@@ -29,16 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             class_names.read(options.class_names)
     except (OSError, ValueError) as error:
         return console.complain(str(error), 2)
-    # Processes that read shards import this module, and need neither Beam nor charts.
+    # Processes that read shards import this module but need neither Beam nor charts.
     from beam_pipeline.reporting import page
 
     try:
         console.write_line(page.write(options.dataset, options.class_names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         told = (
-            str(error) if isinstance(error, (OSError, ValueError)) else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"
+            str(error)
+            if isinstance(error, (OSError, ValueError))
+            else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"
         )
-        return console.complain(f"{told}; python -m beam_pipeline.validate {options.dataset} tells more", 1)
+        return console.complain(
+            f"{told}; python -m beam_pipeline.validate {options.dataset} tells more", 1
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command: argv -> Config and Beam's options -> launch/launcher.py -> exit status."""
+"""The main command: argv -> Config and Beam's options -> launch/launcher.py -> exit status."""
 
 from __future__ import annotations
 
@@ -31,13 +31,20 @@ def cli() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Return its exit status: 0 done, 1 the job failed or no image survived, 2 the command is not usable."""
-    signals.end_on_signals("Interrupted. Completed parts are kept; run the same command again to resume.")
+    """Run the command.
+
+    Returns:
+      The exit status: 0 done, 1 the job failed or no example was written, 2 the command line is not
+      usable.
+    """
+    signals.end_on_signals(
+        "Interrupted. Completed parts are kept; run the same command again to resume."
+    )
     _bound_arenas()
     try:
         config, given, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
         _quieten(config.verbose)
-        # Beam and TensorFlow take seconds: --help and a mistyped command are answered at once.
+        # Beam and TensorFlow take seconds to import; --help and usage errors respond at once.
         from beam_pipeline.launch import launcher
 
         with _temporary_folder():
@@ -48,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[None]:
-    """Give Beam, which leaves some behind, and the processes that it starts a folder for their temporary files."""
+    """Redirect temporary files of Beam and its processes to a folder that is removed at the end.
+
+    Beam does not delete all of its temporary files.
+    """
     folder = tempfile.mkdtemp(prefix="beam_pipeline-")
     remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
     before = tempfile.tempdir, os.environ.get("TMPDIR")
@@ -63,24 +73,29 @@ def _temporary_folder() -> Iterator[None]:
 
 
 def _quieten(verbose: bool) -> None:
-    """Keeps to themselves what Beam and TensorFlow have to say about themselves."""
+    """Configure logging so that Beam and TensorFlow do not log about their internals."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(console.RedactingFormatter())
-    # The root's level, which is set below, would be theirs too.
+    # Without a level of its own, this logger would inherit the root's, which is set below.
     logging.getLogger("beam_pipeline").setLevel(logging.INFO if verbose else logging.WARNING)
     if verbose:
-        # It repeats what workers log in processes of their own.
-        logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(logging.INFO)
+        # This logger repeats what worker processes log.
+        logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(
+            logging.INFO
+        )
     else:
         for name in ("apache_beam", "tensorflow", "absl", "root"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _bound_arenas() -> None:
-    """Has glibc keep two heaps, here and in workers: with one for each thread, memory grows by what none gives back."""
+    """Limit glibc to two malloc arenas, in this process and in workers.
+
+    With one arena for each thread, memory grows, as freed memory of an arena is not returned.
+    """
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)

@@ -1,4 +1,7 @@
-"""The command that reads a finished dataset again and tells whether it is whole: `python -m beam_pipeline.validate DATASET`."""
+"""Read a dataset again and report whether it is complete.
+
+Run it with `python -m beam_pipeline.validate DATASET`.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,30 @@ _EXPORTED, _TOLD = 100, 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command. Gives its exit status: 0 the dataset is whole, 1 it is not, 2 there is none, or the command is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m beam_pipeline.validate", description=__doc__, allow_abbrev=False)
-    parser.add_argument("dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows")
-    parser.add_argument("--show", metavar="N", type=_count, default=0, help="print so many examples first")
-    parser.add_argument("--export", metavar="DIR", help="write those, or the first 100, as NAME.jpeg and NAME.grey.jpeg")
+    """Run the command.
+
+    Returns:
+      The exit status: 0 the dataset is complete, 1 it is not, 2 there is no dataset, or the command
+      line is not usable.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m beam_pipeline.validate", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
-        "--class_names", metavar="FILE", help="class names, to print the best: imagenet1000_clsid_to_human.pkl or text"
+        "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows"
+    )
+    parser.add_argument(
+        "--show", metavar="N", type=_count, default=0, help="print so many examples first"
+    )
+    parser.add_argument(
+        "--export",
+        metavar="DIR",
+        help="write those, or the first 100, as NAME.jpeg and NAME.grey.jpeg",
+    )
+    parser.add_argument(
+        "--class_names",
+        metavar="FILE",
+        help="class names, to print the best: imagenet1000_clsid_to_human.pkl or text",
     )
     options = parser.parse_args(argv)
     if options.class_names and not options.show:
@@ -45,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return console.complain(str(error), 2)
     number = options.show or (_EXPORTED if options.export else 0)
     try:
-        # What is wrong with them is reported by the check.
+        # The check below reports broken examples.
         with contextlib.suppress(ValueError, LookupError, TypeError):
             for example in itertools.islice(_examples(folder), number):
                 if options.show:
@@ -79,26 +99,46 @@ def _examples(folder: DatasetDir) -> Iterator[dict[str, Any]]:
 
 
 def describe_example(example: dict[str, Any], names: list[str] | None = None) -> str:
-    """An example in a few lines: its texts, and of each array shape, range and mean; the best five classes if there are names."""
+    """Format an example in a few lines for a person.
+
+    Args:
+      example: An example as `dataset.examples` returns it.
+      names: The 1,000 class names, to list the best five classes; None for no such line.
+
+    Returns:
+      The texts and numbers of the example, and the dtype, shape, range and mean of each array.
+    """
     lines = [ascii(example["image_name"].decode(errors="replace"))[1:-1]]
     for name, value in example.items():
         if isinstance(value, np.ndarray):
-            told = f"{value.dtype} {value.shape}, {value.min():.3f} to {value.max():.3f}, mean {value.mean():.3f}"
+            told = (
+                f"{value.dtype} {value.shape}, {value.min():.3f} to {value.max():.3f}, "
+                f"mean {value.mean():.3f}"
+            )
         else:
-            told = ascii(value.decode(errors="replace"))[1:-1] if isinstance(value, bytes) else str(value)
+            told = (
+                ascii(value.decode(errors="replace"))[1:-1]
+                if isinstance(value, bytes)
+                else str(value)
+            )
         if name != "image_name":
             lines.append(f"  {name:<16} {told}")
     if names and "image_embedding" in example:
-        lines.append(f"  {'best classes':<16} {'; '.join(class_names.best(example['image_embedding'], names))}")
+        lines.append(
+            f"  {'best classes':<16} "
+            f"{'; '.join(class_names.best(example['image_embedding'], names))}"
+        )
     return "\n".join(lines)
 
 
 def export(example: dict[str, Any], folder: Path) -> None:
-    """Writes an example's image, in colour and in grey, as JPEG."""
-    # That of a dataset which is not whole may be any path.
+    """Write an example's image to a folder as NAME.jpeg (colour) and NAME.grey.jpeg, quality 92."""
+    # `image_name` is untrusted: in a broken dataset it may be any path.
     name = hashlib.md5(example["image_url"], usedforsecurity=False).hexdigest()
     pixels = lab_color.lab_to_rgb(lab_color.unscale_lab(example["image_l"], example["image_ab"]))
-    grey = lab_color.lab_to_rgb(lab_color.unscale_lab(example["image_l"], np.zeros_like(example["image_ab"])))
+    grey = lab_color.lab_to_rgb(
+        lab_color.unscale_lab(example["image_l"], np.zeros_like(example["image_ab"]))
+    )
     Image.fromarray(pixels).save(folder / f"{name}.jpeg", quality=92)
     Image.fromarray(grey).convert("L").save(folder / f"{name}.grey.jpeg", quality=92)
 

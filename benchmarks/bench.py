@@ -1,7 +1,8 @@
-"""What is fast, measured: `make bench`. One table, printed and written to `benchmarks/RESULTS.md`.
+"""Measure the performance of the job: `make bench`.
 
-Each figure is a ratio of two things that take turns in one run; medians of several rounds. Photographs of 500x375 come from an
-origin on loopback, in a process of its own.
+Prints one table and writes it to `benchmarks/RESULTS.md`. Each figure is a ratio of two
+measurements that take turns in one run: medians of several rounds. The images are photographs of
+500x375 from an origin on loopback, in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.measure import job, median, program
 from benchmarks.network import BATCH
 
 ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
-# Images by which the batches have grown to their full size.
+# Number of images after which the batches have reached their full size.
 GROWN = 64
 STEADY_BATCHES = 6
 RESULTS = measure.ROOT / "benchmarks" / "RESULTS.md"
@@ -33,16 +34,38 @@ RESULTS = measure.ROOT / "benchmarks" / "RESULTS.md"
 Row = tuple[str, str, str, str, str]
 
 
-def row(name: str, measured: float, beside: float, unit: str, goal: str = "", measured_how: str = "", beside_how: str = "") -> Row:
-    """A row of two figures in the same unit, each with what there is to say of it."""
-    return name, f"{measured:.3g} {unit}{measured_how}", f"{beside:.3g} {unit}{beside_how}", f"{measured / beside:.2f}", goal
+def row(
+    name: str,
+    measured: float,
+    beside: float,
+    unit: str,
+    goal: str = "",
+    measured_how: str = "",
+    beside_how: str = "",
+) -> Row:
+    """Return a row of two figures in the same unit, each with its remark."""
+    return (
+        name,
+        f"{measured:.3g} {unit}{measured_how}",
+        f"{beside:.3g} {unit}{beside_how}",
+        f"{measured / beside:.2f}",
+        goal,
+    )
 
 
 class Bench:
-    """One method for each figure; each gives rows of the table: what, measured, beside, ratio, to reach."""
+    """The figures of the table: one method each, which yields rows.
+
+    A row is (what, measured, beside, ratio, to reach).
+    """
 
     def __init__(self, folder: Path, origin: str, checkpoint: Path, img2dataset: str, rounds: int):
-        self._folder, self._origin, self._checkpoint, self._img2dataset = folder, origin, checkpoint, img2dataset
+        self._folder, self._origin, self._checkpoint, self._img2dataset = (
+            folder,
+            origin,
+            checkpoint,
+            img2dataset,
+        )
         self._rounds = rounds
 
     def end_to_end(self) -> Iterator[Row]:
@@ -59,15 +82,26 @@ class Bench:
 
     def bfloat16_error(self) -> Iterator[Row]:
         told = json.loads(self._ask(program("network.compare_precisions")))
-        measured = f"{told['mean']:.3f} (largest {told['largest']:.2f}, least cosine {told['cosine']:.5f})"
+        measured = (
+            f"{told['mean']:.3f} (largest {told['largest']:.2f}, least cosine {told['cosine']:.5f})"
+        )
         deviation = told["deviation"]
-        name = "a. mean error of bfloat16 logits / their deviation from image to image, untrained weights"
+        name = (
+            "a. mean error of bfloat16 logits / their deviation from image to image, "
+            "untrained weights"
+        )
         yield name, measured, f"{deviation:.2f}", f"{told['mean'] / deviation:.4f}", ""
 
     def statistics(self) -> Iterator[Row]:
-        """What `--statistics` adds to an image, beside what the network takes; a commit takes some seconds more, on top."""
+        """Compare the cost of `--statistics` per image with that of the network.
+
+        A commit takes some additional seconds, which are not included.
+        """
         options = {name: f"--checkpoint none --statistics={name}" for name in ("true", "false")}
-        rows = {name: partial(self._milliseconds, partial(self._job, told)) for name, told in options.items()}
+        rows = {
+            name: partial(self._milliseconds, partial(self._job, told))
+            for name, told in options.items()
+        }
         figures = measure.in_turns(self._rounds, rows)
         more = median(figures["true"]) - median(figures["false"])
         for precision in ("float32", "bfloat16"):
@@ -77,27 +111,45 @@ class Bench:
 
     def without_network(self) -> Iterator[Row]:
         rows: dict[str, Callable[[], float]] = {
-            encoding: partial(self._milliseconds, partial(self._job, f"--checkpoint none --encoding {encoding}"))
+            encoding: partial(
+                self._milliseconds, partial(self._job, f"--checkpoint none --encoding {encoding}")
+            )
             for encoding in ("lab_float32", "rgb_png")
         }
         rows["jpg"] = partial(self._milliseconds, fetching.img2dataset(self._img2dataset))
-        # The quality is zlib's level here; img2dataset's default is meant for JPEG.
+        # Here the quality is zlib's level; img2dataset's default is meant for JPEG.
         png = "--encode_format png --encode_quality 1"
         rows["png"] = partial(self._milliseconds, fetching.img2dataset(self._img2dataset, png))
         kernels: list[dict[str, float]] = []
 
         def take_kernels() -> float:
-            pinned = ["taskset", "-c", "0", sys.executable, "-m", "benchmarks.kernels", self._origin]
+            pinned = [
+                "taskset",
+                "-c",
+                "0",
+                sys.executable,
+                "-m",
+                "benchmarks.kernels",
+                self._origin,
+            ]
             kernels.append(json.loads(self._ask(pinned)))
             return sum(kernels[-1].values())
 
         figures = measure.in_turns(self._rounds, {**rows, "kernels": take_kernels})
         kernel = {name: median([taken[name] for taken in kernels]) for name in kernels[0]}
         for encoding, parts, other in (
-            ("lab_float32", ("decode", "resize", "rgb2lab", "scale", "crc", "write", "request"), "jpg"),
+            (
+                "lab_float32",
+                ("decode", "resize", "rgb2lab", "scale", "crc", "write", "request"),
+                "jpg",
+            ),
             ("rgb_png", ("decode", "resize", "png", "crc png", "write png", "request"), "png"),
         ):
-            own, those, theirs = median(figures[encoding]), sum(kernel[part] for part in parts), median(figures[other])
+            own, those, theirs = (
+                median(figures[encoding]),
+                sum(kernel[part] for part in parts),
+                median(figures[other]),
+            )
             told = ", ".join(f"{part.removesuffix(' png')} {kernel[part]:.2f}" for part in parts)
             name = f"b. without the network, on one processor, {encoding}"
             yield row(f"{name} / library calls", own, those, "ms", "1.10", beside_how=f" ({told})")
@@ -107,30 +159,52 @@ class Bench:
         parts: list[dict[str, float]] = []
 
         def take_parts() -> float:
-            parts.append(json.loads(self._ask(program("network.start", self._checkpoint, time.monotonic()))))
+            parts.append(
+                json.loads(self._ask(program("network.start", self._checkpoint, time.monotonic())))
+            )
             return parts[-1]["ready"]
 
         figures = measure.in_turns(
-            self._rounds, {"first image": lambda: self._run_with_network("float32", images=100)[0], "parts": take_parts}
+            self._rounds,
+            {
+                "first image": lambda: self._run_with_network("float32", images=100)[0],
+                "parts": take_parts,
+            },
         )
         first = median(figures["first image"])
-        imported, filled, ready = (median([part[name] for part in parts]) for name in ("imported", "filled", "ready"))
+        imported, filled, ready = (
+            median([part[name] for part in parts]) for name in ("imported", "filled", "ready")
+        )
         name = "c. command to first image"
-        yield row(f"{name} / imports, and the network filled", first, filled, "s", "1.3", beside_how=f" (imports {imported:.3g})")
+        yield row(
+            f"{name} / imports, and the network filled",
+            first,
+            filled,
+            "s",
+            "1.3",
+            beside_how=f" (imports {imported:.3g})",
+        )
         yield row(f"{name} / the same, and the network traced and optimized", first, ready, "s")
 
     def memory_and_growth(self) -> Iterator[Row]:
         sizes = (1_000, 4_000, 16_000)
-        # 16,000 images in float32 are 17 GB, which would measure the disk.
+        # 16,000 images in float32 take 17 GB: the run would measure the disk.
         options = "--checkpoint none --encoding lab_uint8"
-        figures = measure.in_turns(self._rounds, {str(size): partial(self._use, size, options) for size in sizes})
+        figures = measure.in_turns(
+            self._rounds, {str(size): partial(self._use, size, options) for size in sizes}
+        )
         seconds = {size: median([used.seconds for used in figures[str(size)]]) for size in sizes}
         base = median([used.megabytes for used in figures["1000"]])
         for size in (5_000, 20_000):
             name = f"d. peak memory, {size:,} images / 1,000, without the network (once)"
             yield row(name, self._use(size, options).megabytes, base, "MB", "1.10")
-        few, many = (self._use(size, "--checkpoint untrained --precision bfloat16").megabytes for size in (200, 1_000))
-        yield row("d. peak memory, 1,000 images / 200, with the network (once)", many, few, "MB", "1.10")
+        few, many = (
+            self._use(size, "--checkpoint untrained --precision bfloat16").megabytes
+            for size in (200, 1_000)
+        )
+        yield row(
+            "d. peak memory, 1,000 images / 200, with the network (once)", many, few, "MB", "1.10"
+        )
         early, late = (seconds[4_000] - seconds[1_000]) / 3, (seconds[16_000] - seconds[4_000]) / 12
         told = ", ".join(f"{size:,} in {seconds[size]:.1f} s" for size in sizes)
         name = "g. growth: seconds for 1,000 images more after 4,000 / after 1,000, lab_uint8"
@@ -140,31 +214,51 @@ class Bench:
         lines, skip, urls = 14_000_000, 13_999_000, self._folder / "long.txt"
         with urls.open("w") as file:
             file.writelines(
-                f"n{line % 21841:08}_{line}\thttp://farm{line % 9}.example.org/{line:016x}.jpg\n" for line in range(skip)
+                f"n{line % 21841:08}_{line}\thttp://farm{line % 9}.example.org/{line:016x}.jpg\n"
+                for line in range(skip)
             )
-            file.writelines(f"n_{line}\t{self._origin}/0.0/{line}.jpg\n" for line in range(skip, lines))
+            file.writelines(
+                f"n_{line}\t{self._origin}/0.0/{line}.jpg\n" for line in range(skip, lines)
+            )
         used = self._use_list(urls, f"--checkpoint none --skip {skip} --count 100")
         urls.unlink()
         short = self._use(100)
         name = "g. 100 images after 13,999,000 of 14 million lines / the first 100 of a list (once)"
-        told = f"{used.seconds:.1f} s, {used.megabytes:.0f} MB", f"{short.seconds:.1f} s, {short.megabytes:.0f} MB"
+        told = (
+            f"{used.seconds:.1f} s, {used.megabytes:.0f} MB",
+            f"{short.seconds:.1f} s, {short.megabytes:.0f} MB",
+        )
         yield name, *told, f"{used.megabytes / short.megabytes:.2f} (MB)", ""
 
     def encodings(self) -> Iterator[Row]:
         for encoding in ENCODINGS:
             for compression in ("none", "gzip"):
-                # Several, since they are read several at a time.
+                # Several shards, because the reader reads several in parallel.
                 output, images, shards = self._folder / "read", 500, "--examples_per_shard 25"
                 urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
-                measure.measure(job(urls, output, f"--checkpoint none --encoding {encoding} --compression {compression} {shards}"))
+                measure.measure(
+                    job(
+                        urls,
+                        output,
+                        f"--checkpoint none --encoding {encoding} "
+                        f"--compression {compression} {shards}",
+                    )
+                )
                 files = json.loads((output / "dataset.json").read_text())["files"]
                 size = sum(file["bytes"] for file in files) / images
                 rates = json.loads(self._ask(program("reading.read", output)))
-                written = float(self._ask(program("reading.write", encoding, compression, self._folder)))
+                written = float(
+                    self._ask(program("reading.write", encoding, compression, self._folder))
+                )
                 name = f"{encoding}{', gzip' if compression == 'gzip' else ''}"
-                told = f"{size:,.0f} bytes", f"written in {written:.1f} ms, read in {rates['milliseconds']:.1f} ms"
+                told = (
+                    f"{size:,.0f} bytes",
+                    f"written in {written:.1f} ms, read in {rates['milliseconds']:.1f} ms",
+                )
                 yield f"e. {name}: an example", *told, "", ""
-                yield row(f"f. {name}: load / parsing alone", rates["load"], rates["bare"], "images/s")
+                yield row(
+                    f"f. {name}: load / parsing alone", rates["load"], rates["bare"], "images/s"
+                )
                 subprocess.run(["rm", "-r", output], check=True)
 
     def workers(self) -> Iterator[Row]:
@@ -175,36 +269,71 @@ class Bench:
         rows: dict[str, Callable[[], float]] = {
             "1 worker on 1 processor": partial(self._rate, "--checkpoint none", {0}),
             "1 worker": partial(self._rate, "--checkpoint none"),
-            **{name: partial(self._rate, f"--checkpoint none {mode}") for name, mode in modes.items()},
+            **{
+                name: partial(self._rate, f"--checkpoint none {mode}")
+                for name, mode in modes.items()
+            },
             "1 plain loop": partial(self._loop, 1),
             "2 plain loops": partial(self._loop, 2),
         }
-        rates = {name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()}
+        rates = {
+            name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()
+        }
         alone, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
         name = "h. two processors / one: decoding, resizing and Lab in plain loops"
         yield row(name, rates["2 plain loops"], loop, "images/s")
         for name in modes:
-            yield row(f"h. {name} / 1 worker, without the network", rates[name], rates["1 worker"], "images/s")
+            yield row(
+                f"h. {name} / 1 worker, without the network",
+                rates[name],
+                rates["1 worker"],
+                "images/s",
+            )
         for name in ("1 worker", *modes):
-            yield row(f"h. {name} / 1 worker on 1 processor, without the network", rates[name], alone, "images/s", "1.8")
+            yield row(
+                f"h. {name} / 1 worker on 1 processor, without the network",
+                rates[name],
+                alone,
+                "images/s",
+                "1.8",
+            )
         network = "--checkpoint untrained --precision bfloat16"
         rows = {
             "1 worker": partial(self._rate, network, short=100, long=340),
-            **{name: partial(self._rate, f"{network} {mode}", short=100, long=340) for name, mode in modes.items()},
+            **{
+                name: partial(self._rate, f"{network} {mode}", short=100, long=340)
+                for name, mode in modes.items()
+            },
         }
-        rates = {name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()}
+        rates = {
+            name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()
+        }
         for name, mode in modes.items():
             loads = self._count_loads(f"{network} {mode}")
             loaded = f", network loaded {loads} times"
-            yield row(f"h. {name} / 1 worker, bfloat16", rates[name], rates["1 worker"], "images/s", measured_how=loaded)
+            yield row(
+                f"h. {name} / 1 worker, bfloat16",
+                rates[name],
+                rates["1 worker"],
+                "images/s",
+                measured_how=loaded,
+            )
 
-    def _run_with_network(self, precision: str, images: int = GROWN + (STEADY_BATCHES + 3) * BATCH) -> tuple[float, float]:
-        """Seconds from the command to the first image written, and images a second over full batches in the middle of the run."""
+    def _run_with_network(
+        self, precision: str, images: int = GROWN + (STEADY_BATCHES + 3) * BATCH
+    ) -> tuple[float, float]:
+        """Return the seconds until the first record, and the rate in images per second.
+
+        The seconds count from the start of the command to the first image written. The rate is
+        taken over full batches in the middle of the run.
+        """
         urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
         options = f"--checkpoint {self._checkpoint} --precision {precision} --verbose"
         began = time.monotonic()
         with self._output() as output:
-            process = subprocess.Popen(job(urls, output, options), cwd=measure.ROOT, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                job(urls, output, options), cwd=measure.ROOT, stderr=subprocess.PIPE, text=True
+            )
             assert process.stderr
             with concurrent.futures.ThreadPoolExecutor(1) as executor:
                 written = executor.submit(_wait_for_record, output, process)
@@ -221,14 +350,23 @@ class Bench:
         return float(self._ask(program("network.bare", precision, STEADY_BATCHES)))
 
     def _milliseconds(self, make: Callable[[Path, Path], list[str]]) -> float:
-        """Processor milliseconds an image on one processor: two that share a core would slow each other."""
+        """Return processor milliseconds per image on one processor.
+
+        Two processors that share a core would slow each other down.
+        """
         return measure.slope(make, self._write_list, self._folder, processors={0})[1]
 
-    def _rate(self, options: str, processors: set[int] | None = None, short: int = 300, long: int = 3_300) -> float:
-        return measure.slope(partial(self._job, options), self._write_list, self._folder, short, long, processors)[0]
+    def _rate(
+        self, options: str, processors: set[int] | None = None, short: int = 300, long: int = 3_300
+    ) -> float:
+        return measure.slope(
+            partial(self._job, options), self._write_list, self._folder, short, long, processors
+        )[0]
 
     def _use(self, images: int, options: str = "--checkpoint none") -> measure.Usage:
-        return self._use_list(photographs.write_list(self._folder / "list.txt", images, self._origin), options)
+        return self._use_list(
+            photographs.write_list(self._folder / "list.txt", images, self._origin), options
+        )
 
     def _use_list(self, urls: Path, options: str) -> measure.Usage:
         with self._output() as output:
@@ -238,13 +376,19 @@ class Bench:
         urls = photographs.write_list(self._folder / "list.txt", 100, self._origin)
         with self._output() as output:
             done = subprocess.run(
-                job(urls, output, f"{options} --verbose"), cwd=measure.ROOT, check=True, stderr=subprocess.PIPE, text=True
+                job(urls, output, f"{options} --verbose"),
+                cwd=measure.ROOT,
+                check=True,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         return done.stderr.count("loaded the network")
 
     def _loop(self, processes: int) -> float:
         loops = [
-            subprocess.Popen(program("kernels.repeat", 10), cwd=measure.ROOT, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                program("kernels.repeat", 10), cwd=measure.ROOT, stdout=subprocess.PIPE, text=True
+            )
             for _ in range(processes)
         ]
         return sum(float(loop.communicate()[0]) for loop in loops)
@@ -262,12 +406,19 @@ class Bench:
 
     @staticmethod
     def _ask(command: list[str]) -> str:
-        done = subprocess.run(command, cwd=measure.ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        done = subprocess.run(
+            command,
+            cwd=measure.ROOT,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         return done.stdout.splitlines()[-1]
 
 
 def _wait_for_record(output: Path, process: subprocess.Popen[str]) -> float:
-    """The time at which a shard, which has a temporary name yet, holds something."""
+    """Return the time at which a shard, still under a temporary name, is not empty."""
     while process.poll() is None:
         with contextlib.suppress(OSError):
             if any(path.stat().st_size for path in output.glob("beam-temp-lab_images*/*")):
@@ -277,7 +428,7 @@ def _wait_for_record(output: Path, process: subprocess.Popen[str]) -> float:
 
 
 def write_checkpoint(path: Path) -> Path:
-    """Writes a checkpoint of the published one's size, with untrained weights."""
+    """Write a checkpoint of the published one's size, with untrained weights."""
     import tensorflow as tf
 
     from beam_pipeline.embedding import checkpoints
@@ -290,17 +441,28 @@ def write_checkpoint(path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--img2dataset", required=True, help="the python of an environment that has img2dataset")
+    parser.add_argument(
+        "--img2dataset", required=True, help="the python of an environment that has img2dataset"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--only", nargs="*", help="names of methods of Bench: the rows of others stay as they are, whenever they were taken"
+        "--only",
+        nargs="*",
+        help="names of methods of Bench: the rows of others stay as they are, "
+        "whenever they were taken",
     )
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, photographs.serve() as origin:
         checkpoint = write_checkpoint(Path(folder) / "inception_resnet_v2.ckpt")
         bench = Bench(Path(folder), origin, checkpoint, options.img2dataset, options.rounds)
-        figures = [bench.end_to_end, bench.bfloat16_error, bench.statistics, bench.without_network, bench.start_up]
+        figures = [
+            bench.end_to_end,
+            bench.bfloat16_error,
+            bench.statistics,
+            bench.without_network,
+            bench.start_up,
+        ]
         figures += [bench.memory_and_growth, bench.long_list, bench.encodings, bench.workers]
         for figure in figures:
             if not options.only or figure.__name__ in options.only:
@@ -313,9 +475,12 @@ def main() -> None:
     text = "\n".join(
         [
             "# Results\n",
-            f"{measure.describe_machine()} {photographs.WIDTH}x{photographs.HEIGHT} JPEGs from an origin on the same machine; "
-            f"medians of {options.rounds} rounds, taken in turns, but for rows that say once, and e and f, of one dataset each. "
-            f"Made by `make bench`{', which took some of the rows at another time' if options.only else ''}.\n",
+            f"{measure.describe_machine()} {photographs.WIDTH}x{photographs.HEIGHT} JPEGs "
+            "from an origin on the same machine; "
+            f"medians of {options.rounds} rounds, taken in turns, "
+            "but for rows that say once, and e and f, of one dataset each. "
+            "Made by `make bench`"
+            f"{', which took some of the rows at another time' if options.only else ''}.\n",
             "| figure | measured | beside | ratio | to reach |",
             "| --- | --- | --- | --- | --- |",
             *sorted(lines, key=lambda line: line[2]),

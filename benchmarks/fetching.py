@@ -1,7 +1,9 @@
-"""Fetching, beside img2dataset: the same origin, list and size, in one run. `make bench-fetching`.
+"""Compare fetching with img2dataset: `make bench-fetching`.
 
-An origin on loopback answers each request after 200 ms. Rates and processor times are the difference between a long list and a
-short one, so that start-up is left out; medians of several rounds, in each of which every row has its turn.
+Both fetch the same list from the same origin at the same image size, in one run. The origin is on
+loopback and answers each request after 200 ms. Rates and processor times are the difference between
+a long list and a short one, which excludes start-up. They are medians of several rounds; every row
+is measured once per round.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ DELAY, IN_FLIGHT, SIZE = 0.2, 64, 299
 
 
 def beam_pipeline(encoding: str) -> Callable[[Path, Path], list[str]]:
-    options = f"--checkpoint none --encoding {encoding} --fetch_concurrency {IN_FLIGHT} --image_size {SIZE}"
+    options = (
+        f"--checkpoint none --encoding {encoding} "
+        f"--fetch_concurrency {IN_FLIGHT} --image_size {SIZE}"
+    )
     return lambda urls, output: measure.job(urls, output, options)
 
 
@@ -28,7 +33,7 @@ def fetching_alone(urls: Path, output: Path) -> list[str]:
 
 
 def fetch_all(urls: str, output: str) -> None:
-    """Fetches a list with what a worker process fetches with, and notes how many images came."""
+    """Fetch a list with a worker's fetcher, and write the number of fetched images."""
     import asyncio
     import collections
 
@@ -37,10 +42,16 @@ def fetch_all(urls: str, output: str) -> None:
     from beam_pipeline.fetching.image_fetcher import Fetcher
     from beam_pipeline.sources import url_list
 
-    options = {"fetch_concurrency": IN_FLIGHT, "host_concurrency": IN_FLIGHT, "allow_private_addresses": True}
+    options = {
+        "fetch_concurrency": IN_FLIGHT,
+        "host_concurrency": IN_FLIGHT,
+        "allow_private_addresses": True,
+    }
     config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
     fetcher, room = Fetcher(config), asyncio.Semaphore(10**9)
-    futures = [fetcher.submit(ref, room) for ref in url_list.read_refs(config, collections.Counter())]
+    futures = [
+        fetcher.submit(ref, room) for ref in url_list.read_refs(config, collections.Counter())
+    ]
     Path(output).mkdir()
     came = sum(isinstance(future.result(), EncodedImage) for future in futures)
     (Path(output) / "dataset.json").write_text(json.dumps({"counts": {"examples": came}}))
@@ -50,18 +61,30 @@ def fetch_all(urls: str, output: str) -> None:
 def img2dataset(python: str, options: str = "") -> Callable[[Path, Path], list[str]]:
     def command(urls: Path, output: Path) -> list[str]:
         every = (
-            f"--processes_count 1 --thread_count {IN_FLIGHT} --image_size {SIZE} --resize_mode border --resize_only_if_bigger False"
-            " --output_format files --input_format txt --timeout 10 --retries 0 --compute_hash None --number_sample_per_shard 10000"
+            f"--processes_count 1 --thread_count {IN_FLIGHT} --image_size {SIZE}"
+            " --resize_mode border --resize_only_if_bigger False"
+            " --output_format files --input_format txt --timeout 10 --retries 0"
+            " --compute_hash None --number_sample_per_shard 10000"
         )
         program = str(Path(python).parent / "img2dataset")
-        return [program, "--url_list", str(urls), "--output_folder", str(output), *every.split(), *options.split()]
+        return [
+            program,
+            "--url_list",
+            str(urls),
+            "--output_folder",
+            str(output),
+            *every.split(),
+            *options.split(),
+        ]
 
     return command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--img2dataset", required=True, help="the python of an environment that has img2dataset")
+    parser.add_argument(
+        "--img2dataset", required=True, help="the python of an environment that has img2dataset"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     commands: dict[str, tuple[Callable[[Path, Path], list[str]], float]] = {
@@ -76,7 +99,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, photographs.serve() as origin:
         rows = {
             name: functools.partial(
-                measure.slope, command, functools.partial(photographs.write_list, origin=origin, delay=delay), Path(folder)
+                measure.slope,
+                command,
+                functools.partial(photographs.write_list, origin=origin, delay=delay),
+                Path(folder),
             )
             for name, (command, delay) in commands.items()
         }
@@ -85,8 +111,10 @@ def main() -> None:
     rates = {name: measure.median([rate for rate, _ in values]) for name, values in figures.items()}
     lines = [
         "# Fetching\n",
-        f"{measure.describe_machine()} Photographs of {photographs.WIDTH}x{photographs.HEIGHT} made {SIZE}x{SIZE}, {IN_FLIGHT} "
-        f"requests in flight to an origin that answers after {DELAY:g} s on the same machine; medians of {options.rounds} rounds. "
+        f"{measure.describe_machine()} Photographs of {photographs.WIDTH}x{photographs.HEIGHT} "
+        f"made {SIZE}x{SIZE}, {IN_FLIGHT} "
+        f"requests in flight to an origin that answers after {DELAY:g} s on the same machine; "
+        f"medians of {options.rounds} rounds. "
         "Made by `make bench-fetching`.\n",
         "| | images a second | processor ms an image | of what is possible |",
         "| --- | --- | --- | --- |",
@@ -95,10 +123,15 @@ def main() -> None:
         share = ""
         if f"{name}, answers at once" in rates:
             share = f"{rates[name] / min(IN_FLIGHT / DELAY, rates[f'{name}, answers at once']):.0%}"
-        lines.append(f"| {name} | {rates[name]:.0f} | {measure.median([ms for _, ms in values]):.1f} | {share} |")
+        lines.append(
+            f"| {name} | {rates[name]:.0f} "
+            f"| {measure.median([ms for _, ms in values]):.1f} | {share} |"
+        )
     lines.append(
-        f"\nWhat is possible is {IN_FLIGHT} / {DELAY:g} s = {IN_FLIGHT / DELAY:.0f} images a second, or what the processor does "
-        "when the origin answers at once, whichever is less. img2dataset fetches, resizes and writes; beam_pipeline works out Lab "
+        f"\nWhat is possible is {IN_FLIGHT} / {DELAY:g} s = {IN_FLIGHT / DELAY:.0f} "
+        "images a second, or what the processor does "
+        "when the origin answers at once, whichever is less. "
+        "img2dataset fetches, resizes and writes; beam_pipeline works out Lab "
         "as well (`lab_float32`), and keeps images without loss."
     )
     text = "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
-"""The calls of libraries that would do the job's task, each by itself in a loop: processor milliseconds an image.
+"""Measure the library calls that do the job's task, each alone in a loop.
 
-For one of them, rgb2lab, the job has a quicker way of its own.
+The unit is processor milliseconds per image. For one of the calls, rgb2lab, the job has a faster
+implementation of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SIDE = 299
 
 
 def milliseconds(function: Callable[[Any], Any], images: Iterable[Any]) -> float:
-    """The median of five rounds."""
+    """Return the median of five rounds."""
     images, rounds = list(images), []
     for _ in range(5):
         began = time.process_time()
@@ -50,8 +51,12 @@ def main(origin: str) -> None:
     with tempfile.TemporaryFile(buffering=0) as file:
         milliseconds_of = {
             "decode": milliseconds(lambda data: Image.open(io.BytesIO(data)).load(), files),
-            "resize": milliseconds(lambda image: image.resize(fitted, Image.Resampling.LANCZOS), decoded),
-            "rgb2lab": milliseconds(lambda image: color.rgb2lab(image.astype(np.float32) / 255), pixels),
+            "resize": milliseconds(
+                lambda image: image.resize(fitted, Image.Resampling.LANCZOS), decoded
+            ),
+            "rgb2lab": milliseconds(
+                lambda image: color.rgb2lab(image.astype(np.float32) / 255), pixels
+            ),
             "scale": milliseconds(lambda lab: (lab[..., :1] / 50 - 1, lab[..., 1:] / 127), labs),
             "png": milliseconds(_png, padded),
             "crc": milliseconds(google_crc32c.value, planes),
@@ -84,11 +89,18 @@ async def _request(origin: str) -> float:
 
 
 def repeat(seconds: str) -> None:
-    """Decodes, resizes and converts for so long, and prints images a second: what one process on one processor does at most."""
+    """Decode, resize and convert for `seconds`; print images per second.
+
+    This is the upper bound for one process on one processor.
+    """
     files = photographs.make_photographs()
     began, images = time.monotonic(), 0
     while time.monotonic() - began < float(seconds):
-        image = Image.open(io.BytesIO(files[images % len(files)])).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        image = (
+            Image.open(io.BytesIO(files[images % len(files)]))
+            .convert("RGB")
+            .resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        )
         color.rgb2lab(np.asarray(image).astype(np.float32) / 255)
         images += 1
     print(images / (time.monotonic() - began))

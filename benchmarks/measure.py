@@ -1,4 +1,7 @@
-"""What the benchmarks share: commands measured from outside, in turns, beside servers that are processes of their own."""
+"""Helpers of the benchmarks: run commands in turns and measure them from outside.
+
+Servers are separate processes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,13 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """Of a command and all that it started: `seconds` on the clock and of the processors, `megabytes` of the largest process."""
+    """Resources of a command and its descendants.
+
+    Attributes:
+      seconds: Wall time.
+      processor: Processor time, in seconds.
+      megabytes: Peak memory of the largest process.
+    """
 
     seconds: float
     processor: float
@@ -35,9 +44,19 @@ class Usage:
 
 
 def measure(command: Sequence[str], processors: set[int] | None = None) -> Usage:
-    """Runs a command, on these processors only if they are given. Raises CalledProcessError if it fails."""
+    """Run a command and measure it.
+
+    Args:
+      command: The program and its arguments.
+      processors: The processors on which it may run; None for all of them.
+
+    Raises:
+      subprocess.CalledProcessError: The command failed.
+    """
     began = time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     if processors:
         os.sched_setaffinity(process.pid, processors)
     megabytes = 0.0
@@ -52,7 +71,11 @@ def measure(command: Sequence[str], processors: set[int] | None = None) -> Usage
 
 
 def _peak_memory(process: int) -> float:
-    """Of a process or of one that it has started, in megabytes; what the system tells at the end counts its parent's too."""
+    """Return the peak memory in megabytes of a process or of one of its descendants.
+
+    The largest of them counts. The value that the system reports at the end is not used, because it
+    includes the memory of the parent.
+    """
     peak = 0.0
     with contextlib.suppress(OSError):
         told = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
@@ -63,19 +86,35 @@ def _peak_memory(process: int) -> float:
 
 
 def job(urls: Path, output: Path, options: str = "--checkpoint none") -> list[str]:
-    """The command that makes a dataset of a list on loopback."""
-    command = [sys.executable, "-m", "beam_pipeline.run", "--report=false", "--input", str(urls), "--output", str(output)]
+    """Return the command that makes a dataset of a list on loopback."""
+    command = [
+        sys.executable,
+        "-m",
+        "beam_pipeline.run",
+        "--report=false",
+        "--input",
+        str(urls),
+        "--output",
+        str(output),
+    ]
     return [*command, *["--allow_private_addresses", "--host_concurrency", "64"], *options.split()]
 
 
 def program(text: str, *arguments: object) -> list[str]:
-    """A command that runs `main(...)` of some module of this folder: `network.start`."""
+    """Return a command that calls a function of this package, such as `network.start`."""
     module, _, function = text.partition(".")
-    return [sys.executable, "-c", f"from benchmarks import {module}; {module}.{function}{tuple(map(str, arguments))!r}"]
+    return [
+        sys.executable,
+        "-c",
+        f"from benchmarks import {module}; {module}.{function}{tuple(map(str, arguments))!r}",
+    ]
 
 
 def count_written(output: Path) -> int:
-    """How many images a run has written, so that one that failed does not pass for a quick one."""
+    """Return the number of images that a run has written.
+
+    It keeps a failed run from passing for a fast one.
+    """
     if (output / "dataset.json").exists():
         return json.loads((output / "dataset.json").read_text())["counts"]["examples"]
     return len([*output.rglob("*.jpg"), *output.rglob("*.png")])
@@ -89,19 +128,26 @@ def slope(
     long: int = LONG,
     processors: set[int] | None = None,
 ) -> tuple[float, float]:
-    """Images a second and processor ms an image, as the difference of a long list and a short one: start-up is left out."""
+    """Return images per second and processor milliseconds per image.
+
+    Both are the difference between a long list and a short one, which excludes start-up.
+    """
     used = []
     for number in (short, long):
         output = folder / "output"
         used.append(measure(make(write_list(folder / "list.txt", number), output), processors))
-        assert count_written(output) == number, f"{count_written(output)} of {number} images written"
+        assert count_written(output) == number, (
+            f"{count_written(output)} of {number} images written"
+        )
         shutil.rmtree(output)
     images = long - short
-    return images / (used[1].seconds - used[0].seconds), (used[1].processor - used[0].processor) / images * 1000
+    return images / (used[1].seconds - used[0].seconds), (
+        used[1].processor - used[0].processor
+    ) / images * 1000
 
 
 def in_turns(rounds: int, rows: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Measures each row once in every round, so that what else the machine does comes over all of them."""
+    """Measure each row once per round, so that other load on the machine affects all rows."""
     figures: dict[str, list[T]] = {name: [] for name in rows}
     for _ in range(rounds):
         for name, take in rows.items():
@@ -116,8 +162,14 @@ def median(values: Sequence[float]) -> float:
 
 @contextlib.contextmanager
 def serve(command: Sequence[str]) -> Iterator[str]:
-    """Starts an origin that prints its URL and serves until its input is closed. Gives the URL."""
-    origin = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    """Start an origin that prints its URL and serves until its input closes. Yield the URL."""
+    origin = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert origin.stdin and origin.stdout
     yield origin.stdout.readline().strip()
     origin.stdin.close()
@@ -125,13 +177,18 @@ def serve(command: Sequence[str]) -> Iterator[str]:
 
 
 def describe_machine() -> str:
-    """The date, the machine and the versions, for the head of a table."""
+    """Return the date, the machine and the versions, for the head of a table."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in Path("/proc/cpuinfo").read_text()]
+    known = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+        if flag in Path("/proc/cpuinfo").read_text()
+    ]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     names = ("apache-beam", "tensorflow", "keras", "numpy", "pillow", "scikit-image", "aiohttp")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return (
-        f"{datetime.date.today()}; {os.cpu_count()} processors ({cpu[1] if cpu else platform.machine()}; {', '.join(known)}), "
+        f"{datetime.date.today()}; {os.cpu_count()} processors "
+        f"({cpu[1] if cpu else platform.machine()}; {', '.join(known)}), "
         f"{memory:.0f} GiB; Python {platform.python_version()}, {versions}."
     )

@@ -1,4 +1,4 @@
-"""The network by itself, for programs of their own: its rate, and how long it takes until it is ready."""
+"""Measure the network alone, in a process of its own: its rate and its start-up time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BATCH = 32
 
 
 def bare(precision: str, batches: str) -> None:
-    """Prints images a second of the `tf.function` on batches of photographs."""
+    """Print the images per second of the `tf.function` on batches of photographs."""
     import numpy as np
     from PIL import Image
 
@@ -20,7 +20,12 @@ def bare(precision: str, batches: str) -> None:
 
     network = load_network("untrained", precision)
     files = photographs.make_photographs()[:BATCH]
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE))) for data in files])
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE)))
+            for data in files
+        ]
+    )
     network.embed(pixels)
     began = time.monotonic()
     for _ in range(int(batches)):
@@ -29,7 +34,10 @@ def bare(precision: str, batches: str) -> None:
 
 
 def start(checkpoint: str, began: str) -> None:
-    """Prints the seconds since `began` after which all is imported, after which the network is filled, and ready."""
+    """Print, as JSON, the seconds from `began` to each step of the start-up.
+
+    The steps are: modules imported, weights loaded, first batch done.
+    """
     import apache_beam  # noqa: F401
     import numpy as np
     import tensorflow as tf  # noqa: F401
@@ -45,7 +53,7 @@ def start(checkpoint: str, began: str) -> None:
 
 
 def compare_precisions() -> None:
-    """Prints, as JSON, how far the logits of photographs in bfloat16 are from those in float32."""
+    """Print, as JSON, the errors of bfloat16 logits of photographs against float32."""
     import numpy as np
     from PIL import Image
 
@@ -54,11 +62,23 @@ def compare_precisions() -> None:
     from benchmarks import photographs
 
     files = photographs.make_photographs()
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE))) for data in files])
-    exact, near = (load_network("untrained", precision).embed(pixels) for precision in ("float32", "bfloat16"))
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE)))
+            for data in files
+        ]
+    )
+    exact, near = (
+        load_network("untrained", precision).embed(pixels) for precision in ("float32", "bfloat16")
+    )
     errors = np.abs(near - exact)
-    # What all images share says nothing of an image.
+    # The part that all images share carries no information about an image.
     own, other = exact - exact.mean(0), near - near.mean(0)
     cosines = (own * other).sum(1) / np.linalg.norm(own, axis=1) / np.linalg.norm(other, axis=1)
-    told = {"largest": errors.max(), "mean": errors.mean(), "deviation": exact.std(0).mean(), "cosine": cosines.min()}
+    told = {
+        "largest": errors.max(),
+        "mean": errors.mean(),
+        "deviation": exact.std(0).mean(),
+        "cosine": cosines.min(),
+    }
     print(json.dumps({name: float(value) for name, value in told.items()}))

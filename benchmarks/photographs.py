@@ -1,6 +1,7 @@
-"""An origin of photographs on loopback, for benchmarks. As a command it tells its URL, and serves until its input is closed.
+"""An origin of photographs on loopback, for benchmarks.
 
-So it runs in a process of its own, whose processor time is not that of what is measured.
+As a command it prints its URL and serves until its input closes. It runs in a process of its own,
+so that its processor time is not part of what is measured.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ OF_EACH = 8
 
 
 def make_photographs() -> list[bytes]:
-    """JPEGs of 500x375, cut from the colour photographs that scikit-image ships."""
+    """Return JPEGs of 500x375, cut from the colour photographs of scikit-image."""
     rng, photographs = random.Random(0), []
     for name in SOURCES:
         whole = Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
@@ -37,7 +38,10 @@ def make_photographs() -> list[bytes]:
 
 
 def write_list(path: Path, number: int, origin: str, delay: float = 0.0) -> Path:
-    """Writes a list of so many different URLs, each answered with one of the photographs after `delay` seconds."""
+    """Write a list of `number` different URLs.
+
+    The origin answers each of them with one of the photographs after `delay` seconds.
+    """
     path.write_text("".join(f"{origin}/{delay}/{index}.jpg\n" for index in range(number)))
     return path
 
@@ -51,7 +55,10 @@ async def _main() -> None:
 
     async def answer(request: web.Request) -> web.Response:
         await asyncio.sleep(float(request.match_info["delay"]))
-        return web.Response(body=photographs[int(request.match_info["index"]) % len(photographs)], content_type="image/jpeg")
+        return web.Response(
+            body=photographs[int(request.match_info["index"]) % len(photographs)],
+            content_type="image/jpeg",
+        )
 
     app = web.Application()
     app.router.add_get("/{delay}/{index}.jpg", answer)

@@ -1,4 +1,4 @@
-"""Writing and reading the records of a dataset, for programs of their own."""
+"""Measure writing and reading the records of a dataset, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ ROUNDS, REPEATS = 3, 2
 
 
 def read(folder: str) -> None:
-    """Prints, as JSON, examples a second of `dataset.load` and of one that only parses, and the former's processor ms."""
+    """Print, as JSON, the rates of `dataset.load` and of a reader that only parses.
+
+    The unit is examples per second. The processor milliseconds per example of `dataset.load` are
+    printed too.
+    """
     import tensorflow as tf
 
     from beam_pipeline import dataset
@@ -25,8 +29,13 @@ def read(folder: str) -> None:
     spec = tf_decode.feature_spec(description)
 
     def bare() -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(paths, compression_type=packed, num_parallel_reads=min(16, len(paths)))
-        return records.map(lambda record: tf.io.parse_single_example(record, spec), num_parallel_calls=tf.data.AUTOTUNE)
+        records = tf.data.TFRecordDataset(
+            paths, compression_type=packed, num_parallel_reads=min(16, len(paths))
+        )
+        return records.map(
+            lambda record: tf.io.parse_single_example(record, spec),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
 
     readers = {
         name: images.repeat(REPEATS).prefetch(tf.data.AUTOTUNE)
@@ -45,7 +54,10 @@ def read(folder: str) -> None:
 
 
 def write(encoding: str, compression: str, folder: str) -> None:
-    """Prints the processor milliseconds in which an image is encoded, and its record written as the job's sink does."""
+    """Print the processor milliseconds that it takes to encode and write an image.
+
+    The record is written as the job's sink writes it.
+    """
     from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
     from beam_pipeline.images import decoding
     from beam_pipeline.records import example_codec
@@ -54,7 +66,10 @@ def write(encoding: str, compression: str, folder: str) -> None:
 
     ref = ImageRef("n00000000_0", "http://example.org/photograph.jpg")
     photos = photographs.make_photographs()
-    pictures = [EmbeddedImage(RgbImage(ref, *decoding.decode(data, 299, "pad", 10**8)), None) for data in photos]
+    pictures = [
+        EmbeddedImage(RgbImage(ref, *decoding.decode(data, 299, "pad", 10**8)), None)
+        for data in photos
+    ]
     sink = write_shards.example_sink(str(Path(folder) / "written"), compression, 10**6)
     rounds = []
     for _ in range(5):

@@ -1,7 +1,8 @@
-"""A long run through everything that can go wrong: `make soak`.
+"""A long run through every kind of failure: `make soak`.
 
-20,000 URLs on loopback, a third of them faulty in every way that the origin of the tests knows, without the network. The run has to
-end with balanced books, in the memory that it had after the first 2,000, with no thread, socket or file left open.
+The list has 20,000 URLs on loopback. A third of them are faulty, in every way that the origin of
+the tests knows. The network is not used. At the end the counts must add up, the memory must be what
+it was after the first 2,000 images, and no thread, socket or file may be left open.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from pathlib import Path
 from benchmarks.measure import serve
 
 COMMIT = 2_000
-GOOD = ("good/{}.jpg", "good/{}.png", "good/{}.webp", "chunked/{}.jpg", "gzip/{}.jpg", "redirect/2/{}.jpg", "delay/0.1/{}.jpg")
+GOOD = (
+    "good/{}.jpg",
+    "good/{}.png",
+    "good/{}.webp",
+    "chunked/{}.jpg",
+    "gzip/{}.jpg",
+    "redirect/2/{}.jpg",
+    "delay/0.1/{}.jpg",
+)
 FAULTY = (
     "status/404/{}.jpg",
     "status/410/{}.jpg",
@@ -65,36 +74,41 @@ def resident_megabytes() -> float:
 
 
 def sample(output: Path, samples: list[float], done: threading.Event) -> None:
-    """Notes the memory each time that a commit is whole."""
+    """Record the memory after each completed commit."""
     while not done.wait(0.05):
         if len(list(output.glob("commit-*.json"))) > len(samples):
             samples.append(resident_megabytes())
 
 
 def open_things() -> tuple[list[str], list[str]]:
-    """Files and sockets, and threads, that are open."""
+    """Return the open files and sockets, and the names of the threads."""
     gc.collect()
     handles = []
     for handle in Path("/proc/self/fd").iterdir():
         try:
             handles.append(os.readlink(handle))
-        except OSError:  # the handle of this very listing
+        except OSError:  # the handle of this listing itself
             continue
     return handles, [thread.name for thread in threading.enumerate()]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=20_000, help="URLs in the list (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=20_000, help="URLs in the list (default: %(default)s)"
+    )
     images = parser.parse_args().images
     from beam_pipeline import run
 
     with tempfile.TemporaryDirectory() as folder, serve(["tests/origin.py"]) as origin:
         urls, output = Path(folder, "urls.txt"), Path(folder, "dataset")
-        fixed = "--checkpoint none --allow_private_addresses --fetch_timeout 1 --fetch_attempts 2 --encoding lab_uint8"
+        fixed = (
+            "--checkpoint none --allow_private_addresses --fetch_timeout 1 --fetch_attempts 2 "
+            "--encoding lab_uint8"
+        )
         fixed += " --host_concurrency 64 --max_image_bytes 10000000 --image_size 128"
         arguments = ["--input", str(urls), "--output", str(output), *fixed.split()]
-        # What Beam and the project open once for the process is not what a run leaves open.
+        # A first run opens what Beam and the project open once per process; it is not a leak.
         urls.write_text(f"{origin}good/first.jpg\n")
         assert run.main([*arguments, "--urls_per_commit", str(COMMIT)]) == 0
         before = open_things()
@@ -110,7 +124,7 @@ def main() -> int:
         done.set()
         sampler.join()
         counts = json.loads((output / "dataset.json").read_text())["counts"]
-        time.sleep(6)  # the server's side of connections that were kept alive ends
+        time.sleep(6)  # the server closes the connections that were kept alive
         after = open_things()
 
     growth = max(samples[-2:]) / samples[0]
@@ -120,7 +134,8 @@ def main() -> int:
     checks = {
         f"it ends with status 0, after {seconds:.0f} s": status == 0,
         f"the books balance: {counts}": counts["lines"] == told == images,
-        f"memory at the end is {growth:.2f} times that after {COMMIT} images (MB: {list(map(round, samples))})": growth < 1.1,
+        f"memory at the end is {growth:.2f} times that after {COMMIT} images "
+        f"(MB: {list(map(round, samples))})": growth < 1.1,
         f"no file or socket is left open {list(left_files)[:5]}": sum(left_files.values()) == 0,
         f"no thread is left {list(left_threads)[:5]}": sum(left_threads.values()) == 0,
     }

@@ -1,7 +1,7 @@
-"""A whole run on this machine: `make run`.
+"""A complete run on this machine: `make run`.
 
-Serves the photographs that scikit-image ships, as JPEG, on loopback, with some dead and broken links among them, and runs the
-job on that list as a user would. Nothing leaves the machine.
+Serves the photographs of scikit-image as JPEG on loopback, adds some dead and broken links, and
+runs the job on that list as a user would. No request leaves the machine.
 """
 
 from __future__ import annotations
@@ -23,30 +23,58 @@ import skimage.data
 from PIL import Image
 
 PHOTOGRAPHS = (
-    *("astronaut", "brick", "camera", "cell", "chelsea", "clock", "coffee", "coins", "grass", "gravel"),
-    *("hubble_deep_field", "immunohistochemistry", "logo", "moon", "page", "retina", "rocket", "text"),
+    *(
+        "astronaut",
+        "brick",
+        "camera",
+        "cell",
+        "chelsea",
+        "clock",
+        "coffee",
+        "coins",
+        "grass",
+        "gravel",
+    ),
+    *(
+        "hubble_deep_field",
+        "immunohistochemistry",
+        "logo",
+        "moon",
+        "page",
+        "retina",
+        "rocket",
+        "text",
+    ),
 )
-# Of those that show something that ImageNet has a class for, its WordNet id; the cat is served at two addresses.
+# WordNet ids of the photographs that show an ImageNet class; the cat has two URLs.
 CLASSES = {
-    **{"chelsea": "n02121808", "moved": "n02121808", "coffee": "n03063599", "rocket": "n04099429", "camera": "n02942699"},
+    **{
+        "chelsea": "n02121808",
+        "moved": "n02121808",
+        "coffee": "n03063599",
+        "rocket": "n04099429",
+        "camera": "n02942699",
+    },
     **{"clock": "n03046257", "grass": "n12102133", "brick": "n02897820"},
 }
 BROKEN = ("gone", "server_error", "web_page", "half", "nothing", "loop")
 
-UNTRAINED = """
-The embeddings in this dataset come from UNTRAINED weights: they have the right shape and mean nothing.
-For trained ones leave --checkpoint out: the published Inception-ResNet-v2 (200 MB) is downloaded once.
-"""
+UNTRAINED = (
+    "\nThe embeddings in this dataset come from UNTRAINED weights: "
+    "they have the right shape and mean nothing.\n"
+    "For trained ones leave --checkpoint out: "
+    "the published Inception-ResNet-v2 (200 MB) is downloaded once.\n"
+)
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
-    """Serves `/NAME.jpg`: a photograph, or one of the ways in which a link is broken."""
+    """Serves `/NAME.jpg`: a photograph, or one kind of broken link."""
 
     protocol_version = "HTTP/1.1"
     photographs: dict[str, bytes]
 
     def handle(self) -> None:
-        # A client that has what it wants, or is out of patience, may reset a connection at any moment.
+        # A client may reset a connection at any moment, when it is done or has timed out.
         with contextlib.suppress(ConnectionError):
             super().handle()
 
@@ -75,7 +103,7 @@ class Origin(http.server.BaseHTTPRequestHandler):
 
 
 def encode_photographs() -> dict[str, bytes]:
-    """The photographs, as JPEG files, by name."""
+    """Return the photographs as JPEG files, by name."""
     encoded = {}
     for name in PHOTOGRAPHS:
         file = io.BytesIO()
@@ -86,7 +114,7 @@ def encode_photographs() -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def serve() -> Iterator[str]:
-    """Serves on a free port of loopback for the time of a `with`; gives the server's URL."""
+    """Serve on a free port of loopback until the `with` block ends. Yield the URL."""
     Origin.photographs = encode_photographs()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -106,21 +134,38 @@ def unused_port() -> int:
 def write_list(path: Path, origin: str) -> None:
     lines = ["# ID<TAB>URL, as in ImageNet's fall11_urls.txt"]
     names = enumerate([*PHOTOGRAPHS, "moved"])
-    lines += [f"{CLASSES.get(name, 'photograph')}_{number}\t{origin}/{name}.jpg" for number, name in names]
+    lines += [
+        f"{CLASSES.get(name, 'photograph')}_{number}\t{origin}/{name}.jpg" for number, name in names
+    ]
     lines += [f"broken_{number}\t{origin}/{name}.jpg" for number, name in enumerate(BROKEN)]
-    lines += [f"http://127.0.0.1:{unused_port()}/refused.jpg", "ftp://127.0.0.1/old.jpg", "not a URL", lines[1]]
+    lines += [
+        f"http://127.0.0.1:{unused_port()}/refused.jpg",
+        "ftp://127.0.0.1/old.jpg",
+        "not a URL",
+        lines[1],
+    ]
     path.write_text("\n".join(lines) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--output", default="data/sample", help="folder for the dataset (default: %(default)s)")
+    parser.add_argument(
+        "--output", default="data/sample", help="folder for the dataset (default: %(default)s)"
+    )
     options, rest = parser.parse_known_args()
     with serve() as origin:
         urls = Path(f"{options.output}-urls.txt")
         urls.parent.mkdir(parents=True, exist_ok=True)
         write_list(urls, origin)
-        command = [sys.executable, "-m", "beam_pipeline.run", "--input", str(urls), "--output", options.output]
+        command = [
+            sys.executable,
+            "-m",
+            "beam_pipeline.run",
+            "--input",
+            str(urls),
+            "--output",
+            options.output,
+        ]
         command += ["--checkpoint", "untrained", "--allow_private_addresses", "--overwrite", *rest]
         print(f"$ python {shlex.join(command[1:])}\n", flush=True)
         status = subprocess.run(command).returncode

@@ -1,12 +1,12 @@
-"""Trains a small colorizer on a finished dataset, for a few steps, and paints a few images with it.
+"""Train a small colorizer on a complete dataset for a few steps, and color a few images.
 
     make run
     python -m examples.train_colorizer data/sample --output data/pictures
 
-The network is that of deep-koalarization (https://arxiv.org/abs/1712.03400) made small: an encoder sees the lightness, its features
-are joined at each place with the embedding of the whole image, and a decoder paints a* and b* from both. A few steps on a few
-images show that everything fits together; for colours that are worth looking at take trained embeddings, thousands of images and
-hours.
+The network is a small version of deep-koalarization (https://arxiv.org/abs/1712.03400). An encoder
+reads the lightness. Its features are joined, at each position, with the embedding of the complete
+image. A decoder predicts a* and b* from both. A few steps on a few images show that the parts fit
+together; good colours need trained embeddings, thousands of images and hours.
 """
 
 from __future__ import annotations
@@ -24,13 +24,24 @@ from beam_pipeline import dataset
 from beam_pipeline.images import lab_color
 from beam_pipeline.reading.dataset_dir import open_dataset_dir
 
-SIDE = 224  # divisible by 8, by which the encoder makes the image smaller
+SIDE = 224  # divisible by 8, the factor by which the encoder reduces the image
 PICTURES = 4
 
 
 def build_model(embedding_size: int, width: int = 16) -> keras.Model:
-    """(L, embedding) -> ab: float32 (N, 224, 224, 1) and (N, E), to (N, 224, 224, 2), scaled as the dataset has them."""
-    lightness, embedding = keras.Input((SIDE, SIDE, 1), name="lightness"), keras.Input((embedding_size,), name="embedding")
+    """Return a model (L, embedding) -> ab, scaled as in the dataset.
+
+    Args:
+      embedding_size: E, the length of an embedding.
+      width: The number of filters of the first layer.
+
+    Returns:
+      A model from float32 (N, 224, 224, 1) and (N, E) to (N, 224, 224, 2).
+    """
+    lightness, embedding = (
+        keras.Input((SIDE, SIDE, 1), name="lightness"),
+        keras.Input((embedding_size,), name="embedding"),
+    )
 
     def convolve(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.KerasTensor:
         return keras.layers.Conv2D(filters, 3, strides, padding="same", activation="relu")(x)
@@ -39,41 +50,74 @@ def build_model(embedding_size: int, width: int = 16) -> keras.Model:
     for factor in (1, 2, 4):
         features = convolve(convolve(features, factor * width, strides=2), 2 * factor * width)
     places = SIDE // 8
-    everywhere = keras.layers.Reshape((places, places, embedding_size))(keras.layers.RepeatVector(places * places)(embedding))
-    fused = keras.layers.Conv2D(8 * width, 1, activation="relu")(keras.layers.Concatenate()([features, everywhere]))
+    everywhere = keras.layers.Reshape((places, places, embedding_size))(
+        keras.layers.RepeatVector(places * places)(embedding)
+    )
+    fused = keras.layers.Conv2D(8 * width, 1, activation="relu")(
+        keras.layers.Concatenate()([features, everywhere])
+    )
     painted = convolve(fused, 4 * width)
     for factor in (2, 1):
         painted = convolve(keras.layers.UpSampling2D()(painted), 2 * factor * width)
     painted = keras.layers.Conv2D(2, 3, padding="same", activation="tanh")(painted)
-    return keras.Model([lightness, embedding], keras.layers.UpSampling2D(interpolation="bilinear")(painted))
+    return keras.Model(
+        [lightness, embedding], keras.layers.UpSampling2D(interpolation="bilinear")(painted)
+    )
 
 
 def load_pairs(folder: str, transformed: bool) -> tf.data.Dataset:
-    """What the model sees and what it is to paint, and with statistics how much each pixel counts."""
+    """Return a dataset of (input, target, weight of each pixel).
+
+    The weights come from the statistics; without them they are 1.
+    """
 
     def pair(image: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        planes = tf.concat([image["image_l"], image["image_ab"], image.get("image_weight", tf.ones_like(image["image_l"]))], -1)
-        l, ab, weight = tf.split(tf.image.resize(planes, (SIDE, SIDE), antialias=True), [1, 2, 1], -1)
+        planes = tf.concat(
+            [
+                image["image_l"],
+                image["image_ab"],
+                image.get("image_weight", tf.ones_like(image["image_l"])),
+            ],
+            -1,
+        )
+        l, ab, weight = tf.split(
+            tf.image.resize(planes, (SIDE, SIDE), antialias=True), [1, 2, 1], -1
+        )
         return (l, image["image_embedding"]), ab, weight[..., 0]
 
-    return dataset.load(folder, transformed=transformed).map(pair, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.load(folder, transformed=transformed).map(
+        pair, num_parallel_calls=tf.data.AUTOTUNE
+    )
 
 
 def save_pictures(model: keras.Model, pairs: tf.data.Dataset, folder: Path) -> None:
-    """Writes grey | predicted | true, side by side, of a few images."""
+    """Write a few images as grey | predicted | true, side by side."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, ((l, embedding), true, _) in enumerate(pairs.take(PICTURES).as_numpy_iterator()):
         predicted = model.predict_on_batch((l[None], embedding[None]))[0]
-        row = [lab_color.lab_to_rgb(lab_color.unscale_lab(l, ab)) for ab in (np.zeros_like(true), predicted, true)]
+        row = [
+            lab_color.lab_to_rgb(lab_color.unscale_lab(l, ab))
+            for ab in (np.zeros_like(true), predicted, true)
+        ]
         Image.fromarray(np.concatenate(row, axis=1)).save(folder / f"{number}.png")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("dataset", metavar="DATASET", help="a finished folder, made with the network")
-    parser.add_argument("--output", default="data/pictures", help="folder for pictures and model (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=30, help="batches to train on (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=8, help="images in a batch (default: %(default)s)")
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="a finished folder, made with the network"
+    )
+    parser.add_argument(
+        "--output",
+        default="data/pictures",
+        help="folder for pictures and model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=30, help="batches to train on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="images in a batch (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
     try:
         folder = open_dataset_dir(options.dataset)
@@ -81,12 +125,17 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if not folder.description["embedding_size"]:
-        print(f"{options.dataset} was made without the network: the model has no embedding to join", file=sys.stderr)
+        print(
+            f"{options.dataset} was made without the network: the model has no embedding to join",
+            file=sys.stderr,
+        )
         return 2
     pairs = load_pairs(options.dataset, folder.has_statistics)
     model = build_model(folder.description["embedding_size"])
     model.compile("adam", "mse")
-    batches = pairs.repeat().shuffle(100, seed=0).batch(options.batch_size).prefetch(tf.data.AUTOTUNE)
+    batches = (
+        pairs.repeat().shuffle(100, seed=0).batch(options.batch_size).prefetch(tf.data.AUTOTUNE)
+    )
     model.fit(batches, steps_per_epoch=options.steps, epochs=1, verbose=2)
     save_pictures(model, pairs, Path(options.output))
     model.save(Path(options.output, "colorizer.keras"))

@@ -1,10 +1,12 @@
-"""An origin server on 127.0.0.1 that misbehaves on request: the path of a URL says how.
+"""An origin server on 127.0.0.1 that misbehaves as the path of a URL says.
 
-A path is a word of the table `ANSWERS`, its arguments, and what comes after it: `/flaky/2/503/x.jpg` is the image `x.jpg`
-after two answers of 503; `/delay/0.2/redirect/3/x.png` waits, redirects three times and gives `x.png`. A path that begins
-with no such word is an image in the format of its suffix. An image depends on its name, so that each is another.
+A path is a word of the table `ANSWERS`, its arguments, and the rest: `/flaky/2/503/x.jpg` is the
+image `x.jpg` after two responses of 503; `/delay/0.2/redirect/3/x.png` waits, redirects three times
+and returns `x.png`. A path that does not begin with such a word is an image in the format of its
+suffix. The content of an image depends on its name, so that images differ.
 
-As a process of its own it prints its URL, and serves until its standard input closes or SIGTERM comes:
+As a separate process it prints its URL and serves until its standard input closes or it receives
+SIGTERM:
 
     python tests/origin.py --port 8080
 """
@@ -39,16 +41,28 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
 
-FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "gif": "gif", "webp": "webp", "bmp": "bmp", "tif": "tiff", "tiff": "tiff"}
+FORMATS = {
+    "jpg": "jpeg",
+    "jpeg": "jpeg",
+    "png": "png",
+    "gif": "gif",
+    "webp": "webp",
+    "bmp": "bmp",
+    "tif": "tiff",
+    "tiff": "tiff",
+}
 CLOSE = {"Connection": "close"}
 ENCODED = {"Content-Encoding": "gzip"}
 X_ENCODED = {"Content-Encoding": "X-GZip"}
-REMEMBERED = 100_000  # requests; a soak test makes more
+REMEMBERED = 100_000  # requests; a soak test sends more
 
 
 @functools.lru_cache(4096)
 def image(name: str, width: int = 96, height: int = 72) -> bytes:
-    """The image file of that name: soft patches of colour that its name chooses, in the format of its suffix."""
+    """Return the image file `name`: soft patches of colour, in the format of its suffix.
+
+    The name is the seed of the colours.
+    """
     patches = Image.frombytes("RGB", (12, 9), random.Random(name).randbytes(12 * 9 * 3))
     file = io.BytesIO()
     patches.resize((width, height), Image.Resampling.BICUBIC).save(file, _format(name))
@@ -70,7 +84,7 @@ def _packed_zeros(size: int) -> bytes:
 
 @dataclasses.dataclass(eq=False)
 class Request:
-    """One request as the origin saw it; times are of `time.monotonic`."""
+    """One request as the origin received it; times are of `time.monotonic`."""
 
     path: str
     headers: dict[str, str]  # names in lower case
@@ -80,13 +94,15 @@ class Request:
 
 
 def peak(requests: Iterable[Request]) -> int:
-    """How many of the requests were in progress at once."""
-    steps = sorted(step for request in requests for step in ((request.begun, 1), (request.ended, -1)))
+    """Return the largest number of requests that were in progress at once."""
+    steps = sorted(
+        step for request in requests for step in ((request.begun, 1), (request.ended, -1))
+    )
     return max(itertools.accumulate(step for _, step in steps), default=0)
 
 
 class Exchange:
-    """A request, and the means to answer it."""
+    """A request and the methods to answer it."""
 
     def __init__(
         self,
@@ -98,24 +114,35 @@ class Exchange:
     ):
         self.request = request
         self.number = number  # of this request among those for the same path, from 1
-        self.reused = reused  # whether its connection served another request before
+        self.reused = reused  # whether its connection has served an earlier request
         self.query = parse_qs(urlsplit(request.path).query)
-        self.last = request.headers.get("connection", "").lower() == "close"  # the connection ends with it
+        # Whether the connection ends with this response.
+        self.last = request.headers.get("connection", "").lower() == "close"
         self._reader, self._writer = reader, writer
 
     async def write(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def head(self, status: int, headers: Mapping[str, str | list[str]], body: bytes = b"") -> None:
+    async def head(
+        self, status: int, headers: Mapping[str, str | list[str]], body: bytes = b""
+    ) -> None:
         self.last |= headers.get("Connection") == "close"
         lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unheard Of')}"]
         for name, values in headers.items():
-            lines += [f"{name}: {value}" for value in ([values] if isinstance(values, str) else values)]
+            lines += [
+                f"{name}: {value}" for value in ([values] if isinstance(values, str) else values)
+            ]
         await self.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
-    async def send(self, body: bytes, name: str = "", status: int = 200, headers: Mapping[str, str | list[str]] = {}) -> None:
-        """A whole answer, called an image if the name of one is given."""
+    async def send(
+        self,
+        body: bytes,
+        name: str = "",
+        status: int = 200,
+        headers: Mapping[str, str | list[str]] = {},
+    ) -> None:
+        """Send a complete response, with the content type of an image if `name` is one."""
         kind = {"Content-Type": f"image/{_format(name)}"} if name else {}
         await self.head(status, {"Content-Length": str(len(body)), **kind, **headers}, body)
 
@@ -123,30 +150,40 @@ class Exchange:
         await self.send(b"", "", status, {"Location": location})
 
     async def pause(self, seconds: float | None = None) -> None:
-        """Waits, for ever by default, or until the client has gone."""
+        """Wait until the time is up or the client disconnects; by default without a limit."""
         with contextlib.suppress(TimeoutError):
             if not await asyncio.wait_for(self._reader.read(1), seconds):
                 raise ConnectionResetError
 
     async def reset(self) -> Never:
-        """Cuts the connection with a RST."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Cut the connection with a RST."""
+        self._writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         self._writer.transport.abort()
         raise ConnectionResetError
 
 
-# An answer takes the exchange, and the arguments that its row in the table names. Where a name has no effect it may stand
-# behind all the same (`/hang/x.jpg`), so that many URLs can be made.
+# Each function takes the exchange and the arguments that its row in the table names. A name that
+# has no effect may be appended (`/hang/x.jpg`), so that a test can make many URLs.
 
 
 async def status(exchange: Exchange, code: str, _name: str = "") -> None:
     bodiless = code in ("204", "304")
-    await (exchange.head(int(code), {}) if bodiless else exchange.send(b"Nothing to see here.", "", int(code)))
+    await (
+        exchange.head(int(code), {})
+        if bodiless
+        else exchange.send(b"Nothing to see here.", "", int(code))
+    )
 
 
 async def retry_after(exchange: Exchange, value: str, rest: str) -> None:
     first = exchange.number == 1
-    await (exchange.send(b"Later.", "", 503, {"Retry-After": unquote(value)}) if first else answer(exchange, rest))
+    await (
+        exchange.send(b"Later.", "", 503, {"Retry-After": unquote(value)})
+        if first
+        else answer(exchange, rest)
+    )
 
 
 async def slow(exchange: Exchange, seconds: str, name: str) -> None:
@@ -193,7 +230,7 @@ async def fresh_or_reset(exchange: Exchange, rest: str) -> None:
 
 async def reset_body(exchange: Exchange, name: str) -> None:
     await exchange.head(200, {"Content-Length": str(len(image(name)))}, _halved(name))
-    await exchange.pause(0.05)  # else the client's system drops what came before the RST
+    await exchange.pause(0.05)  # without a pause the client's system drops the data before the RST
     await exchange.reset()
 
 
@@ -214,41 +251,59 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "good": lambda x, name: x.send(image(name), name),
     "sized": lambda x, width, height, name: x.send(image(name, int(width), int(height)), name),
     "status": status,  # CODE[/NAME]
-    # That status so many times, then the rest of the path.
-    "flaky": lambda x, times, code, rest: status(x, code) if x.number <= int(times) else answer(x, rest),
-    "retry-after": retry_after,  # VALUE/REST: once 503 with that header, then the rest of the path
-    "retry-after-date": lambda x, seconds, rest: retry_after(x, formatdate(time.time() + float(seconds), usegmt=True), rest),
-    "redirect": lambda x, hops, rest: x.redirect(f"/{rest}" if hops == "1" else f"/redirect/{int(hops) - 1}/{rest}"),
-    "redirect-to": lambda x, _="": x.redirect(x.query["url"][0], *map(int, x.query.get("status", ()))),  # ?url=URL[&status=CODE]
+    # Responds with that status `times` times, then as the rest of the path says.
+    "flaky": lambda x, times, code, rest: (
+        status(x, code) if x.number <= int(times) else answer(x, rest)
+    ),
+    "retry-after": retry_after,  # VALUE/REST: once 503 with that header, then REST
+    "retry-after-date": lambda x, seconds, rest: retry_after(
+        x, formatdate(time.time() + float(seconds), usegmt=True), rest
+    ),
+    "redirect": lambda x, hops, rest: x.redirect(
+        f"/{rest}" if hops == "1" else f"/redirect/{int(hops) - 1}/{rest}"
+    ),
+    # ?url=URL[&status=CODE]
+    "redirect-to": lambda x, _="": x.redirect(
+        x.query["url"][0], *map(int, x.query.get("status", ()))
+    ),
     "redirect-loop": lambda x, _="": x.redirect(x.request.path),
     "redirect-nowhere": lambda x, _="": x.send(b"", "", 302),
     "type": lambda x, value, name: x.send(image(name), "", 200, {"Content-Type": unquote(value)}),
-    "html": lambda x, name: x.send(b"<!DOCTYPE html><p>This photo is no longer available.", name),  # called an image
-    "cut": lambda x, name: x.send(_halved(name), name, 200, {"Content-Length": str(len(image(name))), **CLOSE}),
-    "half": lambda x, name: x.send(_halved(name), name),  # a whole body that is half an image
+    # Served as an image.
+    "html": lambda x, name: x.send(b"<!DOCTYPE html><p>This photo is no longer available.", name),
+    "cut": lambda x, name: x.send(
+        _halved(name), name, 200, {"Content-Length": str(len(image(name))), **CLOSE}
+    ),
+    "half": lambda x, name: x.send(_halved(name), name),  # a complete body with half an image
     "empty": lambda x, name: x.send(b"", name),
-    "slow": slow,  # SECONDS/NAME: a byte every so many seconds
-    "slow-head": slow_head,  # SECONDS/NAME: the same of the head
+    "slow": slow,  # SECONDS/NAME: one byte per interval
+    "slow-head": slow_head,  # SECONDS/NAME: the same for the head
     "delay": delay,  # SECONDS/REST
     "hang": lambda x, _="": x.pause(),
     "endless": endless,  # NAME
     "endless-headers": endless_headers,
-    "huge-header": lambda x, size, name: x.send(image(name), name, 200, {"X-Padding": "x" * int(size)}),
+    "huge-header": lambda x, size, name: x.send(
+        image(name), name, 200, {"X-Padding": "x" * int(size)}
+    ),
     "reset": lambda x, _="": x.reset(),
-    # The rest of the path, unless the connection served another request before: that is ended then.
+    # As the rest of the path says, or closes a connection that has served an earlier request.
     "fresh-or-closed": fresh_or_closed,
     "fresh-or-reset": fresh_or_reset,
     "reset-body": reset_body,  # NAME
-    "garbage": lambda x, _="": x.write(b"\x16\x03\x01SSH-2.0 220 Welcome\r\n\r\n"),  # no HTTP
-    "raw": raw,  # BYTES: this very answer, percent-encoded
+    "garbage": lambda x, _="": x.write(b"\x16\x03\x01SSH-2.0 220 Welcome\r\n\r\n"),  # not HTTP
+    "raw": raw,  # BYTES: this exact response, percent-encoded
     "gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, ENCODED),
     "x-gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, X_ENCODED),
     "bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, ENCODED),
     "x-bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, X_ENCODED),
     "chunked": chunked,  # NAME
-    "large": lambda x, size, name: x.send(image(name).ljust(int(size), b"\0"), name),  # zeros behind the image
-    "large-unannounced": lambda x, size, name: x.head(200, CLOSE, image(name).ljust(int(size), b"\0")),
-    "robots": lambda x, name: x.send(image(name), name, 200, {"X-Robots-Tag": x.query["tag"]}),  # NAME?tag=noai[&tag=...]
+    # Zeros after the image.
+    "large": lambda x, size, name: x.send(image(name).ljust(int(size), b"\0"), name),
+    "large-unannounced": lambda x, size, name: x.head(
+        200, CLOSE, image(name).ljust(int(size), b"\0")
+    ),
+    # NAME?tag=noai[&tag=...]
+    "robots": lambda x, name: x.send(image(name), name, 200, {"X-Robots-Tag": x.query["tag"]}),
 }
 
 
@@ -264,7 +319,7 @@ async def answer(exchange: Exchange, path: str) -> None:
 
 
 class Origin:
-    """The server, in a thread of its own. What it was asked stands in `requests`."""
+    """The server, in a thread of its own. `requests` holds the requests it received."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0):
         self.requests: collections.deque[Request] = collections.deque(maxlen=REMEMBERED)
@@ -304,11 +359,16 @@ class Origin:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         connection = next(self._connections)
-        # That a client goes away is no concern of the server.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError), contextlib.closing(writer):
+        # The server ignores a client that disconnects.
+        with (
+            contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError),
+            contextlib.closing(writer),
+        ):
             last = reused = False
             while not last:
-                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                first, *lines = (
+                    (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                )
                 fields = [line.partition(":") for line in lines if line]
                 headers = {name.lower(): value.strip() for name, _, value in fields}
                 request = Request(first.split()[1], headers, connection, time.monotonic())
@@ -324,7 +384,9 @@ class Origin:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=int, default=0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.closing(Origin(port=parser.parse_args().port)) as origin:

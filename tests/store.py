@@ -1,4 +1,7 @@
-"""An object store for tests: `store:///path` is the local file `/path`, and only Beam can open it."""
+"""An object store for tests: `store:///path` is the local file `/path`.
+
+Only Beam can open it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class Store(LocalFileSystem):
 
     def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
         for found in super()._list(_local(dir_or_prefix)):
-            yield FileMetadata(PREFIX + found.path, found.size_in_bytes, found.last_updated_in_seconds)
+            yield FileMetadata(
+                PREFIX + found.path, found.size_in_bytes, found.last_updated_in_seconds
+            )
 
     def metadata(self, path: str) -> FileMetadata:
         found = super().metadata(_local(path))

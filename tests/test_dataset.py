@@ -1,4 +1,4 @@
-"""The same tensors come back from every encoding."""
+"""Tests of reading a dataset: every encoding returns the same tensors."""
 
 import json
 import pickle
@@ -31,7 +31,10 @@ EMBEDDINGS = RNG.standard_normal((len(PIXELS), 1001)).astype(np.float32)
 
 
 def write_dataset(folder, encoding, compression="none", embedding=True, urls="http://a/{}"):
-    """Writes twelve images in three shards, two of them for training, and two failures, as a run does."""
+    """Write a dataset as a run does: twelve images in three shards, and two failures.
+
+    Two of the images are for training.
+    """
     options = Config(
         input="urls.txt",
         output=str(folder),
@@ -42,22 +45,61 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
     )
     shards = []
     for number, (prefix, part) in enumerate(
-        [("lab_images", range(0, 5)), ("lab_images", range(5, 10)), ("val_lab_images", range(10, 12))]
+        [
+            ("lab_images", range(0, 5)),
+            ("lab_images", range(5, 10)),
+            ("val_lab_images", range(10, 12)),
+        ]
     ):
         name = f"{prefix}_{number:05}-of-00003.tfrecord" + (".gz" if compression == "gzip" else "")
-        with tf.io.TFRecordWriter(str(folder / name), "GZIP" if compression == "gzip" else "") as writer:
+        with tf.io.TFRecordWriter(
+            str(folder / name), "GZIP" if compression == "gzip" else ""
+        ) as writer:
             for index in part:
-                image = RgbImage(ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)), PIXELS[index], (100 + index, 50))
-                writer.write(example_codec.encode_example(EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding))
+                image = RgbImage(
+                    ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)),
+                    PIXELS[index],
+                    (100 + index, 50),
+                )
+                writer.write(
+                    example_codec.encode_example(
+                        EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding
+                    )
+                )
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
-    failures = [Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>") for name, reason in FAILED]
-    (folder / "failures-00000-of-00001.jsonl").write_text("".join(json.dumps(failure.as_json()) + "\n" for failure in failures))
-    failed = [Shard("failures-00000-of-00001.jsonl", 2, (folder / "failures-00000-of-00001.jsonl").stat().st_size)]
+    failures = [
+        Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>")
+        for name, reason in FAILED
+    ]
+    (folder / "failures-00000-of-00001.jsonl").write_text(
+        "".join(json.dumps(failure.as_json()) + "\n" for failure in failures)
+    )
+    failed = [
+        Shard(
+            "failures-00000-of-00001.jsonl",
+            2,
+            (folder / "failures-00000-of-00001.jsonl").stat().st_size,
+        )
+    ]
     counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
     tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
-    tallied += [(("host", "a", "example"), 12), (("host", "b", "http_404"), 1), (("host", "b", "dns"), 1)]
+    tallied += [
+        (("host", "a", "example"), 12),
+        (("host", "b", "http_404"), 1),
+        (("host", "b", "dns"), 1),
+    ]
     commit_manifest.finalize_commit(
-        options, 0, True, "", commit_manifest.NO_DIGESTS, counts, shards[:2], shards[2:], failed, [], tallied
+        options,
+        0,
+        True,
+        "",
+        commit_manifest.NO_DIGESTS,
+        counts,
+        shards[:2],
+        shards[2:],
+        failed,
+        [],
+        tallied,
     )
     return str(folder)
 
@@ -65,9 +107,15 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize(
     ("encoding", "l_error", "ab_error"),
-    [("lab_float32", 0, 0), ("lab_uint8", 0.5 / 2.55 / 50 + 1e-6, 0.5 / 127 + 1e-6), ("rgb_png", 1e-4, 1e-4)],
+    [
+        ("lab_float32", 0, 0),
+        ("lab_uint8", 0.5 / 2.55 / 50 + 1e-6, 0.5 / 127 + 1e-6),
+        ("rgb_png", 1e-4, 1e-4),
+    ],
 )
-def test_gives_the_same_tensors_for_every_encoding(tmp_path, encoding, l_error, ab_error, compression):
+def test_gives_the_same_tensors_for_every_encoding(
+    tmp_path, encoding, l_error, ab_error, compression
+):
     examples = list(dataset.load(write_dataset(tmp_path, encoding, compression)))
     assert sorted(example["image_url"].numpy().decode() for example in examples) == sorted(
         f"http://a/{index}" for index in range(10)
@@ -113,7 +161,9 @@ def test_reads_only_what_the_description_lists(tmp_path):
 
 def test_order_is_the_same_each_time(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
-    first, again = ([example["image_url"].numpy() for example in dataset.load(folder)] for _ in range(2))
+    first, again = (
+        [example["image_url"].numpy() for example in dataset.load(folder)] for _ in range(2)
+    )
     assert first == again
 
 
@@ -132,7 +182,9 @@ def test_lab_in_tensorflow_is_that_of_scikit_image():
 
 def test_feeds_keras_as_the_docstring_says(tmp_path):
     images = dataset.load(write_dataset(tmp_path, "rgb_png"))
-    pairs = images.map(lambda image: ((image["image_l"], image["image_embedding"]), image["image_ab"]))
+    pairs = images.map(
+        lambda image: ((image["image_l"], image["image_embedding"]), image["image_ab"])
+    )
     plane, embedding = keras.Input((SIZE, SIZE, 1)), keras.Input((1001,))
     hint = keras.layers.Reshape((1, 1, 2))(keras.layers.Dense(2)(embedding))
     model = keras.Model([plane, embedding], keras.layers.Conv2D(2, 3, padding="same")(plane) + hint)
@@ -145,7 +197,9 @@ def test_beam_reads_the_records_too(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
     with open(f"{folder}/lab_images_00000-of-00003.tfrecord", "rb") as file:
         record = tfrecordio._TFRecordUtil.read_record(file)
-    assert tf.train.Example.FromString(record).features.feature["image_id"].bytes_list.value == [b"n00000000_0"]
+    assert tf.train.Example.FromString(record).features.feature["image_id"].bytes_list.value == [
+        b"n00000000_0"
+    ]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -153,7 +207,10 @@ def test_beam_reads_the_records_too(tmp_path):
 def test_examples_are_what_tensorflow_reads(tmp_path, encoding, compression):
     folder = write_dataset(tmp_path, encoding, compression)
     for split in ("train", "validation"):
-        theirs = {example["image_name"]: example for example in dataset.load(folder, split).as_numpy_iterator()}
+        theirs = {
+            example["image_name"]: example
+            for example in dataset.load(folder, split).as_numpy_iterator()
+        }
         ours = list(dataset.examples(folder, split))
         assert len(ours) == len(theirs) == len(dataset.examples(folder, split))
         for example in ours:
@@ -161,7 +218,11 @@ def test_examples_are_what_tensorflow_reads(tmp_path, encoding, compression):
             assert set(example) == set(other)
             for name, value in example.items():
                 if isinstance(value, np.ndarray):
-                    assert (value.dtype, value.shape, value.flags.writeable) == (np.float32, other[name].shape, True)
+                    assert (value.dtype, value.shape, value.flags.writeable) == (
+                        np.float32,
+                        other[name].shape,
+                        True,
+                    )
                     np.testing.assert_allclose(value, other[name], atol=2e-6, rtol=0, err_msg=name)
                 else:
                     assert value == other[name]
@@ -205,7 +266,10 @@ for folder in sys.argv[1:]:
 """
     folders = [str(tmp_path / encoding) for encoding in ("lab_float32", "rgb_png")]
     done = subprocess.run(
-        [sys.executable, "-c", program, *folders], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", program, *folders],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
     )
     assert done.returncode == 0, done.stderr
 
@@ -221,13 +285,18 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
     other = tf.train.Example().SerializeToString()
     with tf.io.TFRecordWriter(str(shard)) as writer:
         writer.write(other)
-    with pytest.raises(ValueError, match=f"{shard} holds a record that is no example of this dataset: it holds nothing"):
+    with pytest.raises(
+        ValueError,
+        match=f"{shard} holds a record that is no example of this dataset: it holds nothing",
+    ):
         list(dataset.examples(folder))
     with pytest.raises(ValueError, match=f"{shard} holds 1 examples, not 5"):
         dataset.examples(folder)[5]
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:]])
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-1], lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:]]
+)
 def test_examples_name_the_packed_shard_that_is_broken(tmp_path, change):
     folder = write_dataset(tmp_path, "lab_uint8", "gzip")
     shard = tmp_path / "lab_images_00001-of-00003.tfrecord.gz"
@@ -239,7 +308,7 @@ def test_examples_name_the_packed_shard_that_is_broken(tmp_path, change):
 
 
 def test_examples_are_what_a_data_loader_batches(tmp_path):
-    # As PyTorch's default_collate does: arrays and numbers stacked, bytes listed.
+    # PyTorch's default_collate stacks arrays and numbers, and lists bytes.
     batch = dataset.examples(write_dataset(tmp_path, "lab_uint8"))[:4]
     for name, first in batch[0].items():
         values = [example[name] for example in batch]
@@ -254,9 +323,11 @@ def test_without_statistics_nothing_is_transformed(tmp_path):
 
 
 def cut_shard(shard: Path, records: int) -> None:
-    """Leaves the first records of a shard: a file of 0 bytes if there are none of them."""
+    """Keep the first `records` records of a shard; with none, an empty file."""
     compression = "GZIP" if shard.suffix == ".gz" else ""
-    kept = [record.numpy() for record in tf.data.TFRecordDataset(str(shard), compression).take(records)]
+    kept = [
+        record.numpy() for record in tf.data.TFRecordDataset(str(shard), compression).take(records)
+    ]
     if not kept:
         shard.write_bytes(b"")
         return
@@ -308,4 +379,6 @@ def test_the_shards_of_a_store_are_read(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
     names = [example["image_name"].numpy() for example in dataset.load(folder)]
     assert [example["image_name"].numpy() for example in dataset.load(PREFIX + folder)] == names
-    assert sorted(example["image_name"] for example in dataset.examples(PREFIX + folder)) == sorted(names)
+    assert sorted(example["image_name"] for example in dataset.examples(PREFIX + folder)) == sorted(
+        names
+    )

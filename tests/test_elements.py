@@ -1,4 +1,4 @@
-"""What flows through the graph."""
+"""Tests of the elements of the graph."""
 
 import dataclasses
 import hashlib
@@ -122,8 +122,12 @@ def test_whatever_is_told_as_text_is_text(text):
 
 @given(ANY_TEXT, st.binary(), ANY_TEXT, st.binary())
 def test_a_failure_is_text_whatever_it_is_about(identifier, path, detail, final):
-    failure = Failure(ImageRef(identifier, os.fsdecode(path)), "fetch", "not_found", detail, 1, os.fsdecode(final))
-    assert json.loads(json.dumps(failure.as_json(), ensure_ascii=False).encode()) == failure.as_json()
+    failure = Failure(
+        ImageRef(identifier, os.fsdecode(path)), "fetch", "not_found", detail, 1, os.fsdecode(final)
+    )
+    assert (
+        json.loads(json.dumps(failure.as_json(), ensure_ascii=False).encode()) == failure.as_json()
+    )
 
 
 @given(st.text(), st.text(), st.text())
@@ -138,7 +142,9 @@ def test_a_failure_is_one_line_of_json_whatever_it_is_about(identifier, url, det
 def test_what_servers_add_to_a_failure_is_without_credentials():
     ref = ImageRef("", "https://a.example/b.jpg?sig=asked")
     detail = "redirected to https://b.example/?X-Amz-Signature=s3cr3t"
-    line = Failure(ref, "fetch", "unsupported_scheme", detail, 1, "https://b.example/?token=s3cr3t").as_json()
+    line = Failure(
+        ref, "fetch", "unsupported_scheme", detail, 1, "https://b.example/?token=s3cr3t"
+    ).as_json()
     assert "s3cr3t" not in str(line)
-    # To be asked for again.
+    # A rerun fetches this URL.
     assert line["url"] == ref.url

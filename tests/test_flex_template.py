@@ -1,4 +1,7 @@
-"""The Flex Template's spec: the committed file is what Config makes of it, and Google's own classes read it."""
+"""Tests of the Flex Template's spec.
+
+The committed file must match Config, and Google's own classes must read it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from beam_pipeline.config import Config
 from beam_pipeline.launch.command_line import CommandLine, parse
 
 ROOT = Path(__file__).parent.parent
-PARAMETERS = {parameter["name"]: parameter for parameter in flex_template.container_spec()["metadata"]["parameters"]}
+PARAMETERS = {
+    parameter["name"]: parameter
+    for parameter in flex_template.container_spec()["metadata"]["parameters"]
+}
 GIVEN = {
     "input": "gs://bucket/urls.txt",
     "images": "gs://bucket/*.jpg",
@@ -33,13 +39,17 @@ GIVEN = {
 
 
 def launch(**parameters: str) -> CommandLine:
-    """Parses options as the launcher of Flex Templates gives them: each with its value behind an equals sign."""
+    """Parse options as the launcher of Flex Templates passes them: `--name=value`."""
     return parse([f"--{name}={value}" for name, value in parameters.items()])
 
 
 def test_the_committed_file_is_what_the_command_prints():
     printed = subprocess.run(
-        [sys.executable, "-m", "beam_pipeline.flex_template"], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-m", "beam_pipeline.flex_template"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert (ROOT / "dataflow_template.json").read_text() == printed.stdout, (
         "run python -m beam_pipeline.flex_template > dataflow_template.json"
@@ -49,11 +59,19 @@ def test_the_committed_file_is_what_the_command_prints():
 def test_googles_class_reads_the_file():
     spec = ContainerSpec.from_json((ROOT / "dataflow_template.json").read_text())
     read = {parameter.name: parameter for parameter in spec.metadata.parameters}
-    assert list(read) == [field.name for field in dataclasses.fields(Config) if field.name not in ("urls_per_commit", "report")]
+    assert list(read) == [
+        field.name
+        for field in dataclasses.fields(Config)
+        if field.name not in ("urls_per_commit", "report")
+    ]
     assert not read["output"].is_optional
     assert all(parameter.is_optional for name, parameter in read.items() if name != "output")
     assert read["encoding"].param_type == ParameterType.ENUM
-    assert [option.value for option in read["encoding"].enum_options] == ["lab_float32", "lab_uint8", "rgb_png"]
+    assert [option.value for option in read["encoding"].enum_options] == [
+        "lab_float32",
+        "lab_uint8",
+        "rgb_png",
+    ]
     assert read["skip"].param_type == ParameterType.NUMBER
     assert read["overwrite"].param_type == ParameterType.BOOLEAN
     assert spec.sdk_info.language.name == "PYTHON"
@@ -66,7 +84,11 @@ def test_googles_class_would_refuse_another_key():
 
 def test_an_image_can_be_named():
     spec = flex_template.container_spec("europe-docker.pkg.dev/p/r/image:1")
-    assert spec["image"] == spec["defaultEnvironment"]["sdkContainerImage"] == "europe-docker.pkg.dev/p/r/image:1"
+    assert (
+        spec["image"]
+        == spec["defaultEnvironment"]["sdkContainerImage"]
+        == "europe-docker.pkg.dev/p/r/image:1"
+    )
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -75,7 +97,9 @@ def test_an_option_goes_from_the_template_into_the_command(name):
     value = GIVEN.get(name) or parameter.get("defaultValue", "true")
     for regex in parameter.get("regexes", ()):
         assert re.search(regex, value)
-    others = {"output": GIVEN["output"]} | ({} if name in ("input", "images") else {"input": GIVEN["input"]})
+    others = {"output": GIVEN["output"]} | (
+        {} if name in ("input", "images") else {"input": GIVEN["input"]}
+    )
     config, _, beam_argv = launch(**{**others, name: value})
     assert beam_argv == []
     if name in GIVEN:
@@ -83,12 +107,21 @@ def test_an_option_goes_from_the_template_into_the_command(name):
     elif name == "statistics":
         assert config.statistics
     else:
-        assert getattr(config, name) == next(field.default for field in dataclasses.fields(Config) if field.name == name)
+        assert getattr(config, name) == next(
+            field.default for field in dataclasses.fields(Config) if field.name == name
+        )
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("encoding", "lab"), ("skip", "-1"), ("skip", "few"), ("fetch_timeout", "ten"), ("overwrite", "yes"), ("resize", "pad|crop")],
+    [
+        ("encoding", "lab"),
+        ("skip", "-1"),
+        ("skip", "few"),
+        ("fetch_timeout", "ten"),
+        ("overwrite", "yes"),
+        ("resize", "pad|crop"),
+    ],
 )
 def test_values_that_make_no_sense_do_not_pass_the_template(name, value):
     assert not any(re.search(regex, value) for regex in PARAMETERS[name]["regexes"])
@@ -100,12 +133,20 @@ def test_flags_are_turned_on_and_off():
 
 
 def test_flags_of_the_launcher_are_left_to_beam():
-    flags = ["--runner=DataflowRunner", "--template_location=gs://bucket/job_object", "--a_flag_of_the_launcher=1"]
-    config, _, beam_argv = parse(["--input=gs://bucket/urls.txt", "--output=gs://bucket/out", *flags])
+    flags = [
+        "--runner=DataflowRunner",
+        "--template_location=gs://bucket/job_object",
+        "--a_flag_of_the_launcher=1",
+    ]
+    config, _, beam_argv = parse(
+        ["--input=gs://bucket/urls.txt", "--output=gs://bucket/out", *flags]
+    )
     assert beam_argv == flags
     assert config.output == "gs://bucket/out"
 
 
 def test_the_launchers_script_is_the_command():
-    shown = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "main.py", "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert "--urls_per_commit" in shown.stdout

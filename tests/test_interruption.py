@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a run ends as if nothing had happened."""
+"""Tests that a run which was killed at any moment and restarted ends with the same result."""
 
 import contextlib
 import json
@@ -22,7 +22,10 @@ KILLS = 4
 
 
 def options(urls: Path, output: Path, *others: str) -> list[str]:
-    fixed = "--checkpoint none --image_size 24 --encoding lab_uint8 --validation_fraction 0.3 --examples_per_shard 7"
+    fixed = (
+        "--checkpoint none --image_size 24 --encoding lab_uint8 --validation_fraction 0.3 "
+        "--examples_per_shard 7"
+    )
     fixed += f" --original_dir {output}-originals --resized_dir {output}-resized"
     fixed += " --urls_per_commit 40 --fetch_attempts 1 --allow_private_addresses --report=false"
     return ["--input", str(urls), "--output", str(output), *fixed.split(), *others]
@@ -32,9 +35,12 @@ def write_list(origin: Origin, folder: Path, images: int) -> Path:
     rng = random.Random(0)
     lines = ["# a list"]
     for number in range(images):
-        path = rng.choice(["good/{}.jpg"] * 6 + ["delay/0.05/{}.jpg", "status/404/{}.jpg", "html/{}.jpg", "half/{}.jpg"])
+        path = rng.choice(
+            ["good/{}.jpg"] * 6
+            + ["delay/0.05/{}.jpg", "status/404/{}.jpg", "html/{}.jpg", "half/{}.jpg"]
+        )
         lines.append(f"id{number}\t{origin.url(path.format(number))}")
-    # Some stand twice, within a commit and across commits.
+    # Some lines occur twice, within a commit and across commits.
     lines += rng.choices(lines[1:], k=20)
     urls = folder / "urls.txt"
     urls.write_text("\n".join(lines) + "\n")
@@ -42,19 +48,33 @@ def write_list(origin: Origin, folder: Path, images: int) -> Path:
 
 
 def contents(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[str], dict]:
-    """What a dataset holds, whatever its shards: examples with their split, failures, and the books."""
+    """Return the content of a dataset: examples with their split, failures, and counts.
+
+    It does not depend on how the examples are distributed over shards.
+    """
     description = json.loads((folder / "dataset.json").read_text())
     listed = [file["name"] for file in description["files"] + description["failure_files"]]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*listed, "dataset.json", "metrics.json"]), "stray files"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*listed, "dataset.json", "metrics.json"]
+    ), "stray files"
     examples = []
     for file in description["files"]:
         records = [record.numpy() for record in tf.data.TFRecordDataset(str(folder / file["name"]))]
         assert len(records) == file["examples"] <= 7
         for record in records:
-            url = tf.train.Example.FromString(record).features.feature["image_url"].bytes_list.value[0].decode()
+            url = (
+                tf.train.Example.FromString(record)
+                .features.feature["image_url"]
+                .bytes_list.value[0]
+                .decode()
+            )
             examples.append((url, file["split"], record))
-    lines = [line for file in description["failure_files"] for line in (folder / file["name"]).read_text().splitlines()]
-    # Of an original that was kept, no try is made.
+    lines = [
+        line
+        for file in description["failure_files"]
+        for line in (folder / file["name"]).read_text().splitlines()
+    ]
+    # An original that was kept is decoded without any attempt to fetch it.
     failures = [json.dumps({**json.loads(line), "attempts": 0, "final_url": ""}) for line in lines]
     return sorted(examples), sorted(failures), description["counts"]
 
@@ -76,7 +96,7 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
             stderr=subprocess.PIPE,
         )
         try:
-            # The first second or two is spent on imports; after enough kills the run may end.
+            # Imports take the first second or two; after enough kills the run may complete.
             process.communicate(timeout=rng.uniform(1.5, 4) if killed < KILLS else None)
             assert process.returncode == 0
             break
@@ -87,7 +107,10 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
     assert killed, "the run ended before it could be killed"
     assert contents(tmp_path / "killed") == whole
     for kept in ("originals", "resized"):
-        files = [{path.name: path.read_bytes() for path in (tmp_path / f"{run}-{kept}").iterdir()} for run in ("whole", "killed")]
+        files = [
+            {path.name: path.read_bytes() for path in (tmp_path / f"{run}-{kept}").iterdir()}
+            for run in ("whole", "killed")
+        ]
         assert files[0] == files[1]
 
 
@@ -104,7 +127,11 @@ def test_a_commit_that_was_whole_is_not_made_again(origin, tmp_path, monkeypatch
 
     monkeypatch.setattr("beam_pipeline.pipeline.build", build_and_break)
     assert run.main(options(urls, tmp_path / "out")) == 1
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.name.startswith("lab_images")}
+    before = {
+        path.name: path.stat().st_mtime_ns
+        for path in (tmp_path / "out").iterdir()
+        if path.name.startswith("lab_images")
+    }
     assert run.main(options(urls, tmp_path / "out")) == 0
     assert made == [0, 1, 2, 2, 3]
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
@@ -134,7 +161,7 @@ def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch
 
 @contextlib.contextmanager
 def piping(path: Path) -> Iterator[Path]:
-    """`<(cat list)` of a shell: gives the path of the pipe."""
+    """Yield the path of a pipe, as the shell's `<(cat list)` does."""
     with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as cat:
         assert cat.stdout
         yield Path(f"/dev/fd/{cat.stdout.fileno()}")
@@ -166,7 +193,12 @@ def test_several_workers_take_a_list_from_a_pipe(origin, tmp_path):
     urls = write_list(origin, tmp_path, 30)
     workers = ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")
     done = subprocess.run(
-        [sys.executable, "-m", "beam_pipeline.run", *options(Path("/dev/stdin"), tmp_path / "out", *workers)],
+        [
+            sys.executable,
+            "-m",
+            "beam_pipeline.run",
+            *options(Path("/dev/stdin"), tmp_path / "out", *workers),
+        ],
         cwd=ROOT,
         capture_output=True,
         timeout=120,

@@ -1,4 +1,4 @@
-"""The sdist and the wheel: what they hold, and whether the wheel works where it is installed."""
+"""Tests of the sdist and the wheel: their content, and the wheel after installation."""
 
 import email
 import json
@@ -63,7 +63,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
     run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=folder)
     [site_packages] = folder.glob("lib/python*/site-packages")
-    # Path files there, such as that of an editable install, are not read from here.
+    # Python does not read the path files of that folder, such as one of an editable install.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin"
 
@@ -125,5 +125,8 @@ def test_every_development_tool_is_pinned():
 def test_make_help_lists_every_phony_target():
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     [phony] = [line for line in makefile.splitlines() if line.startswith(".PHONY:")]
-    listed = [line.split()[0] for line in run("make", "--no-print-directory", "help", cwd=ROOT).splitlines()]
+    listed = [
+        line.split()[0]
+        for line in run("make", "--no-print-directory", "help", cwd=ROOT).splitlines()
+    ]
     assert sorted(listed) == sorted(phony.split()[1:])

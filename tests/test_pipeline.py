@@ -1,4 +1,4 @@
-"""The graph: what it makes of a list with everything in it, and what it never does with pixels."""
+"""Tests of the graph: its results for a list of all kinds, and that it never shuffles pixels."""
 
 import collections
 import io
@@ -24,17 +24,27 @@ from beam_pipeline.reading import dataset_dir
 from beam_pipeline.sources.text_lines import MAX_LINE
 
 SIZE = 32
-SHUFFLES = ("beam:transform:group_by_key:v1", "beam:transform:reshuffle:v1", "beam:transform:combine_per_key:v1")
+SHUFFLES = (
+    "beam:transform:group_by_key:v1",
+    "beam:transform:reshuffle:v1",
+    "beam:transform:combine_per_key:v1",
+)
 
 
-NO_PIXELS = ("failures", "digests")  # outputs of steps that hold them
-# Steps that give names, counts, or rows of sums.
+NO_PIXELS = ("failures", "digests")  # outputs, without pixels, of steps that hold pixels
+# Steps that emit names, counts, or rows of sums.
 NO_PIXELS_OUT = ("WriteBundles", "TallyExamples", "ApplySavedModel")
 
 
 def make_config(folder: Path, lines: list[str], **options) -> Config:
     (folder / "urls.txt").write_text("\n".join(lines) + "\n")
-    options = {"image_size": SIZE, "checkpoint": "none", "fetch_timeout": 2, "allow_private_addresses": True, **options}
+    options = {
+        "image_size": SIZE,
+        "checkpoint": "none",
+        "fetch_timeout": 2,
+        "allow_private_addresses": True,
+        **options,
+    }
     return Config(input=str(folder / "urls.txt"), output=str(folder / "dataset"), **options)
 
 
@@ -47,19 +57,25 @@ def build_and_run(config: Config) -> dict:
 
 
 def read_examples(config: Config, description: dict, split: str = "train") -> dict[str, dict]:
-    """The examples of a split by URL, read with TensorFlow's own reader and parser."""
+    """Return the examples of a split by URL, read with TensorFlow's own reader and parser."""
     examples = {}
     for file in description["files"]:
         if file["split"] == split:
             kind = "GZIP" if file["name"].endswith(".gz") else ""
-            for record in tf.data.TFRecordDataset(f"{config.output}/{file['name']}", compression_type=kind):
+            for record in tf.data.TFRecordDataset(
+                f"{config.output}/{file['name']}", compression_type=kind
+            ):
                 feature = tf.train.Example.FromString(record.numpy()).features.feature
                 examples[feature["image_url"].bytes_list.value[0].decode()] = feature
     return examples
 
 
 def read_failures(config: Config) -> dict[str, dict]:
-    lines = [line for path in Path(config.output).glob("failures-*.jsonl") for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in Path(config.output).glob("failures-*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     return {failure["url"]: failure for failure in map(json.loads, lines)}
 
 
@@ -82,7 +98,10 @@ def test_every_line_is_accounted_for(origin, tmp_path):
     config = make_config(tmp_path, lines, examples_per_shard=5)
     description = build_and_run(config)
 
-    assert {key: description["counts"][key] for key in ("lines", "ignored", "duplicates", "examples", "failures")} == {
+    assert {
+        key: description["counts"][key]
+        for key in ("lines", "ignored", "duplicates", "examples", "failures")
+    } == {
         "lines": len(lines),
         "ignored": 2,
         "duplicates": 3,
@@ -98,18 +117,26 @@ def test_every_line_is_accounted_for(origin, tmp_path):
         np.testing.assert_array_equal(np.float32(feature["image_l"].float_list.value), l.ravel())
         np.testing.assert_array_equal(np.float32(feature["image_ab"].float_list.value), ab.ravel())
     failures = read_failures(config)
-    assert {url: (failure["stage"], failure["reason"]) for url, failure in failures.items()} == failing
+    assert {
+        url: (failure["stage"], failure["reason"]) for url, failure in failures.items()
+    } == failing
     assert failures[origin.url("half/half.jpg")]["attempts"] == 1
-    assert description["counts"]["failures_by_reason"] == collections.Counter(reason for _, reason in failing.values())
+    assert description["counts"]["failures_by_reason"] == collections.Counter(
+        reason for _, reason in failing.values()
+    )
     listed = [file["name"] for file in description["files"] + description["failure_files"]]
-    assert sorted(path.name for path in Path(config.output).iterdir()) == sorted([*listed, "dataset.json"])
+    assert sorted(path.name for path in Path(config.output).iterdir()) == sorted(
+        [*listed, "dataset.json"]
+    )
     assert sorted(file["examples"] for file in description["files"]) == [2, 5, 5]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
 def test_encodings(origin, tmp_path, encoding, compression):
-    config = make_config(tmp_path, [origin.url("good/a.png")], encoding=encoding, compression=compression)
+    config = make_config(
+        tmp_path, [origin.url("good/a.png")], encoding=encoding, compression=compression
+    )
     description = build_and_run(config)
     [feature] = read_examples(config, description).values()
     assert set(feature) == set(description["features"])
@@ -124,14 +151,18 @@ def test_encodings(origin, tmp_path, encoding, compression):
             if encoding == "lab_uint8":
                 assert feature[name].bytes_list.value == [plane.tobytes()]
             else:
-                np.testing.assert_array_equal(np.float32(feature[name].float_list.value), plane.ravel())
+                np.testing.assert_array_equal(
+                    np.float32(feature[name].float_list.value), plane.ravel()
+                )
 
 
 def test_validation_is_chosen_by_the_url(origin, tmp_path):
     urls = [origin.url(f"good/{number}.jpg") for number in range(40)]
     config = make_config(tmp_path, urls, validation_fraction=0.3)
     description = build_and_run(config)
-    train, validation = (set(read_examples(config, description, split)) for split in ("train", "validation"))
+    train, validation = (
+        set(read_examples(config, description, split)) for split in ("train", "validation")
+    )
     assert train | validation == set(urls) and not train & validation
     assert validation == {url for url in urls if int(ImageRef("", url).name[:8], 16) / 2**32 < 0.3}
     assert train and validation
@@ -140,7 +171,11 @@ def test_validation_is_chosen_by_the_url(origin, tmp_path):
 @pytest.mark.parametrize(("fraction", "share"), [(0, 0), (0.25, 0.25), (1, 1)])
 def test_validation_share(fraction, share):
     chosen = [
-        pipeline.validation_index(EmbeddedImage(RgbImage(ImageRef("", str(number)), np.empty(0), (1, 1)), None), 2, fraction)
+        pipeline.validation_index(
+            EmbeddedImage(RgbImage(ImageRef("", str(number)), np.empty(0), (1, 1)), None),
+            2,
+            fraction,
+        )
         for number in range(4000)
     ]
     assert abs(np.mean(chosen) - share) < 0.03
@@ -150,15 +185,25 @@ def test_a_folder_of_images(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
     (tmp_path / "3.jpg").write_text("no image")
-    config = Config(images=str(tmp_path / "*.jpg"), output=str(tmp_path / "dataset"), image_size=SIZE, checkpoint="none")
+    config = Config(
+        images=str(tmp_path / "*.jpg"),
+        output=str(tmp_path / "dataset"),
+        image_size=SIZE,
+        checkpoint="none",
+    )
     description = build_and_run(config)
-    assert sorted(read_examples(config, description)) == [str(tmp_path / f"{number}.jpg") for number in range(3)]
+    assert sorted(read_examples(config, description)) == [
+        str(tmp_path / f"{number}.jpg") for number in range(3)
+    ]
     assert read_failures(config)[str(tmp_path / "3.jpg")]["reason"] == "not_an_image"
 
 
 def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
     urls = [origin.url(f"good/{number}.jpg") for number in range(6)]
-    folders = {"original_dir": str(tmp_path / "originals"), "resized_dir": str(tmp_path / "resized")}
+    folders = {
+        "original_dir": str(tmp_path / "originals"),
+        "resized_dir": str(tmp_path / "resized"),
+    }
     for folder in folders.values():
         Path(folder).mkdir()
     config = make_config(tmp_path, urls, **folders)
@@ -166,12 +211,17 @@ def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
     names = sorted(ImageRef("", url).name for url in urls)
     assert sorted(path.name for path in Path(folders["original_dir"]).iterdir()) == names
     assert sorted(path.name for path in Path(folders["resized_dir"]).iterdir()) == names
-    assert (Path(folders["original_dir"]) / ImageRef("", urls[2]).name).read_bytes() == image("2.jpg")
+    assert (Path(folders["original_dir"]) / ImageRef("", urls[2]).name).read_bytes() == image(
+        "2.jpg"
+    )
     resized = Image.open(Path(folders["resized_dir"]) / ImageRef("", urls[2]).name)
     np.testing.assert_array_equal(np.asarray(resized), expected_pixels("2.jpg"))
 
     asked = len(origin.requests)
-    for taken in ({"resized_dir": folders["resized_dir"]}, {"original_dir": folders["original_dir"]}):
+    for taken in (
+        {"resized_dir": folders["resized_dir"]},
+        {"original_dir": folders["original_dir"]},
+    ):
         again = make_config(tmp_path, urls, **taken)
         output_dir.prepare(again, [])
         assert read_examples(again, build_and_run(again)) == first
@@ -180,31 +230,44 @@ def test_what_was_kept_is_not_fetched_again(origin, tmp_path):
 
 def test_a_list_from_a_pipe_is_refused_where_workers_would_read_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    config = Config(input=str(tmp_path / "pipe"), output=str(tmp_path / "dataset"), checkpoint="none")
+    config = Config(
+        input=str(tmp_path / "pipe"), output=str(tmp_path / "dataset"), checkpoint="none"
+    )
     with pytest.raises(UsageError, match="is a pipe"):
         pipeline.build(beam.Pipeline(runner=FnApiRunner()), config)
 
 
 def test_a_line_that_is_too_long_is_a_failure(origin, tmp_path):
     long = origin.url("good/" + "x" * MAX_LINE)
-    description = build_and_run(config := make_config(tmp_path, [origin.url("good/1.jpg"), long, long, " " * MAX_LINE]))
+    description = build_and_run(
+        config := make_config(tmp_path, [origin.url("good/1.jpg"), long, long, " " * MAX_LINE])
+    )
     assert description["counts"]["failures_by_reason"] == {"invalid_url": 2}
     assert (description["counts"]["examples"], description["counts"]["duplicates"]) == (1, 1)
     assert all("longer than" in failure["detail"] for failure in read_failures(config).values())
 
 
 def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:
-    """Follows what FetchImages gives, down to the writing of shards.
+    """Follow the outputs of FetchImages down to the writing of shards.
 
     Args:
-      components: Of a graph, as Beam's proto has it.
+      components: The components of a graph, as in Beam's proto.
 
     Returns:
       The steps that hold pixels, and those among them that shuffle.
     """
     leaves = [step for step in components.transforms.values() if not step.subtransforms]
-    shuffling = {name for step in components.transforms.values() if step.spec.urn in SHUFFLES for name in step.inputs.values()}
-    [fetch] = [step for step in leaves if step.unique_name == "FetchImages" or step.unique_name.startswith("FetchImages/ParDo")]
+    shuffling = {
+        name
+        for step in components.transforms.values()
+        if step.spec.urn in SHUFFLES
+        for name in step.inputs.values()
+    }
+    [fetch] = [
+        step
+        for step in leaves
+        if step.unique_name == "FetchImages" or step.unique_name.startswith("FetchImages/ParDo")
+    ]
     holding = [name for tag, name in fetch.outputs.items() if tag not in NO_PIXELS]
     steps, shuffled = [fetch.unique_name], []
     for name in holding:
@@ -214,12 +277,22 @@ def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:
             if name in step.inputs.values():
                 steps.append(step.unique_name)
                 if not any(name in step.unique_name for name in NO_PIXELS_OUT):
-                    holding += [output for tag, output in step.outputs.items() if tag not in NO_PIXELS and output not in holding]
+                    holding += [
+                        output
+                        for tag, output in step.outputs.items()
+                        if tag not in NO_PIXELS and output not in holding
+                    ]
     return steps, shuffled
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"checkpoint": "untrained"}, {"encoding": "rgb_png", "validation_fraction": 0.5}, {"statistics": True}]
+    "options",
+    [
+        {},
+        {"checkpoint": "untrained"},
+        {"encoding": "rgb_png", "validation_fraction": 0.5},
+        {"statistics": True},
+    ],
 )
 def test_no_pixels_are_shuffled(tmp_path, options):
     graph = beam.Pipeline(runner=FnApiRunner())
@@ -235,7 +308,9 @@ def test_no_pixels_are_shuffled(tmp_path, options):
         "WriteTrainExamples",
         "WriteValidationExamples",
     ):
-        assert any(passed in step for step in steps), f"{passed} was not reached, so nothing was looked at"
+        assert any(passed in step for step in steps), (
+            f"{passed} was not reached, so nothing was looked at"
+        )
 
 
 def test_a_shuffle_of_pixels_would_be_seen(tmp_path, monkeypatch):

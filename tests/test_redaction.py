@@ -1,4 +1,4 @@
-"""Credentials of URLs are replaced, and nothing else is."""
+"""Tests that credentials in URLs are replaced, and nothing else."""
 
 import doctest
 
@@ -40,7 +40,9 @@ def test_the_docstring_is_true():
         f"https://a.example/b?next=https%3A%2F%2Fb.example%2F%3Fsig%3D{SECRET}",
     ],
 )
-@pytest.mark.parametrize("text", ["{}", "--input {} cannot be read", "redirected to '{}'", '{{"url": "{}"}}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "--input {} cannot be read", "redirected to '{}'", '{{"url": "{}"}}']
+)
 def test_credentials_are_replaced(url, text):
     redacted = redact(text.format(url))
     assert SECRET not in redacted

@@ -1,4 +1,4 @@
-"""The page about a dataset: what it tells, what it never executes, and how a browser shows it."""
+"""Tests of the report: its content, untrusted input, and its layout in a browser."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ from beam_pipeline import report, run
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import page, sampling
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 Scheme = Literal["light", "dark"]
-HOSTILE = 'http://a/{}/"><script>document.title="taken"</script><img src=x onerror="document.title=1">&$x_{{{{7*7}}}}'
+HOSTILE = (
+    'http://a/{}/"><script>document.title="taken"</script>'
+    '<img src=x onerror="document.title=1">&$x_{{{{7*7}}}}'
+)
 
 
 def write_report(folder: Path, *options: str) -> str:
@@ -48,7 +53,7 @@ def add_metrics(folder: Path) -> None:
 
 def text_of(html: str) -> str:
     html = re.sub(r"<(style|svg)\b.*?</\1>", " ", html, flags=re.DOTALL)
-    # The elements that let a path break.
+    # Elements that allow a line break in a path.
     html = re.sub(r"</?span>|<wbr>", "", html)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
 
@@ -137,7 +142,9 @@ def test_repeated_content_is_listed(tmp_path):
 def test_untrusted_text_is_escaped(tmp_path):
     folder = Path(write_dataset(tmp_path, "lab_uint8", urls=HOSTILE))
     description = json.loads((folder / "dataset.json").read_text())
-    description["hosts"].append({"host": "<script>x</script>$\\frac", "examples": 1, "failures": {"<b>": 2}})
+    description["hosts"].append(
+        {"host": "<script>x</script>$\\frac", "examples": 1, "failures": {"<b>": 2}}
+    )
     (folder / "dataset.json").write_text(json.dumps(description))
     html = write_report(folder)
     assert "<script" not in html
@@ -178,7 +185,11 @@ def test_what_is_no_dataset(tmp_path, capsys, content, said):
             lambda data: b"{",
             "failures-00000-of-00001.jsonl is broken",
         ),
-        ("dataset.json", lambda data: b'{"options": {}, "format_version": 1}', "dataset.json lacks what a run writes"),
+        (
+            "dataset.json",
+            lambda data: b'{"options": {}, "format_version": 1}',
+            "dataset.json lacks what a run writes",
+        ),
     ],
 )
 def test_what_is_broken_is_named(tmp_path, capsys, name, change, said):
@@ -192,18 +203,28 @@ def test_what_is_broken_is_named(tmp_path, capsys, name, change, said):
 
 @pytest.mark.parametrize(("option", "is_written"), [([], True), (["--report=false"], False)])
 def test_a_run_on_this_machine_ends_with_a_report(origin, tmp_path, capsys, option, is_written):
-    (tmp_path / "urls.txt").write_text("".join(f"n00004475_{number}\t{origin.url(f'good/{number}.jpg')}\n" for number in range(4)))
-    options = f"--input {tmp_path}/urls.txt --output {tmp_path}/out --checkpoint none --image_size 32 --allow_private_addresses"
+    (tmp_path / "urls.txt").write_text(
+        "".join(f"n00004475_{number}\t{origin.url(f'good/{number}.jpg')}\n" for number in range(4))
+    )
+    options = (
+        f"--input {tmp_path}/urls.txt --output {tmp_path}/out --checkpoint none "
+        "--image_size 32 --allow_private_addresses"
+    )
     assert run.main([*options.split(), *option]) == 0
     assert (tmp_path / "out" / "report.html").exists() is is_written
     assert ("report.html" in capsys.readouterr().out) is is_written
-    # Of a dataset that is whole it is written when it is asked for, or is not there.
+    # For a complete dataset the report is written when it is requested or missing.
     assert run.main([*options.split(), *(["--report=false"] if is_written else [])]) == 0
     assert run.main([*options.split()]) == 0
     assert (tmp_path / "out" / "report.html").exists()
     if is_written:
         told = text_of((tmp_path / "out" / "report.html").read_text())
-        assert "decode and resize" in told and "Lab and encode" in told and "127.0.0.1 4 0" in told and "n00004475 4" in told
+        assert (
+            "decode and resize" in told
+            and "Lab and encode" in told
+            and "127.0.0.1 4 0" in told
+            and "n00004475 4" in told
+        )
 
 
 def test_a_report_that_cannot_be_written_costs_nothing(origin, tmp_path, capsys, monkeypatch):
@@ -212,7 +233,10 @@ def test_a_report_that_cannot_be_written_costs_nothing(origin, tmp_path, capsys,
 
     monkeypatch.setattr(page, "write", fail)
     (tmp_path / "urls.txt").write_text(origin.url("good/1.jpg") + "\n")
-    options = f"--input {tmp_path}/urls.txt --output {tmp_path}/out --checkpoint none --image_size 32 --allow_private_addresses"
+    options = (
+        f"--input {tmp_path}/urls.txt --output {tmp_path}/out --checkpoint none "
+        "--image_size 32 --allow_private_addresses"
+    )
     assert run.main(options.split()) == 0
     assert "has no report: no space left" in capsys.readouterr().err
     assert (tmp_path / "out" / "dataset.json").exists()
@@ -231,7 +255,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-# The least contrast of a text with what is behind it.
+# The smallest contrast between a text and its background.
 CONTRAST = """() => {
   const rgb = text => text.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => {
@@ -252,7 +276,7 @@ CONTRAST = """() => {
   }));
 }"""
 
-# The words and numbers that lie in two lines.
+# Words and numbers that are split over two lines.
 SPLIT = """() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), split = [];
   while (texts.nextNode()) {
@@ -269,7 +293,7 @@ SPLIT = """() => {
   return split;
 }"""
 
-# The visible rows without a rule as wide as their table.
+# The number of visible rows without a rule as wide as their table.
 WITHOUT_RULE = """() => [...document.querySelectorAll("tr")].filter(row => {
   const width = row.getBoundingClientRect().width;
   return width && !(parseFloat(getComputedStyle(row).borderBottomWidth) > 0
@@ -282,7 +306,7 @@ OPEN_ALL = "() => document.querySelectorAll('details').forEach(one => one.open =
 
 @contextlib.contextmanager
 def open_report(browser: Browser, folder: Path, width: int, scheme: Scheme) -> Iterator[Page]:
-    """Open a report; check that it asks the network for nothing and that no script complains."""
+    """Open a report; check that it makes no network request and logs no script error."""
     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     messages: list[str] = []
     requests: list[str] = []
@@ -311,7 +335,7 @@ def test_a_browser_shows_it(browser, tmp_path, width, scheme):
               async one => { await one.decode(); return one.naturalWidth; }))"""
         )
         assert len(pictures) == 5 * 10 and min(pictures) > 0
-        # Nothing sticks out sideways; text can be read.
+        # Nothing overflows horizontally, and text is readable.
         assert tab.evaluate("() => document.documentElement.scrollWidth") <= width
         sizes = tab.evaluate(
             """() => [...document.querySelectorAll("svg text")]
@@ -337,7 +361,7 @@ def test_no_word_is_split_and_paths_break_after_slashes(browser, tmp_path, width
     with open_report(browser, folder, width, "light") as tab:
         tab.evaluate(OPEN_ALL)
         assert tab.evaluate(SPLIT) == []
-        # The test of the test.
+        # Check that the test itself can fail.
         tab.evaluate("() => document.body.style.wordBreak = 'break-all'")
         assert tab.evaluate(SPLIT) != []
         tab.evaluate("() => document.body.style.wordBreak = ''")

@@ -1,4 +1,4 @@
-"""The command: what it answers, what it refuses before anything is fetched, and how it ends."""
+"""Tests of the command: its output, what it refuses before it fetches, and how it ends."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,11 @@ UUID = "0123456789abcdef" * 2
 @pytest.fixture
 def urls(origin, tmp_path) -> str:
     path = tmp_path / "urls.txt"
-    path.write_text("".join(f"{origin.url(f'good/{number}.jpg')}\n" for number in range(5)) + origin.url("status/404") + "\n")
+    path.write_text(
+        "".join(f"{origin.url(f'good/{number}.jpg')}\n" for number in range(5))
+        + origin.url("status/404")
+        + "\n"
+    )
     return str(path)
 
 
@@ -56,7 +60,12 @@ def options(urls: str, output: Path, *others: str) -> list[str]:
 
 def command(*arguments: str, **keywords) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "beam_pipeline.run", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, **keywords
+        [sys.executable, "-m", "beam_pipeline.run", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **keywords,
     )
 
 
@@ -65,12 +74,17 @@ def test_makes_a_dataset(urls, tmp_path):
     assert done.returncode == 0
     assert "5 examples, 1 failures" in done.stdout
     assert "1 http_404" in done.stdout
-    # Nothing of Beam, TensorFlow or the progress line where no terminal is.
+    # No output of Beam or TensorFlow, and no progress line without a terminal.
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--inptu", "urls.txt"], ["--input", "a", "--output", "b", "--direct_num_worker", "2"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--inptu", "urls.txt"],
+        ["--input", "a", "--output", "b", "--direct_num_worker", "2"],
+    ],
 )
 def test_answers_without_loading_beam(arguments):
     script = f"""
@@ -83,7 +97,9 @@ except SystemExit as end:
 assert "apache_beam" not in sys.modules and "tensorflow" not in sys.modules, "loaded"
 sys.exit(status)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
     assert len(done.stderr.splitlines()) == (0 if arguments == ["--help"] else 1)
 
@@ -100,29 +116,58 @@ REFUSED = {
     "list that is not there": (["--input", "nowhere.txt", "--output", "OUT"], "nowhere.txt"),
     "empty list": (["--input", "EMPTY", "--output", "OUT"], "holds no URL"),
     "broken list": (["--input", "BROKEN.gz", "--output", "OUT"], "BROKEN.gz"),
-    "glob that matches nothing": (["--images", "nowhere/*.jpg", "--output", "OUT"], "nowhere/*.jpg"),
+    "glob that matches nothing": (
+        ["--images", "nowhere/*.jpg", "--output", "OUT"],
+        "nowhere/*.jpg",
+    ),
     "both": (["--input", "URLS", "--images", "*.jpg", "--output", "OUT"], "one of the two"),
-    "checkpoint that is not there": (["--input", "URLS", "--output", "OUT", "--checkpoint", "no.ckpt"], "no.ckpt"),
-    "checkpoint that is none": (["--input", "URLS", "--output", "OUT", "--checkpoint", "URLS"], "no TensorFlow checkpoint"),
+    "checkpoint that is not there": (
+        ["--input", "URLS", "--output", "OUT", "--checkpoint", "no.ckpt"],
+        "no.ckpt",
+    ),
+    "checkpoint that is none": (
+        ["--input", "URLS", "--output", "OUT", "--checkpoint", "URLS"],
+        "no TensorFlow checkpoint",
+    ),
     "size": (["--input", "URLS", "--output", "OUT", "--image_size", "0"], "--image_size"),
     "number": (["--input", "URLS", "--output", "OUT", "--batch_size", "many"], "--batch_size"),
     "choice": (["--input", "URLS", "--output", "OUT", "--encoding", "hsv"], "--encoding"),
-    "typing error": (["--input", "URLS", "--output", "OUT", "--image-size", "3"], "did you mean --image_size?"),
+    "typing error": (
+        ["--input", "URLS", "--output", "OUT", "--image-size", "3"],
+        "did you mean --image_size?",
+    ),
     "abbreviation": (["--inp", "URLS", "--output", "OUT"], "did you mean --input?"),
     "stray word": (["--input", "URLS", "--output", "OUT", "more"], "'more'"),
     "output below a file": (["--input", "URLS", "--output", "URLS/out"], "is a file"),
-    "runner that there is not": (["--input", "URLS", "--output", "OUT", "--runner", "Bogus"], "Bogus"),
-    "option of Beam": (["--input", "URLS", "--output", "OUT", "--direct_num_workers", "many"], "direct_num_workers"),
-    "choice of Beam": (["--input", "URLS", "--output", "OUT", "--direct_running_mode", "fast"], "direct_running_mode"),
+    "runner that there is not": (
+        ["--input", "URLS", "--output", "OUT", "--runner", "Bogus"],
+        "Bogus",
+    ),
+    "option of Beam": (
+        ["--input", "URLS", "--output", "OUT", "--direct_num_workers", "many"],
+        "direct_num_workers",
+    ),
+    "choice of Beam": (
+        ["--input", "URLS", "--output", "OUT", "--direct_running_mode", "fast"],
+        "direct_running_mode",
+    ),
     "value of Beam": (["--input", "URLS", "--output", "OUT", "--job_name"], "job_name"),
-    "option that a runner needs": (["--input", "URLS", "--output", "OUT", "--runner", "DataflowRunner"], "Beam"),
-    "nothing after what is skipped": (["--input", "URLS", "--output", "OUT", "--skip", "50"], "--skip 50"),
+    "option that a runner needs": (
+        ["--input", "URLS", "--output", "OUT", "--runner", "DataflowRunner"],
+        "Beam",
+    ),
+    "nothing after what is skipped": (
+        ["--input", "URLS", "--output", "OUT", "--skip", "50"],
+        "--skip 50",
+    ),
     "output with a wildcard": (["--input", "URLS", "--output", "OUT*"], "OUT*"),
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED.keys())
-def test_refuses_before_anything_is_fetched_or_written(arguments, origin, urls, tmp_path, monkeypatch, capsys):
+def test_refuses_before_anything_is_fetched_or_written(
+    arguments, origin, urls, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "URLS").write_text(Path(urls).read_text())
     (tmp_path / "EMPTY").write_text("# nothing\n\n")
@@ -181,16 +226,28 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
 
 @pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
 def test_several_workers(urls, tmp_path, mode):
-    done = command(*options(urls, tmp_path / "out", "--direct_num_workers", "2", "--direct_running_mode", mode, "--verbose"))
+    done = command(
+        *options(
+            urls,
+            tmp_path / "out",
+            "--direct_num_workers",
+            "2",
+            "--direct_running_mode",
+            mode,
+            "--verbose",
+        )
+    )
     assert done.returncode == 0, done.stderr
     assert "5 examples, 1 failures" in done.stdout
-    # Wherever an image was made, its name is told here.
+    # The name of each image is reported here, whichever process made it.
     assert all(f"good/{number}.jpg" in done.stderr for number in range(5))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_one_line(origin, tmp_path, number):
-    (tmp_path / "urls.txt").write_text("".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50)))
+    (tmp_path / "urls.txt").write_text(
+        "".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50))
+    )
     arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600")
     process = subprocess.Popen(
         [sys.executable, "-m", "beam_pipeline.run", *arguments],
@@ -204,7 +261,7 @@ def test_a_signal_ends_a_run_with_one_line(origin, tmp_path, number):
     while not origin.requests and time.monotonic() < deadline:
         time.sleep(0.1)
     assert origin.requests
-    # As a terminal does: to the command and all that it has started.
+    # A terminal sends the signal to the command and all its descendants.
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
@@ -228,7 +285,10 @@ def test_repeated_bodies_are_told_and_can_be_excluded(origin, tmp_path, capsys, 
     same = [origin.url(f"good/same.jpg?{number}") for number in range(7)]
     others = [origin.url(f"good/{number}.jpg") for number in range(4)]
     (tmp_path / "urls.txt").write_text("\n".join(same[:4] + others + same[4:]) + "\n")
-    assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", commit)) == 0
+    assert (
+        run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", commit))
+        == 0
+    )
     digest = hashlib.sha256(image("same.jpg")).hexdigest()
     [repeated] = read_json(tmp_path / "out")["repeated_content"]
     assert repeated == {"sha256": digest, "times": 7, "url": min(same)}
@@ -244,26 +304,50 @@ def test_repeated_bodies_are_told_and_can_be_excluded(origin, tmp_path, capsys, 
 def test_a_broken_exclusion_list_is_refused(urls, tmp_path, capsys, content):
     if content is not None:
         (tmp_path / "list").write_bytes(content.encode("latin-1"))
-    assert run.main(options(urls, tmp_path / "out", "--exclude_sha256", str(tmp_path / "list"))) == 2
+    assert (
+        run.main(options(urls, tmp_path / "out", "--exclude_sha256", str(tmp_path / "list"))) == 2
+    )
     [line] = capsys.readouterr().err.splitlines()
     assert "--exclude_sha256" in line
 
 
 def test_failures_are_a_list_to_try_again(origin, tmp_path, capsys):
     paths = ["flaky/3/503/a.jpg", "flaky/3/500/b.jpg", "status/404/c.jpg", "good/d.jpg"]
-    (tmp_path / "urls.txt").write_text("".join(f"id_{path[-5]}\t{origin.url(path)}\n" for path in paths))
+    (tmp_path / "urls.txt").write_text(
+        "".join(f"id_{path[-5]}\t{origin.url(path)}\n" for path in paths)
+    )
     assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "first")) == 0
-    assert read_json(tmp_path / "first")["counts"]["failures_by_reason"] == {"http_404": 1, "http_500": 1, "http_503": 1}
-    again = [*options(str(tmp_path / "first" / "failures-*.jsonl"), tmp_path / "second"), "--retry_reasons", "http_503, dns"]
+    assert read_json(tmp_path / "first")["counts"]["failures_by_reason"] == {
+        "http_404": 1,
+        "http_500": 1,
+        "http_503": 1,
+    }
+    again = [
+        *options(str(tmp_path / "first" / "failures-*.jsonl"), tmp_path / "second"),
+        "--retry_reasons",
+        "http_503, dns",
+    ]
     asked = len(origin.requests)
     assert run.main(again) == 0
     assert len(origin.requests) == asked + 1
     counts = read_json(tmp_path / "second")["counts"]
-    assert (counts["lines"], counts["ignored"], counts["examples"], counts["failures"]) == (3, 2, 1, 0)
+    assert (counts["lines"], counts["ignored"], counts["examples"], counts["failures"]) == (
+        3,
+        2,
+        1,
+        0,
+    )
     [example] = tf.data.TFRecordDataset(str(next((tmp_path / "second").glob("lab_images_*"))))
-    assert tf.train.Example.FromString(example.numpy()).features.feature["image_id"].bytes_list.value == [b"id_a"]
+    assert tf.train.Example.FromString(example.numpy()).features.feature[
+        "image_id"
+    ].bytes_list.value == [b"id_a"]
 
-    assert run.main([*options(str(tmp_path / "urls.txt"), tmp_path / "third"), "--retry_reasons", "dns"]) == 2
+    assert (
+        run.main(
+            [*options(str(tmp_path / "urls.txt"), tmp_path / "third"), "--retry_reasons", "dns"]
+        )
+        == 2
+    )
     assert "--retry_reasons dns" in capsys.readouterr().err
 
 
@@ -280,12 +364,21 @@ def test_too_many_failures_are_no_dataset(urls, tmp_path, capsys, origin):
 
 
 def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
-    """A limit on the size of files stands for the full disk: the same error, from the same call."""
+    """A limit on the file size simulates the full disk: same error, from the same call."""
     lines = [f"{origin.url(f'good/{number}.jpg')}\n" for number in range(30)]
     (tmp_path / "urls.txt").write_text("".join(lines))
-    arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", "20", "--image_size", "64")
-    # A first commit of few images is within the limit; the second, of more, is not.
-    first = "".join([*lines[:2], *[origin.url(f"status/404/{number}\n") for number in range(18)], *lines[2:]])
+    arguments = options(
+        str(tmp_path / "urls.txt"),
+        tmp_path / "out",
+        "--urls_per_commit",
+        "20",
+        "--image_size",
+        "64",
+    )
+    # The first commit has few images and stays within the limit; the second exceeds it.
+    first = "".join(
+        [*lines[:2], *[origin.url(f"status/404/{number}\n") for number in range(18)], *lines[2:]]
+    )
     (tmp_path / "urls.txt").write_text(first)
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))  # noqa: E731
     full = command(*arguments, preexec_fn=limit)
@@ -293,7 +386,10 @@ def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
     [line] = full.stderr.splitlines()
     assert "File too large" in line and str(tmp_path / "out") in line
     [shard] = (tmp_path / "out").glob("lab_images_*")
-    assert shard.name.startswith("lab_images_00000-") and (tmp_path / "out" / "commit-00000.json").exists()
+    assert (
+        shard.name.startswith("lab_images_00000-")
+        and (tmp_path / "out" / "commit-00000.json").exists()
+    )
     written = shard.stat().st_mtime_ns
 
     second = command(*arguments)
@@ -311,7 +407,10 @@ def test_an_original_that_cannot_be_kept_is_named(urls, tmp_path, capsys, monkey
         write_bytes(path, data, **keywords)
 
     monkeypatch.setattr(filesystem, "write_bytes", break_originals)
-    assert run.main(options(urls, tmp_path / "out", "--original_dir", str(tmp_path / "originals"))) == 1
+    assert (
+        run.main(options(urls, tmp_path / "out", "--original_dir", str(tmp_path / "originals")))
+        == 1
+    )
     [line] = capsys.readouterr().err.splitlines()
     assert "No space left on device" in line and "originals" in line
 
@@ -358,33 +457,54 @@ def test_many_commits_leave_nothing_open(origin, tmp_path):
 
 
 def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, capsys):
-    """A list of which some commits are made is no list for an engine that would take all of it."""
+    """A list with completed commits is refused by an engine that takes the complete list."""
     output = tmp_path / "out"
     config, _, _ = command_line.parse(options(urls, output))
     output.mkdir()
     (output / "failures-00000-00000-of-00001.jsonl").write_text("{}")
     failed = [Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
     counts = {"lines": 1, "failures/fetch/dns": 1}
-    commit_manifest.finalize_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [])
+    commit_manifest.finalize_commit(
+        config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], []
+    )
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first commits" in capsys.readouterr().err
 
 
 def test_commits_need_a_command_that_waits(urls, tmp_path, capsys):
-    flags = ["--urls_per_commit", "5", "--runner", "PortableRunner", "--job_endpoint", "localhost:9", "--no_wait_until_finish"]
+    flags = [
+        "--urls_per_commit",
+        "5",
+        "--runner",
+        "PortableRunner",
+        "--job_endpoint",
+        "localhost:9",
+        "--no_wait_until_finish",
+    ]
     assert run.main([*options(urls, tmp_path / "out"), *flags]) == 2
     assert "--urls_per_commit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("offset", [0, 0.5, 1.5])
-def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(origin, tmp_path, offset):
+def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(
+    origin, tmp_path, offset
+):
     urls = tmp_path / "urls.txt"
     urls.write_text("".join(origin.url(f"delay/0.02/{number}.jpg\n") for number in range(150)))
-    arguments = options(str(urls), tmp_path / "out", "--urls_per_commit", "50", "--fetch_concurrency", "2")
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    arguments = options(
+        str(urls), tmp_path / "out", "--urls_per_commit", "50", "--fetch_concurrency", "2"
+    )
+    pipes: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "cwd": ROOT,
+    }
     processes = []
     for _ in range(2):
-        processes.append(subprocess.Popen([sys.executable, "-m", "beam_pipeline.run", *arguments], **pipes))
+        processes.append(
+            subprocess.Popen([sys.executable, "-m", "beam_pipeline.run", *arguments], **pipes)
+        )
         time.sleep(offset)
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2]
@@ -400,7 +520,9 @@ def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, m
     urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(6)))
     digests = [hashlib.sha256(image(f"{number}.jpg")).hexdigest() for number in range(6)]
     excluded.write_text(digests[0] + "\n")
-    arguments = options(str(urls), tmp_path / "out", "--urls_per_commit", "2", "--exclude_sha256", str(excluded))
+    arguments = options(
+        str(urls), tmp_path / "out", "--urls_per_commit", "2", "--exclude_sha256", str(excluded)
+    )
     build = pipeline.build
 
     def break_second(graph, config, commit, *others):
@@ -413,7 +535,9 @@ def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, m
         patch.setattr(pipeline, "build", break_second)
         assert run.main(arguments) == 1
     assert run.main(arguments) == 2
-    assert "another --exclude_sha256, or with one whose content has changed" in capsys.readouterr().err
+    assert (
+        "another --exclude_sha256, or with one whose content has changed" in capsys.readouterr().err
+    )
     excluded.write_text("# the same again\n" + digests[0] + "\n")
     assert run.main(arguments) == 0
     assert read_json(tmp_path / "out")["counts"]["failures_by_reason"] == {"placeholder": 1}
@@ -421,12 +545,21 @@ def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, m
     assert run.main(arguments) == 2
 
 
-def test_a_complete_dataset_stays_complete_with_commits_of_another_size(tmp_path, capsys, monkeypatch):
+def test_a_complete_dataset_stays_complete_with_commits_of_another_size(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(inception_resnet_v2, "Network", FakeNetwork)
     monkeypatch.setattr(inception_resnet_v2, "_networks", {})
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
-    arguments = ["--images", str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out"), "--checkpoint", "untrained"]
+    arguments = [
+        "--images",
+        str(tmp_path / "*.jpg"),
+        "--output",
+        str(tmp_path / "out"),
+        "--checkpoint",
+        "untrained",
+    ]
     assert run.main([*arguments, "--image_size", "32"]) == 0
     assert read_json(tmp_path / "out")["options"]["statistics"]
     assert run.main([*arguments, "--urls_per_commit", "2"]) == 0
@@ -446,12 +579,15 @@ def test_nothing_is_left_in_the_folder_of_temporary_files(urls, tmp_path):
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     assert command(*options(urls, tmp_path / "out"), env=environment).returncode == 0
-    assert command(*options(urls, tmp_path / "out", "--image_size", "7"), env=environment).returncode == 2
+    assert (
+        command(*options(urls, tmp_path / "out", "--image_size", "7"), env=environment).returncode
+        == 2
+    )
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
 class PixelNetwork:
-    """Gives pixels of what it sees as the embedding."""
+    """Returns pixels of its input as the embedding."""
 
     def __init__(self, *unused_arguments):
         pass
@@ -465,15 +601,25 @@ def test_the_embeddings_do_not_depend_on_the_size_of_what_is_stored(tmp_path, mo
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
     resized = str(tmp_path / "resized")
-    arguments = ["--images", str(tmp_path / "*.jpg"), "--checkpoint", "untrained", "--report=false", "--resized_dir", resized]
+    arguments = [
+        "--images",
+        str(tmp_path / "*.jpg"),
+        "--checkpoint",
+        "untrained",
+        "--report=false",
+        "--resized_dir",
+        resized,
+    ]
     embeddings = []
-    # The second of 64 pixels could be made from resized images, which the network is not to see.
+    # The second run with 64 pixels could read resized images, which the network must not see.
     for folder, size in (("a", "299"), ("b", "64"), ("c", "64")):
         monkeypatch.setattr(inception_resnet_v2, "_networks", {})
         assert run.main([*arguments, "--image_size", size, "--output", str(tmp_path / folder)]) == 0
         examples = dataset.examples(tmp_path / folder)
         assert examples[0]["image_l"].shape == (int(size), int(size), 1)
-        embeddings.append({example["image_name"]: example["image_embedding"] for example in examples})
+        embeddings.append(
+            {example["image_name"]: example["image_embedding"] for example in examples}
+        )
     for name, embedding in embeddings[0].items():
         assert embedding.std() > 10
         for other in embeddings[1:]:

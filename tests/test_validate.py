@@ -1,4 +1,4 @@
-"""A dataset that is not whole is found out, and what is wrong with it is named."""
+"""Tests that an incomplete dataset is detected and its problems are named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from beam_pipeline import validate
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.records import example_proto
 
-SHARDS = ("lab_images_00000-of-00003.tfrecord", "lab_images_00001-of-00003.tfrecord", "val_lab_images_00002-of-00003.tfrecord")
+SHARDS = (
+    "lab_images_00000-of-00003.tfrecord",
+    "lab_images_00001-of-00003.tfrecord",
+    "val_lab_images_00002-of-00003.tfrecord",
+)
 
 
 def read(folder: Path, shard: str) -> list[bytes]:
@@ -28,7 +32,7 @@ def read(folder: Path, shard: str) -> list[bytes]:
 
 
 def rewrite(folder: Path, shard: str, records: list[bytes], **changes) -> None:
-    """Puts other records into a shard, and has `dataset.json` know of its size."""
+    """Replace the records of a shard, and update its size in `dataset.json`."""
     with tf.io.TFRecordWriter(str(folder / shard)) as writer:
         for record in records:
             writer.write(record)
@@ -68,9 +72,11 @@ def test_one_flipped_bit(tmp_path, capsys, compression):
     for number in range(12):
         folder = tmp_path / str(number)
         shutil.copytree(whole, folder)
-        shard = folder / rng.choice([name + (".gz" if compression == "gzip" else "") for name in SHARDS])
+        shard = folder / rng.choice(
+            [name + (".gz" if compression == "gzip" else "") for name in SHARDS]
+        )
         data = bytearray(shard.read_bytes())
-        # The first ten bytes of gzip tell a time and a system, which are nobody's.
+        # The first ten bytes of gzip hold a time and a system, which no reader checks.
         data[rng.randrange(10 if compression == "gzip" else 0, len(data))] ^= 1 << rng.randrange(8)
         shard.write_bytes(bytes(data))
         status, said = inspect_folder(folder, capsys)
@@ -88,7 +94,13 @@ def test_a_missing_shard(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["lab_images_00007-of-00009.tfrecord", "notes.txt", "failures-00001-of-00002.jsonl", "beam-temp-x"]
+    "name",
+    [
+        "lab_images_00007-of-00009.tfrecord",
+        "notes.txt",
+        "failures-00001-of-00002.jsonl",
+        "beam-temp-x",
+    ],
 )
 def test_a_foreign_file(tmp_path, capsys, name):
     write_dataset(tmp_path, "lab_uint8")
@@ -109,7 +121,9 @@ def test_a_shard_of_something_else(tmp_path, capsys):
 def test_records_that_are_missing(tmp_path, capsys):
     write_dataset(tmp_path, "lab_uint8")
     rewrite(tmp_path, SHARDS[0], read(tmp_path, SHARDS[0])[:4])
-    assert f"{SHARDS[0]} holds 4 examples, dataset.json tells 5" in inspect_folder(tmp_path, capsys)[1]
+    assert (
+        f"{SHARDS[0]} holds 4 examples, dataset.json tells 5" in inspect_folder(tmp_path, capsys)[1]
+    )
 
 
 @pytest.mark.parametrize(("source", "where"), [(SHARDS[1], "twice"), (SHARDS[2], "in both splits")])
@@ -134,7 +148,8 @@ def test_values_out_of_range(tmp_path, capsys, name, value, said):
     write_dataset(tmp_path, "lab_float32")
     first, *others = read(tmp_path, SHARDS[0])
     features: dict[str, Any] = {
-        key: values[0] if isinstance(values, list) else values for key, values in example_proto.read_example(first).items()
+        key: values[0] if isinstance(values, list) else values
+        for key, values in example_proto.read_example(first).items()
     }
     features |= {key: int(features[key][0]) for key in ("original_width", "original_height")}
     features[name] = features[name].copy()
@@ -155,13 +170,34 @@ def test_a_name_that_is_not_the_urls(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda description: description["counts"].update(lines=99), "has counts that do not add up"),
-        (lambda description: description["counts"].update(examples=13, lines=15), "tells 13 examples, its files hold 12"),
-        (lambda description: description["files"][0].update(bytes=3), "bytes, dataset.json tells 3"),
-        (lambda description: description["failure_files"][0].update(failures=3), "holds 2 failures, dataset.json tells 3"),
-        (lambda description: description["counts"].update(failures_by_reason={"dns": 2}), "dataset.json others"),
-        (lambda description: description.pop("files"), "is not as a run writes it: KeyError: 'files'"),
-        (lambda description: description["features"].pop("image_id"), "it holds image_ab, image_embedding, image_id"),
+        (
+            lambda description: description["counts"].update(lines=99),
+            "has counts that do not add up",
+        ),
+        (
+            lambda description: description["counts"].update(examples=13, lines=15),
+            "tells 13 examples, its files hold 12",
+        ),
+        (
+            lambda description: description["files"][0].update(bytes=3),
+            "bytes, dataset.json tells 3",
+        ),
+        (
+            lambda description: description["failure_files"][0].update(failures=3),
+            "holds 2 failures, dataset.json tells 3",
+        ),
+        (
+            lambda description: description["counts"].update(failures_by_reason={"dns": 2}),
+            "dataset.json others",
+        ),
+        (
+            lambda description: description.pop("files"),
+            "is not as a run writes it: KeyError: 'files'",
+        ),
+        (
+            lambda description: description["features"].pop("image_id"),
+            "it holds image_ab, image_embedding, image_id",
+        ),
     ],
 )
 def test_a_description_that_does_not_fit(tmp_path, capsys, change, said):
@@ -176,10 +212,19 @@ def test_a_description_that_does_not_fit(tmp_path, capsys, change, said):
 
 def test_shows_and_exports_examples(tmp_path, capsys):
     write_dataset(tmp_path, "rgb_png")
-    (tmp_path.parent / "names.pkl").write_bytes(pickle.dumps({number: f"class {number}" for number in range(1000)}))
+    (tmp_path.parent / "names.pkl").write_bytes(
+        pickle.dumps({number: f"class {number}" for number in range(1000)})
+    )
     pictures = tmp_path.parent / f"{tmp_path.name}-pictures"
     status, said = inspect_folder(
-        tmp_path, capsys, "--show", "3", "--export", str(pictures), "--class_names", str(tmp_path.parent / "names.pkl")
+        tmp_path,
+        capsys,
+        "--show",
+        "3",
+        "--export",
+        str(pictures),
+        "--class_names",
+        str(tmp_path.parent / "names.pkl"),
     )
     assert status == 0
     assert said.count("image_url ") == said.count("best classes ") == 3
@@ -188,9 +233,17 @@ def test_shows_and_exports_examples(tmp_path, capsys):
     for example in finished_examples(tmp_path)[:3]:
         name = example["image_name"].decode().removesuffix(".jpeg")
         index = int(example["image_url"].decode().rpartition("/")[2])
-        with Image.open(pictures / f"{name}.jpeg") as colour, Image.open(pictures / f"{name}.grey.jpeg") as grey:
+        with (
+            Image.open(pictures / f"{name}.jpeg") as colour,
+            Image.open(pictures / f"{name}.grey.jpeg") as grey,
+        ):
             assert (colour.format, colour.mode, grey.mode) == ("JPEG", "RGB", "L")
-            assert np.abs(np.asarray(colour).astype(float).mean((0, 1)) - PIXELS[index].mean((0, 1))).max() < 6
+            assert (
+                np.abs(
+                    np.asarray(colour).astype(float).mean((0, 1)) - PIXELS[index].mean((0, 1))
+                ).max()
+                < 6
+            )
 
 
 def test_shows_what_can_be_read_of_a_dataset_that_is_not_whole(tmp_path, capsys):
@@ -209,14 +262,19 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(tmp_path, capsys):
     folder.mkdir()
     write_dataset(folder, "lab_uint8")
     for shard in SHARDS:
-        records = [re.sub(rb"[0-9a-f]{32}\.jpeg", b"../../" + b"x" * 26 + b".jpeg", record) for record in read(folder, shard)]
+        records = [
+            re.sub(rb"[0-9a-f]{32}\.jpeg", b"../../" + b"x" * 26 + b".jpeg", record)
+            for record in read(folder, shard)
+        ]
         rewrite(folder, shard, records)
     assert inspect_folder(folder, capsys, "--export", str(pictures))[0] == 1
     assert len(list(pictures.iterdir())) == 24
     assert {path.name for path in tmp_path.iterdir()} == {"dataset", "here"}
 
 
-@pytest.mark.parametrize("options", [["--show", "-1"], ["--show", "few"], ["--class_names", "names.txt"]])
+@pytest.mark.parametrize(
+    "options", [["--show", "-1"], ["--show", "few"], ["--class_names", "names.txt"]]
+)
 def test_options_that_make_no_sense(tmp_path, capsys, options):
     with pytest.raises(SystemExit) as caught:
         inspect_folder(tmp_path, capsys, *options)

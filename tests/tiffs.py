@@ -1,4 +1,4 @@
-"""TIFF files of kinds that Pillow cannot write, put together by hand (TIFF 6.0)."""
+"""TIFF files of kinds that Pillow cannot write, assembled by hand (TIFF 6.0)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 _SHORT, _LONG = 3, 4
-_ROWS, _TILE = 7, 16  # rows of a strip; side of a tile
+_ROWS, _TILE = 7, 16  # rows per strip; side of a tile
 
 
 class Layout(NamedTuple):
-    """How samples lie in a file: byte order (`<` or `>`), in planes of their own, in tiles, compressed by deflate."""
+    """How samples are stored in a file.
+
+    Attributes:
+      order: The byte order, `<` or `>`.
+      planar: Each channel has a plane of its own.
+      tiled: In tiles instead of strips.
+      compressed: By deflate.
+    """
 
     order: Literal["<", ">"]
     planar: bool
@@ -24,31 +31,51 @@ class Layout(NamedTuple):
 
 
 _ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
-LAYOUTS = [Layout(order, *flags) for order in _ORDERS for flags in itertools.product([False, True], repeat=3)]
+LAYOUTS = [
+    Layout(order, *flags)
+    for order in _ORDERS
+    for flags in itertools.product([False, True], repeat=3)
+]
 
 
-def write_tiff(samples: np.ndarray, photometric: int, layout: Layout, **tags: int | list[int]) -> bytes:
-    """A TIFF of samples.
+def write_tiff(
+    samples: np.ndarray, photometric: int, layout: Layout, **tags: int | list[int]
+) -> bytes:
+    """Return a TIFF of samples.
 
     Args:
       samples: uint8, uint16, uint32, int or float (H, W, C), as they are stored.
-      photometric: PhotometricInterpretation.
-      layout: How they are stored.
-      tags: Further ones by their number: `t338=[2]`.
+      photometric: The PhotometricInterpretation.
+      layout: How the samples are stored.
+      tags: Additional tags by number: `t338=[2]`.
     """
     height, width, channels = samples.shape
     planes = np.split(samples, channels, axis=-1) if layout.planar else [samples]
     pieces = [_encode(piece, layout) for plane in planes for piece in _cut(plane, layout.tiled)]
     offsets = np.cumsum([8, *(len(piece) + len(piece) % 2 for piece in pieces)]).tolist()
     kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
-    fields = {256: [width], 257: [height], 258: [samples.dtype.itemsize * 8] * channels, 259: [8 if layout.compressed else 1]}
-    fields |= {262: [photometric], 277: [channels], 284: [2 if layout.planar else 1], 339: [kind] * channels}
+    fields = {
+        256: [width],
+        257: [height],
+        258: [samples.dtype.itemsize * 8] * channels,
+        259: [8 if layout.compressed else 1],
+    }
+    fields |= {
+        262: [photometric],
+        277: [channels],
+        284: [2 if layout.planar else 1],
+        339: [kind] * channels,
+    }
     where, lengths = (324, 325) if layout.tiled else (273, 279)
     fields |= {where: offsets[:-1], lengths: [len(piece) for piece in pieces]}
     fields |= {322: [_TILE], 323: [_TILE]} if layout.tiled else {278: [_ROWS]}
-    fields |= {int(name[1:]): value if isinstance(value, list) else [value] for name, value in tags.items()}
+    fields |= {
+        int(name[1:]): value if isinstance(value, list) else [value] for name, value in tags.items()
+    }
     body = b"".join(piece + bytes(len(piece) % 2) for piece in pieces)
-    header = (b"II*\0" if layout.order == "<" else b"MM\0*") + struct.pack(layout.order + "I", offsets[-1])
+    header = (b"II*\0" if layout.order == "<" else b"MM\0*") + struct.pack(
+        layout.order + "I", offsets[-1]
+    )
     return header + body + _directory(fields, offsets[-1], layout.order)
 
 
@@ -59,7 +86,9 @@ def _cut(plane: np.ndarray, tiled: bool) -> Iterator[np.ndarray]:
         return
     padded = np.pad(plane, ((0, -height % _TILE), (0, -width % _TILE), (0, 0)))
     for top in range(0, height, _TILE):
-        yield from (padded[top : top + _TILE, left : left + _TILE] for left in range(0, width, _TILE))
+        yield from (
+            padded[top : top + _TILE, left : left + _TILE] for left in range(0, width, _TILE)
+        )
 
 
 def _encode(piece: np.ndarray, layout: Layout) -> bytes:
@@ -71,9 +100,14 @@ def _directory(fields: dict[int, list[int]], offset: int, order: str) -> bytes:
     behind_at = offset + 2 + 12 * len(fields) + 4
     entries, behind = b"", b""
     for tag, values in sorted(fields.items()):
-        kind, letter = (_LONG, "I") if max(values) >= 1 << 16 or tag in (273, 279, 324, 325) else (_SHORT, "H")
+        kind, letter = (
+            (_LONG, "I") if max(values) >= 1 << 16 or tag in (273, 279, 324, 325) else (_SHORT, "H")
+        )
         value = struct.pack(f"{order}{len(values)}{letter}", *values)
         if len(value) > 4:
-            value, behind = struct.pack(order + "I", behind_at + len(behind)), behind + value + bytes(len(value) % 2)
+            value, behind = (
+                struct.pack(order + "I", behind_at + len(behind)),
+                behind + value + bytes(len(value) % 2),
+            )
         entries += struct.pack(order + "HHI", tag, kind, len(values)) + value.ljust(4, b"\0")
     return struct.pack(order + "H", len(fields)) + entries + bytes(4) + behind

@@ -1,8 +1,10 @@
-"""The folder of the checkpoints that came from a server, an object store or an archive.
+"""Cache of the checkpoints from servers, object stores and archives.
 
-<sha256 of the files>/    a checkpoint, unpacked and verified
-<hash of the option>.json what --checkpoint was when it was downloaded, and which checkpoint that gave
-lock, partial/            the one download that is under way
+The folder contains:
+
+<sha256 of the files>/     an unpacked and verified checkpoint
+<hash of the option>.json  version of --checkpoint at the download, and the checkpoint's sha256
+lock, partial/             the one download in progress
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from beam_pipeline.config import UsageError
-from beam_pipeline.embedding.checkpoint_sources import ERRORS, download, explain, is_packed, unpack, version_of
+from beam_pipeline.embedding.checkpoint_sources import (
+    ERRORS,
+    download,
+    explain,
+    is_packed,
+    unpack,
+    version_of,
+)
 from beam_pipeline.process import signals
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,12 +40,12 @@ HOW_TO = "give an inception_resnet_v2 .ckpt, its .tar.gz or a URL of that, or `u
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What an option was when it was downloaded.
+    """Record of the download of a `--checkpoint`.
 
     Attributes:
-      version: ETag, time, size and the like, to notice another file under the same name.
-      source_sha256: Of the archive, or the checkpoint's own if it was not packed.
-      sha256: Of the checkpoint's files.
+      version: ETag, time, size and similar values, to detect another file under the same name.
+      source_sha256: sha256 of the archive, or of the checkpoint's files if it was not an archive.
+      sha256: sha256 of the checkpoint's files.
     """
 
     version: dict[str, Any]
@@ -45,7 +54,11 @@ class Entry:
 
 
 def recall(sha256: str) -> str | None:
-    """The path or prefix of a checkpoint by the sha256 of its files; None if it is not in the cache, or damaged."""
+    """Return the path or prefix of a cached checkpoint; None if it is missing or damaged.
+
+    Args:
+      sha256: sha256 of the checkpoint's files, in hex.
+    """
     with contextlib.suppress(OSError):
         prefix = prefix_in(folder() / sha256)
         if prefix and digest_of(prefix) == sha256:
@@ -53,54 +66,81 @@ def recall(sha256: str) -> str | None:
     return None
 
 
-def bring(checkpoint: str, source_sha256: str | None, check: Callable[[str], None]) -> tuple[str, str]:
-    """Downloads and unpacks a checkpoint, unless the cache has it as it is now.
+def bring(
+    checkpoint: str, source_sha256: str | None, check: Callable[[str], None]
+) -> tuple[str, str]:
+    """Download and unpack a checkpoint, unless the cache contains its current version.
 
     Args:
-      checkpoint: As the option has it.
-      source_sha256: What `Entry.source_sha256` has to be; nothing is asked of a server if the cache has that.
+      checkpoint: The value of `--checkpoint`.
+      source_sha256: Required value of `Entry.source_sha256`. If the cache contains it, no request
+        is sent to a server.
       check: Raises UsageError if a path or prefix is not the network's checkpoint.
 
     Returns:
-      Its path or prefix in the cache, and the sha256 of its files.
+      The path or prefix of the checkpoint in the cache, and the sha256 of its files.
 
     Raises:
-      UsageError: it cannot be read, is no checkpoint, is another one, or is too large.
+      UsageError: The checkpoint cannot be read, is not a checkpoint, is not the required one, or is
+        too large.
     """
     try:
         folder().mkdir(parents=True, exist_ok=True)
         if (folder() / "partial").exists():
-            # What an interrupted run left, unless another process is at work.
+            # Remove what an interrupted run left, unless another process is downloading.
             with contextlib.suppress(BlockingIOError), _locked(fcntl.LOCK_NB):
                 pass
         if found := _find_current(checkpoint, source_sha256):
             return found
         with _locked():
-            # Another process may have been quicker.
-            return _find_current(checkpoint, source_sha256) or _bring(checkpoint, source_sha256, check)
+            # Another process may have downloaded it in the meantime.
+            return _find_current(checkpoint, source_sha256) or _bring(
+                checkpoint, source_sha256, check
+            )
     except ERRORS as error:
-        raise UsageError(f"--checkpoint {checkpoint} cannot be read: {explain(error)}; {HOW_TO}") from error
+        raise UsageError(
+            f"--checkpoint {checkpoint} cannot be read: {explain(error)}; {HOW_TO}"
+        ) from error
 
 
 def folder() -> Path:
-    """`$XDG_CACHE_HOME/beam_pipeline`, or `~/.cache/beam_pipeline`."""
+    """Return `$XDG_CACHE_HOME/beam_pipeline`, or `~/.cache/beam_pipeline`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_pipeline"
 
 
 def check_source(checkpoint: str, sha256: str, wanted: str | None) -> None:
-    """Raises UsageError if a file is not the one that `--checkpoint_sha256` asks for."""
+    """Raise UsageError if a file does not have the sha256 of `--checkpoint_sha256`.
+
+    Args:
+      checkpoint: The value of `--checkpoint`, for the message.
+      sha256: sha256 of the file, in lower-case hex.
+      wanted: The value of `--checkpoint_sha256`; None accepts any file.
+    """
     if wanted is not None and sha256 != wanted.lower():
-        raise UsageError(f"--checkpoint {checkpoint} has the sha256 {sha256}, but --checkpoint_sha256 is {wanted.lower()}")
+        raise UsageError(
+            f"--checkpoint {checkpoint} has the sha256 {sha256}, "
+            f"but --checkpoint_sha256 is {wanted.lower()}"
+        )
 
 
 def prefix_in(path: Path) -> str | None:
-    """The one checkpoint in a folder; None if there are none or several."""
-    names = [str(file).removesuffix(".index") for file in path.iterdir() if ".data-" not in file.name]
+    """Return the path or prefix of the only checkpoint in a folder; None for none or several."""
+    names = [
+        str(file).removesuffix(".index") for file in path.iterdir() if ".data-" not in file.name
+    ]
     return names[0] if len(names) == 1 and files_of(names[0]) else None
 
 
 def files_of(prefix: str) -> list[str]:
-    """The one file of a V1 checkpoint, or the index and the data files of a V2 one; none if it is not there."""
+    """Return the files of a checkpoint.
+
+    Args:
+      prefix: Path of a V1 checkpoint, or prefix of a V2 checkpoint.
+
+    Returns:
+      The file of a V1 checkpoint, or the index and the data files of a V2 checkpoint. Empty if the
+      checkpoint does not exist.
+    """
     if os.path.isfile(prefix):
         return [prefix]
     index = [prefix + ".index"] if os.path.isfile(prefix + ".index") else []
@@ -109,7 +149,7 @@ def files_of(prefix: str) -> list[str]:
 
 
 def digest_of(prefix: str) -> str:
-    """The sha256 of a checkpoint's files, one after the other, in hex."""
+    """Return the sha256 of the concatenation of a checkpoint's files, in hex."""
     digest = hashlib.sha256()
     for path in files_of(prefix):
         with open(path, "rb") as file:
@@ -119,7 +159,7 @@ def digest_of(prefix: str) -> str:
 
 
 def _find_current(checkpoint: str, source_sha256: str | None) -> tuple[str, str] | None:
-    """What the cache has of a checkpoint, if that has not changed where it comes from."""
+    """Return a cached checkpoint whose source has not changed, as `bring` does; None otherwise."""
     try:
         entry = Entry(**json.loads(_entry_path(checkpoint).read_text()))
     except (OSError, ValueError, TypeError):
@@ -141,7 +181,9 @@ def _find_current(checkpoint: str, source_sha256: str | None) -> tuple[str, str]
     return prefix, entry.sha256
 
 
-def _bring(checkpoint: str, source_sha256: str | None, check: Callable[[str], None]) -> tuple[str, str]:
+def _bring(
+    checkpoint: str, source_sha256: str | None, check: Callable[[str], None]
+) -> tuple[str, str]:
     partial = folder() / "partial"
     partial.mkdir()
     remove = functools.partial(shutil.rmtree, partial, ignore_errors=True)
@@ -152,7 +194,9 @@ def _bring(checkpoint: str, source_sha256: str | None, check: Callable[[str], No
         unpacked.mkdir()
         if "://" in checkpoint:
             _LOGGER.warning("downloading %s to %s, once", checkpoint, folder())
-        version, archive_sha256 = download(checkpoint, partial / "archive" if is_packed(checkpoint) else unpacked)
+        version, archive_sha256 = download(
+            checkpoint, partial / "archive" if is_packed(checkpoint) else unpacked
+        )
         if archive_sha256:
             check_source(checkpoint, archive_sha256, source_sha256)
             unpack(partial / "archive", unpacked)
@@ -167,7 +211,7 @@ def _bring(checkpoint: str, source_sha256: str | None, check: Callable[[str], No
 
 
 def _keep(checkpoint: str, partial: Path, entry: Entry) -> None:
-    """Moves what was downloaded to its place, the entry last."""
+    """Move a download to its final paths, the entry last."""
     (partial / "entry").write_text(json.dumps(dataclasses.asdict(entry)))
     shutil.rmtree(folder() / entry.sha256, ignore_errors=True)
     (partial / "unpacked").rename(folder() / entry.sha256)
@@ -176,7 +220,11 @@ def _keep(checkpoint: str, partial: Path, entry: Entry) -> None:
 
 @contextlib.contextmanager
 def _locked(flags: int = 0) -> Iterator[None]:
-    """Waits until no other process downloads, and removes what one that was killed has left."""
+    """Hold the lock of the downloads; remove what a killed process left.
+
+    Args:
+      flags: Further flags of `flock`. Without LOCK_NB, wait until no other process downloads.
+    """
     with open(folder() / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | flags)
         shutil.rmtree(folder() / "partial", ignore_errors=True)

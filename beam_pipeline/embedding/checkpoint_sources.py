@@ -1,4 +1,7 @@
-"""Where a checkpoint comes from: a server, an object store, an archive. Its version, its bytes, and what it unpacks to."""
+"""Access to checkpoints on servers, in object stores and in archives.
+
+The module determines the version of a checkpoint, downloads it and unpacks it.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,25 @@ from typing import IO, Any, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-_TIMEOUT = 60  # seconds without a byte from the server of a checkpoint
-MAX_BYTES = 2 * 2**30  # of a download, and of what an archive unpacks to; the published one has 0.2 GB
+_TIMEOUT = 60  # maximum seconds without a byte from the server of a checkpoint
+# Maximum size of a download, and of an archive's unpacked files. The published one has 0.2 GB.
+MAX_BYTES = 2 * 2**30
 _TOO_LARGE = f"it is larger than {MAX_BYTES >> 30} GiB"
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-# What a server, an object store, a broken archive and a disk raise.
-ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
+# Exceptions of servers, object stores, damaged archives and disks.
+ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    tarfile.TarError,
+    zlib.error,
+    http.client.HTTPException,
+    BeamIOError,
+)
 
 
 def is_readable(checkpoint: str) -> bool:
-    """Whether a checkpoint is read where it is, and need not be copied or unpacked."""
+    """Return whether a checkpoint can be read in place, without a copy or unpacking."""
     return "://" not in checkpoint and not is_packed(checkpoint)
 
 
@@ -40,7 +52,15 @@ def is_packed(checkpoint: str) -> bool:
 
 
 def version_of(checkpoint: str, known: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint is now, where it comes from; `known` if a server says that it has not changed."""
+    """Return the current version of a checkpoint at its source.
+
+    Args:
+      checkpoint: The value of `--checkpoint`.
+      known: An earlier version, for a conditional request; empty if there is none.
+
+    Returns:
+      Validators, sizes or times of the files; `known` if a server reports no change.
+    """
     if _is_url(checkpoint):
         try:
             with _open_url(checkpoint, known) as response:
@@ -50,20 +70,37 @@ def version_of(checkpoint: str, known: dict[str, Any]) -> dict[str, Any]:
                 raise
             return known
     if "://" in checkpoint:
-        return {file.path: [file.size_in_bytes, file.last_updated_in_seconds] for file in _match(checkpoint)}
+        return {
+            file.path: [file.size_in_bytes, file.last_updated_in_seconds]
+            for file in _match(checkpoint)
+        }
     stat = os.stat(checkpoint)
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def download(checkpoint: str, target: Path) -> tuple[dict[str, Any], str]:
-    """Copies a checkpoint into a folder, or an archive to a file. Returns its version, and the sha256 of an archive."""
+    """Copy a checkpoint into a folder, or an archive to a file.
+
+    Args:
+      checkpoint: The value of `--checkpoint`.
+      target: An existing folder for a checkpoint, or the path of the file for an archive.
+
+    Returns:
+      The version of the checkpoint, and the sha256 of an archive in hex, empty for a checkpoint.
+
+    Raises:
+      ValueError: The files are larger than `MAX_BYTES`.
+      EOFError: A server sent fewer bytes than its Content-Length.
+    """
     if _is_url(checkpoint):
         is_archive = not target.is_dir()
         with _open_url(checkpoint, {}) as response:
             promised = response.headers.get("Content-Length")
             if promised is not None and int(promised) > MAX_BYTES:
                 raise ValueError(_TOO_LARGE)
-            digest, size = _copy(response, target if is_archive else target / "model.ckpt", MAX_BYTES)
+            digest, size = _copy(
+                response, target if is_archive else target / "model.ckpt", MAX_BYTES
+            )
             if promised is not None and size != int(promised):
                 raise EOFError(f"the server sent {size} of {promised} bytes")
             return _headers_of(response), digest if is_archive else ""
@@ -72,17 +109,27 @@ def download(checkpoint: str, target: Path) -> tuple[dict[str, Any], str]:
     size, digest = 0, ""
     for path in paths:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
-            copied = _copy(source, target / os.path.basename(path) if target.is_dir() else target, MAX_BYTES - size)
+            copied = _copy(
+                source,
+                target / os.path.basename(path) if target.is_dir() else target,
+                MAX_BYTES - size,
+            )
         digest, size = copied[0] if not target.is_dir() else "", size + copied[1]
     return version, digest
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpacks the files of a checkpoint, whatever folders they are in."""
+    """Unpack the files of a checkpoint into one folder, regardless of their folders in the archive.
+
+    Raises:
+      ValueError: The archive, unpacked, is larger than `MAX_BYTES`.
+    """
     room = MAX_BYTES
     with (
         gzip.open(archive) as packed,
-        tarfile.open(fileobj=cast(IO[bytes], _Bounded(packed)), mode="r|", bufsize=1 << 20) as members,
+        tarfile.open(
+            fileobj=cast(IO[bytes], _Bounded(packed)), mode="r|", bufsize=1 << 20
+        ) as members,
     ):
         for member in members:
             name = os.path.basename(member.name)
@@ -91,7 +138,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 class _Bounded:
-    """A file that gives no more than `MAX_BYTES`."""
+    """A file that raises ValueError once more than `MAX_BYTES` are read."""
 
     def __init__(self, file: gzip.GzipFile):
         self._file, self._room = file, MAX_BYTES
@@ -105,7 +152,19 @@ class _Bounded:
 
 
 def _copy(source: Any, target: Path, most: int) -> tuple[str, int]:
-    """Copies a file. Returns its sha256 and its bytes; raises ValueError if it has more than the most."""
+    """Copy a file.
+
+    Args:
+      source: The open file.
+      target: Path of the copy.
+      most: Maximum size, in bytes.
+
+    Returns:
+      The sha256 in hex, and the size in bytes.
+
+    Raises:
+      ValueError: The file is larger than `most`.
+    """
     digest, size = hashlib.sha256(), 0
     with open(target, "wb") as file:
         while block := source.read(1 << 20):
@@ -118,7 +177,15 @@ def _copy(source: Any, target: Path, most: int) -> tuple[str, int]:
 
 
 def _open_url(url: str, known: dict[str, Any]) -> Any:
-    """Asks for a URL, unless it is as it was. Raises urllib.error.HTTPError, 304 in that case."""
+    """Request a URL on condition that it has changed.
+
+    Args:
+      url: The URL.
+      known: The known version; empty for an unconditional request.
+
+    Raises:
+      urllib.error.HTTPError: The server reports an error, or 304 if the URL has not changed.
+    """
     headers = {_VALIDATORS[name]: value for name, value in known.items() if name in _VALIDATORS}
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
 
@@ -129,7 +196,7 @@ def _headers_of(response: Any) -> dict[str, Any]:
 
 
 def _match(checkpoint: str) -> list[Any]:
-    """The files of an object: itself, or the index and the data of a V2 prefix."""
+    """Return the metadata of an object, or of the index and data files of a V2 prefix."""
     matches = FileSystems.match([checkpoint, checkpoint + ".index", checkpoint + ".data-*"])
     found = [file for match in matches for file in match.metadata_list]
     if not found:
@@ -138,7 +205,7 @@ def _match(checkpoint: str) -> list[Any]:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in the words of the system or the server."""
+    """Return an error's message as the system or the server words it."""
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
         return str(error.reason)
     if isinstance(error, (gzip.BadGzipFile, tarfile.TarError, zlib.error)):

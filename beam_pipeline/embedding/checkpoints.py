@@ -1,4 +1,4 @@
-"""Verifies that the checkpoint of the options is the network's, and reads its weights."""
+"""Verification of the network's checkpoint, and reading of its weights."""
 
 from __future__ import annotations
 
@@ -16,22 +16,34 @@ from beam_pipeline.process import native_output
 
 
 def expected_variables() -> dict[str, list[int]]:
-    """Names and shapes of the 898 variables that give the logits, in the order in which the network creates them.
+    """Return the names and shapes of the 898 variables that compute the logits.
 
-    Those of `inception_resnet_v2_2016_08_30.ckpt` but `AuxLogits`, the training-time head.
+    These are the variables of `inception_resnet_v2_2016_08_30.ckpt` except `AuxLogits`, the
+    training-time head.
+
+    Returns:
+      Shapes by name, in the order in which the network creates the variables.
     """
-    return json.loads(importlib.resources.files("beam_pipeline.embedding").joinpath("inception_resnet_v2.json").read_text())
+    return json.loads(
+        importlib.resources.files("beam_pipeline.embedding")
+        .joinpath("inception_resnet_v2.json")
+        .read_text()
+    )
 
 
 def read_weights(checkpoint: str, sha256: str | None = None) -> Iterator[np.ndarray]:
-    """The weights, float32, in the order of `expected_variables`.
+    """Yield the weights of a checkpoint.
 
     Args:
-      checkpoint: As the option has it, but `none`.
-      sha256: What `verify` has returned: workers load these weights, or none.
+      checkpoint: The value of `--checkpoint`, except `none`.
+      sha256: The value that `verify` returned. Workers load only weights with this sha256.
+
+    Yields:
+      float32 arrays, in the order of `expected_variables`.
 
     Raises:
-      UsageError: the checkpoint cannot be read, has another sha256, or lacks a variable or has one of another shape; names it.
+      UsageError: The checkpoint cannot be read or has another sha256, or a variable is missing or
+        has another shape. The error names the checkpoint and the variable.
     """
     if checkpoint == "untrained":
         yield from (untrained_weights(name, shape) for name, shape in expected_variables().items())
@@ -40,7 +52,18 @@ def read_weights(checkpoint: str, sha256: str | None = None) -> Iterator[np.ndar
 
 
 def untrained_weights(name: str, shape: list[int], seed: int = 0) -> np.ndarray:
-    """Fixed pseudo-random weights, float32, of a size under which activations neither vanish nor explode."""
+    """Return reproducible pseudo-random weights for a variable.
+
+    Their scale keeps activations from vanishing and exploding.
+
+    Args:
+      name: Name of the variable.
+      shape: Shape of the variable.
+      seed: Another seed returns other weights.
+
+    Returns:
+      float32 array of the given shape.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     if name.endswith("moving_variance"):
         values = rng.uniform(0.5, 1.5, shape)
@@ -53,22 +76,25 @@ def untrained_weights(name: str, shape: list[int], seed: int = 0) -> np.ndarray:
 
 
 def verify(checkpoint: str, source_sha256: str | None = None) -> str | None:
-    """Makes sure of a checkpoint before anything else is done.
+    """Verify a checkpoint at the start of a run; download it if necessary.
 
     Args:
-      checkpoint: As the option has it, but `none`.
-      source_sha256: What `--checkpoint_sha256` asks for.
+      checkpoint: The value of `--checkpoint`, except `none`.
+      source_sha256: The value of `--checkpoint_sha256`.
 
     Returns:
-      The sha256 of its files, one after the other, in hex, by which workers ask for it; None for `untrained`.
+      The sha256 of the concatenation of the checkpoint's files, in hex, by which workers request
+      it. None for `untrained`.
 
     Raises:
-      UsageError: as `read_weights`, or it is not the file that `source_sha256` asks for.
+      UsageError: See `read_weights`, or the file does not have the sha256 `source_sha256`.
     """
     if checkpoint == "untrained":
         return None
     if not checkpoint_sources.is_readable(checkpoint):
-        return checkpoint_cache.bring(checkpoint, source_sha256, lambda prefix: _check(prefix, checkpoint))[1]
+        return checkpoint_cache.bring(
+            checkpoint, source_sha256, lambda prefix: _check(prefix, checkpoint)
+        )[1]
     sha256 = _digest_of_local(checkpoint)
     checkpoint_cache.check_source(checkpoint, sha256, source_sha256)
     _check(checkpoint, checkpoint)
@@ -76,15 +102,20 @@ def verify(checkpoint: str, source_sha256: str | None = None) -> str | None:
 
 
 def _locate(checkpoint: str, sha256: str | None) -> str:
-    """The path or prefix on this machine of the checkpoint that the command has verified."""
+    """Return the local path or prefix of the checkpoint that the command verified."""
     if checkpoint_sources.is_readable(checkpoint):
         prefix, found = checkpoint, _digest_of_local(checkpoint)
     elif sha256 and (kept := checkpoint_cache.recall(sha256)):
         return kept
     else:
-        prefix, found = checkpoint_cache.bring(checkpoint, None, lambda prefix: _check(prefix, checkpoint))
+        prefix, found = checkpoint_cache.bring(
+            checkpoint, None, lambda prefix: _check(prefix, checkpoint)
+        )
     if sha256 not in (None, found):
-        raise UsageError(f"--checkpoint {checkpoint} has changed since the run was begun: its sha256 is {found}, not {sha256}")
+        raise UsageError(
+            f"--checkpoint {checkpoint} has changed since the run was begun: "
+            f"its sha256 is {found}, not {sha256}"
+        )
     return prefix
 
 
@@ -94,7 +125,9 @@ def _digest_of_local(checkpoint: str) -> str:
     try:
         return checkpoint_cache.digest_of(checkpoint)
     except OSError as error:
-        raise UsageError(f"--checkpoint {checkpoint} cannot be read: {error.strerror}; {HOW_TO}") from error
+        raise UsageError(
+            f"--checkpoint {checkpoint} cannot be read: {error.strerror}; {HOW_TO}"
+        ) from error
 
 
 def _check(prefix: str, checkpoint: str) -> None:
@@ -107,26 +140,38 @@ def _read(prefix: str, checkpoint: str) -> Iterator[np.ndarray]:
     for name in expected_variables():
         try:
             weights = reader.get_tensor(name)
-        # As when it is opened.
+        # The type of the exception varies, as in `_open_checkpoint`.
         except Exception as error:
-            raise UsageError(f"--checkpoint {checkpoint} is damaged: the variable {name} cannot be read; {HOW_TO}") from error
+            raise UsageError(
+                f"--checkpoint {checkpoint} is damaged: "
+                f"the variable {name} cannot be read; {HOW_TO}"
+            ) from error
         yield weights
 
 
 def _open_checkpoint(prefix: str, checkpoint: str):
-    """A tf.train.CheckpointReader of a checkpoint that holds every variable of the network, in its shape."""
+    """Return a tf.train.CheckpointReader of a checkpoint.
+
+    Raises:
+      UsageError: The file is not a readable checkpoint, or a variable of the network is missing or
+        has another shape.
+    """
     with native_output.suppress_stderr():
         import tensorflow as tf
 
     try:
         reader = tf.train.load_checkpoint(prefix)
         shapes = reader.get_variable_to_shape_map()
-    # The reader raises RuntimeError, ValueError or one of tf.errors, by the way in which a file is broken.
+    # The reader raises RuntimeError, ValueError or one of tf.errors, depending on the damage.
     except Exception as error:
-        raise UsageError(f"--checkpoint {checkpoint} is no TensorFlow checkpoint, or it is damaged; {HOW_TO}") from error
+        raise UsageError(
+            f"--checkpoint {checkpoint} is no TensorFlow checkpoint, or it is damaged; {HOW_TO}"
+        ) from error
     for name, shape in expected_variables().items():
         if name not in shapes:
             raise UsageError(f"--checkpoint {checkpoint} lacks the variable {name}; {HOW_TO}")
         if list(shapes[name]) != shape:
-            raise UsageError(f"--checkpoint {checkpoint}: {name} has shape {shapes[name]}, not {shape}; {HOW_TO}")
+            raise UsageError(
+                f"--checkpoint {checkpoint}: {name} has shape {shapes[name]}, not {shape}; {HOW_TO}"
+            )
     return reader

@@ -1,4 +1,4 @@
-"""Inception-ResNet-v2: the network, and the ModelHandler that brings it to Beam's RunInference."""
+"""The network Inception-ResNet-v2, and its ModelHandler for Beam's RunInference."""
 
 from __future__ import annotations
 
@@ -31,53 +31,67 @@ _MICROSECONDS = Metrics.counter("embedding", "microseconds")
 
 
 class Network:
-    """Inception-ResNet-v2, 1001 classes, no softmax, on grey images.
+    """Inception-ResNet-v2 with 1001 classes, without softmax, on grey images.
 
-    Szegedy et al. 2016, https://arxiv.org/abs/1602.07261; the front end is that of deep-koalarization.
+    Source: Szegedy et al. 2016, https://arxiv.org/abs/1602.07261. The front end (conversion to grey
+    and scaling) is that of deep-koalarization.
     """
 
     def __init__(self, checkpoint: str, precision: str, sha256: str | None = None):
-        """Builds the network and fills it.
+        """Build the network and load its weights.
 
         Args:
-          checkpoint: As the option has it, but `none`.
+          checkpoint: The value of `--checkpoint`, except `none`.
           precision: `float32` or `bfloat16`.
-          sha256: What `checkpoints.verify` has returned; no other weights are loaded.
+          sha256: The value that `checkpoints.verify` returned. No other weights are loaded.
 
         Raises:
-          UsageError: as `checkpoints.read_weights`.
+          UsageError: See `checkpoints.read_weights`.
         """
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
         try:
-            self._model = keras.applications.InceptionResNetV2(weights=None, classes=EMBEDDING_SIZE, classifier_activation=None)
+            self._model = keras.applications.InceptionResNetV2(
+                weights=None, classes=EMBEDDING_SIZE, classifier_activation=None
+            )
         finally:
             keras.config.set_dtype_policy(policy)
-        variables = [variable for layer in _creation_order(self._model) for variable in layer.weights]
-        for variable, weights in zip(variables, checkpoints.read_weights(checkpoint, sha256), strict=True):
+        variables = [
+            variable for layer in _creation_order(self._model) for variable in layer.weights
+        ]
+        for variable, weights in zip(
+            variables, checkpoints.read_weights(checkpoint, sha256), strict=True
+        ):
             variable.assign(weights)
         self._precision = precision
         self._turn = threading.Lock()
 
     def embed(self, pixels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """The logits of images. Threads take turns: a second batch would not be faster, but take as much memory again.
+        """Return the logits of images.
+
+        Only one thread computes at a time: a second simultaneous batch would not be faster, but
+        would double the memory.
 
         Args:
-          pixels: Of N images, uint8 (299, 299, 3), sRGB.
+          pixels: N images, uint8 (299, 299, 3), sRGB.
 
         Returns:
-          float32 (N, 1001).
+          Logits, float32 (N, 1001).
         """
         batch = np.asarray(pixels)
         with self._turn:
             began = time.perf_counter()
             logits = self._embed(batch).numpy()
-            # Of this thread's bundle, if Beam runs one in it; waiting for one's turn is not the network's time.
+            # Counts for this thread's bundle, if Beam runs one in it. The wait for the lock is not
+            # part of the network's time.
             _MICROSECONDS.inc(round((time.perf_counter() - began) * 1e6))
         return logits
 
-    # One trace for every batch size: the rest of a bundle is a small batch.
-    @tf.function(input_signature=[tf.TensorSpec((None, NETWORK_SIZE, NETWORK_SIZE, 3), tf.uint8)], autograph=False)
+    # One trace serves every batch size: the last batch of a bundle may be smaller.
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, NETWORK_SIZE, NETWORK_SIZE, 3), tf.uint8)],
+        autograph=False,
+    )
     def _embed(self, pixels: tf.Tensor) -> tf.Tensor:
         grey = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(pixels))
         scaled = 2 * tf.cast(grey, tf.float32) / 255 - 1
@@ -85,10 +99,11 @@ class Network:
 
 
 def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers in the order in which the network's definition creates them, which is the checkpoint's.
+    """Return the layers in the order in which the network's definition creates them.
 
-    Read off the graph, inputs before outputs and branches from the first to the last, since the layers' names come from
-    a counter that every other model in the process has a share in.
+    The variables of the checkpoint have the same order. It is derived from the graph, inputs before
+    outputs and branches from first to last. Layer names cannot be used, because they contain a
+    counter that all models in the process share.
     """
     ordered: dict[keras.layers.Layer, None] = {}
     pending = [(model.layers[-1], False)]
@@ -99,7 +114,10 @@ def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
         elif layer not in ordered:
             pending.append((layer, True))
             if not isinstance(layer, keras.layers.InputLayer):
-                pending += [(tensor._keras_history.operation, False) for tensor in reversed(keras.tree.flatten(layer.input))]
+                pending += [
+                    (tensor._keras_history.operation, False)
+                    for tensor in reversed(keras.tree.flatten(layer.input))
+                ]
     return list(ordered)
 
 
@@ -108,30 +126,47 @@ _loading = threading.Lock()
 
 
 def load_network(checkpoint: str, precision: str, sha256: str | None = None) -> Network:
-    """The process's one network of this checkpoint and precision, however many bundles, threads or runs ask for it."""
+    """Return the process's network for a checkpoint and precision.
+
+    All bundles, threads and runs of a process share it.
+
+    Args:
+      checkpoint: The value of `--checkpoint`, except `none`.
+      precision: `float32` or `bfloat16`.
+      sha256: The value that `checkpoints.verify` returned.
+    """
     with _loading:
         key = (checkpoint, precision, sha256)
         if key not in _networks:
             began = time.monotonic()
             network = Network(*key)
-            # Has the graph traced and optimized, for which the first batch would have to wait.
+            # Traces and optimizes the graph now, so that the first batch does not wait for it.
             network.embed(np.zeros((1, NETWORK_SIZE, NETWORK_SIZE, 3), np.uint8))
             _networks[key] = network
-            _LOGGER.info("process %d loaded the network in %.1f s", os.getpid(), time.monotonic() - began)
+            _LOGGER.info(
+                "process %d loaded the network in %.1f s", os.getpid(), time.monotonic() - began
+            )
         return _networks[key]
 
 
 class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
-    """RgbImage -> EmbeddedImage, `batch_size` at a time."""
+    """Computes the EmbeddedImage of each RgbImage, in batches of up to `batch_size`."""
 
     def __init__(self, checkpoint: str, precision: str, batch_size: int, sha256: str | None = None):
         super().__init__()
-        self._checkpoint, self._precision, self._batch_size, self._sha256 = checkpoint, precision, batch_size, sha256
+        self._checkpoint, self._precision, self._batch_size, self._sha256 = (
+            checkpoint,
+            precision,
+            batch_size,
+            sha256,
+        )
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
-        """Batches double from a small one, after which images can be written, to the size that is asked for.
+        """Return the arguments of BatchElements.
 
-        Beam would settle on a size by the time that batches take, for which it has to be given a limit.
+        Batches double in size from a small first batch, after which images can be written, up to
+        `batch_size`. Beam would otherwise choose a size by the duration of the batches, for which
+        it needs a limit.
         """
         return {
             "min_batch_size": min(_FIRST_BATCH, self._batch_size),
@@ -145,9 +180,15 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
         return load_network(self._checkpoint, self._precision, self._sha256)
 
     def run_inference(
-        self, batch: Sequence[RgbImage], model: Network, inference_args: dict[str, Any] | None = None
+        self,
+        batch: Sequence[RgbImage],
+        model: Network,
+        inference_args: dict[str, Any] | None = None,
     ) -> Iterator[EmbeddedImage]:
-        seen = [image.pixels if image.network_pixels is None else image.network_pixels for image in batch]
+        seen = [
+            image.pixels if image.network_pixels is None else image.network_pixels
+            for image in batch
+        ]
         embeddings = model.embed(seen)
         return (
             EmbeddedImage(dataclasses.replace(image, network_pixels=None), embedding)

@@ -1,4 +1,7 @@
-"""What the HTTP client raises -> FetchError, in the terms of the README's table of failures."""
+"""Conversion of the HTTP client's exceptions to FetchError.
+
+The reasons are those of the README's table of failures.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,24 @@ import aiohttp
 
 from beam_pipeline.fetching import public_addresses
 
-# Too many open files, no memory: no image's fault, and no host's.
+# Too many open files or out of memory: neither the image nor the host is the cause.
 _FAULTS_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MAX_DETAIL_LENGTH = 1000
 
 
 class FetchError(Exception):
-    """A try that brought no image."""
+    """A failed attempt to fetch an image."""
 
     def __init__(self, reason: str, detail: str, *, passes: bool = False, retry_after: float = 0):
-        """Args:
-        reason: As the README's table of failures has it.
-        detail: For a person.
-        passes: Another try may succeed.
-        retry_after: Seconds that the server asked to wait.
+        """Initialize the error.
+
+        Args:
+          reason: A reason of the README's table of failures.
+          detail: A human-readable explanation, cut to 1000 characters.
+          passes: Whether the error is temporary: another attempt may succeed.
+          retry_after: Time that the server asked to wait, in seconds.
         """
-        # What servers say may hold bytes that are no text, which Python keeps as surrogates.
+        # A server's text may contain undecodable bytes, which Python keeps as surrogates.
         detail = detail[:_MAX_DETAIL_LENGTH].encode(errors="replace").decode()
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
@@ -31,18 +36,18 @@ class FetchError(Exception):
 
 
 def is_fault_of_the_machine(error: Exception) -> bool:
-    """Whether the machine, and no server, is the cause."""
+    """Return whether this machine, not a server, caused the error."""
     return getattr(getattr(error, "os_error", error), "errno", None) in _FAULTS_OF_THE_MACHINE
 
 
 def explain(error: Exception, timeout: float) -> FetchError:
-    """Return what the client raised as a FetchError.
+    """Return the FetchError for an exception of the client.
 
     Args:
       error: A TimeoutError, OSError, ValueError or aiohttp.ClientError.
-      timeout: `--fetch_timeout`, seconds.
+      timeout: `--fetch_timeout`, in seconds.
     """
-    # The connector's errors repeat the host and tell how its own settings were.
+    # The connector's errors repeat the host and the connector's settings; the cause does not.
     cause = getattr(error, "os_error", error)
     detail = str(cause) or type(cause).__name__
     if isinstance(cause, public_addresses.BlockedAddressError):

@@ -1,4 +1,7 @@
-"""One image over HTTP: the deadline, the retries, and the manners. Knows asyncio, not Beam."""
+"""HTTP client for images: deadlines, retries and limits per host.
+
+The module uses asyncio and does not depend on Beam.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,15 @@ import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver
 
-from beam_pipeline.config import BACKOFF, HOST_STRIKES, MAX_REDIRECTS, PLACEHOLDER_URL, RETRY_DEADLINE, STRIKE_SPACING, Config
+from beam_pipeline.config import (
+    BACKOFF,
+    HOST_STRIKES,
+    MAX_REDIRECTS,
+    PLACEHOLDER_URL,
+    RETRY_DEADLINE,
+    STRIKE_SPACING,
+    Config,
+)
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import errors, http_urls, robots_tag, session
 from beam_pipeline.fetching.errors import FetchError
@@ -31,18 +42,24 @@ MAX_WEIGHT = 32
 
 @dataclasses.dataclass
 class _Host:
-    """What is known of one host."""
+    """State of one host."""
 
     slots: asyncio.Semaphore
     users: int = 0
     strikes: int = 0
-    struck: float = -math.inf  # when it was last
-    given_up: tuple[str, str] | None = None  # the reason and the detail with which its images fail
+    struck: float = -math.inf  # time of the last strike
+    given_up: tuple[str, str] | None = None  # reason and detail of the failure of its images
 
 
 @dataclasses.dataclass
 class _Visit:
-    """An image that is being fetched: where its URL has led in the last try, how many there were, seconds between them."""
+    """State of an image that is being fetched.
+
+    Attributes:
+      route: The image's URL and the redirects of the last attempt.
+      attempts: Number of attempts.
+      waited: Total time waited between attempts, in seconds.
+    """
 
     route: list[yarl.URL]
     attempts: int = 0
@@ -50,13 +67,21 @@ class _Visit:
 
 
 class WebClient:
-    """Fetches images over HTTP. To be made, used and closed within one event loop."""
+    """Fetches images over HTTP.
 
-    def __init__(self, config: Config, slots: asyncio.Semaphore, resolver: AbstractResolver | None = None):
-        """Args:
-        config: The options.
-        slots: Held while a request is in flight.
-        resolver: Answers for host names; the system's name servers by default, asked without threads, which no deadline ends.
+    Create, use and close a client within one event loop.
+    """
+
+    def __init__(
+        self, config: Config, slots: asyncio.Semaphore, resolver: AbstractResolver | None = None
+    ):
+        """Initialize the client.
+
+        Args:
+          config: The options.
+          slots: Held while a request is in flight.
+          resolver: Resolves host names. The default queries the system's name servers without
+            threads, because a deadline cannot end a thread.
         """
         self._config, self._slots, self._taking = config, slots, asyncio.Lock()
         self._hosts: dict[tuple[str | None, int | None], _Host] = collections.defaultdict(
@@ -70,12 +95,17 @@ class WebClient:
         await self._resolver.close()
 
     async def fetch(self, ref: ImageRef, room: asyncio.Semaphore) -> EncodedImage | Failure:
-        """Fetches one image, with as many tries as it may take. Raises nothing that the web could be the cause of.
+        """Fetch one image, with at most `--fetch_attempts` attempts.
+
+        Errors that a server or the network can cause are returned as a Failure, never raised.
 
         Args:
           ref: The image.
-          room: Acquired as often as `weigh` tells for an image that was fetched, before its slot is given back: who deals with
-            it releases it.
+          room: Budget for fetched images. It is acquired `weigh(body)` times for a fetched image,
+            before the image's slot is released. The consumer of the image releases it.
+
+        Returns:
+          The image, or the failure of its last attempt.
         """
         try:
             visit = _Visit([http_urls.parse(ref.url)])
@@ -83,20 +113,40 @@ class WebClient:
             return Failure(ref, "fetch", error.reason, str(error))
         while True:
             try:
-                return EncodedImage(ref, await self._try(visit, room), visit.attempts, str(visit.route[-1]))
+                return EncodedImage(
+                    ref, await self._try(visit, room), visit.attempts, str(visit.route[-1])
+                )
             except FetchError as error:
-                wait = max(error.retry_after, BACKOFF * 2 ** (visit.attempts - 1) * random.uniform(0.5, 1.5))
-                # Only these waits: to queue for a slot, behind a slow network, is not the server's fault.
+                wait = max(
+                    error.retry_after,
+                    BACKOFF * 2 ** (visit.attempts - 1) * random.uniform(0.5, 1.5),
+                )
+                # Only these waits count. The server does not cause the wait for a slot, which
+                # is long on a slow network.
                 visit.waited += wait
-                if not error.passes or visit.attempts >= self._config.fetch_attempts or visit.waited > RETRY_DEADLINE:
-                    return Failure(ref, "fetch", error.reason, error.detail, visit.attempts, str(visit.route[-1]))
+                if (
+                    not error.passes
+                    or visit.attempts >= self._config.fetch_attempts
+                    or visit.waited > RETRY_DEADLINE
+                ):
+                    return Failure(
+                        ref,
+                        "fetch",
+                        error.reason,
+                        error.detail,
+                        visit.attempts,
+                        str(visit.route[-1]),
+                    )
             except Exception as error:
                 error.add_note(f"while fetching {ref.url}")
                 raise
             await asyncio.sleep(wait)
 
     async def _try(self, visit: _Visit, room: asyncio.Semaphore) -> bytes:
-        """Follows a URL to its image, within the deadline, which does not run while others are waited for."""
+        """Follow a URL and its redirects to the image within the deadline.
+
+        The time spent waiting for other images does not count towards the deadline.
+        """
         del visit.route[1:]
         left = self._config.fetch_timeout
         while True:
@@ -113,14 +163,24 @@ class WebClient:
             visit.route.append(answer)
 
     async def take(self, room: asyncio.Semaphore, data: bytes) -> None:
-        """Waits for room for a body. One does at a time, or several could each wait for what the others hold."""
+        """Acquire `room` `weigh(data)` times for a body.
+
+        Only one caller acquires at a time. Otherwise several callers could deadlock, each waiting
+        for what the others hold.
+        """
         async with self._taking:
             for _ in range(weigh(data)):
                 await room.acquire()
 
     @contextlib.asynccontextmanager
     async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
-        """One of the places at a host. Forgets hosts of which there is nothing to remember: a list may have millions."""
+        """Hold one of the slots of a URL's host.
+
+        Hosts without users and strikes are removed, because a list may have millions of hosts.
+
+        Yields:
+          The host's state.
+        """
         name = (url.raw_host, url.port)
         host = self._hosts[name]
         host.users += 1
@@ -132,8 +192,22 @@ class WebClient:
             if not (host.users or host.strikes):
                 del self._hosts[name]
 
-    async def _ask(self, route: Sequence[yarl.URL], host: _Host, seconds: float) -> bytes | yarl.URL:
-        """Makes one request, for the last URL of a route. Gives a body, or where it was redirected to."""
+    async def _ask(
+        self, route: Sequence[yarl.URL], host: _Host, seconds: float
+    ) -> bytes | yarl.URL:
+        """Request the last URL of a route.
+
+        Args:
+          route: The image's URL and the redirects so far.
+          host: The host of the last URL.
+          seconds: Time left until the deadline.
+
+        Returns:
+          The body, or the URL of a redirect.
+
+        Raises:
+          FetchError: The request failed.
+        """
         began = time.monotonic()
         try:
             async with asyncio.timeout(seconds), await self._get(route[-1]) as response:
@@ -147,20 +221,24 @@ class WebClient:
             if errors.is_fault_of_the_machine(error):
                 raise
             failure = errors.explain(error, self._config.fetch_timeout)
-            if failure.reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError):
+            if failure.reason in ("dns", "connect") or isinstance(
+                error, aiohttp.ConnectionTimeoutError
+            ):
                 _strike(host, failure, began)
             raise failure from error
 
     async def _get(self, url: yarl.URL) -> aiohttp.ClientResponse:
-        """Makes a request; again, within the same try, if a kept connection ends as it is used.
+        """Request a URL; repeat within the same attempt if a reused connection is closed.
 
-        A server may close an idle connection at any moment (RFC 9112, 9.3.1). Each such end leaves
-        one idle connection less, so that a new one is made at last.
+        A server may close an idle connection at any moment (RFC 9112, 9.3.1). Each such close
+        leaves one idle connection fewer, so the client finally opens a new one.
         """
         while True:
             connection = session.Connection()
             try:
-                return await self._session.get(url, allow_redirects=False, trace_request_ctx=connection)
+                return await self._session.get(
+                    url, allow_redirects=False, trace_request_ctx=connection
+                )
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 if not connection.reused:
                     raise
@@ -175,7 +253,9 @@ class WebClient:
             passes = response.status in _PASSING_STATUSES
             detail = f"{response.status} {response.reason or ''}".strip()
             retry_after = _seconds(response.headers.get("Retry-After", ""))
-            raise FetchError(f"http_{response.status}", detail, passes=passes, retry_after=retry_after)
+            raise FetchError(
+                f"http_{response.status}", detail, passes=passes, retry_after=retry_after
+            )
         limit = self._config.max_image_bytes
         if (response.content_length or 0) > limit:
             raise FetchError("too_large", f"{response.content_length} bytes, {limit} are allowed")
@@ -194,7 +274,14 @@ class WebClient:
 
 
 def _decompress(data: bytes, limit: int) -> bytes:
-    """Decompress a gzip body, which aiohttp does unless it is called by its old name, x-gzip."""
+    """Decompress a body with Content-Encoding x-gzip.
+
+    aiohttp decompresses gzip, but does not recognize its old name, x-gzip.
+
+    Args:
+      data: The compressed body.
+      limit: Maximum size of the decompressed body, in bytes.
+    """
     decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         body = decoder.decompress(data, limit + 1)
@@ -208,12 +295,22 @@ def _decompress(data: bytes, limit: int) -> bytes:
 
 
 def weigh(data: bytes) -> int:
-    """How many of the images that may wait to be dealt with a body counts for: one for each MiB."""
+    """Return how many units of the budget for fetched images a body takes.
+
+    A body takes one unit, and one more per full MiB, up to `MAX_WEIGHT`.
+    """
     return min(1 + (len(data) >> 20), MAX_WEIGHT)
 
 
 def _strike(host: _Host, failure: FetchError, began: float) -> None:
-    """Counts a failure against a host."""
+    """Count a failure against a host.
+
+    Args:
+      host: The state of the host.
+      failure: The failure of the request.
+      began: Start time of the request on the monotonic clock, in seconds. A request that began
+        less than `STRIKE_SPACING` after the last strike does not count.
+    """
     if began < host.struck + STRIKE_SPACING:
         return
     host.strikes, host.struck = host.strikes + 1, time.monotonic()
@@ -235,7 +332,11 @@ def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
 
 
 def _seconds(retry_after: str) -> float:
-    """Reads a Retry-After header, seconds or a date (RFC 9110, 10.2.3); 0 if it is neither."""
+    """Return the seconds to wait by a Retry-After header (RFC 9110, 10.2.3).
+
+    Args:
+      retry_after: Seconds or a date; anything else counts as 0.
+    """
     with contextlib.suppress(ValueError):
         return max(0.0, float(retry_after))
     with contextlib.suppress(ValueError, TypeError, OverflowError):

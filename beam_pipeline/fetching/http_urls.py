@@ -1,4 +1,4 @@
-"""URLs as a list or a server spells them -> yarl.URL. Pure."""
+"""Parsing of the URLs of lists and servers to yarl.URL. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _MAX_NAME_LENGTH = 253
 
 
 class UrlError(ValueError):
-    """A URL that cannot be requested; `reason` as in the README's table of failures."""
+    """A URL that cannot be requested.
+
+    Attributes:
+      reason: A reason of the README's table of failures.
+    """
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail.encode(errors="backslashreplace").decode())
@@ -31,23 +35,34 @@ class UrlError(ValueError):
 def parse(text: str) -> yarl.URL:
     """Parse an absolute URL of a list.
 
-    Path and query stay as spelled, since a signature may cover them; only what a request line
-    cannot hold (spaces, controls, non-ASCII) is percent-encoded. The fragment is dropped.
+    Path and query keep their spelling, because a signature may cover them. Only characters that a
+    request line cannot contain (spaces, controls, non-ASCII) are percent-encoded. The fragment is
+    dropped.
+
+    Args:
+      text: The URL.
 
     Returns:
-      The URL: `raw_path` is path and query together, as yarl would drop an empty query.
+      The URL. Its `raw_path` is the path and the query, because yarl would drop an empty query.
 
     Raises:
-      UrlError: it is no valid URL, or its scheme is neither http nor https.
+      UrlError: The URL is not valid, or its scheme is neither http nor https.
     """
     return _build(*_split(text))
 
 
 def join(base: yarl.URL, reference: str) -> yarl.URL:
-    """Resolve a reference, such as a Location header, against a URL of `parse` (RFC 3986, 5.2).
+    """Resolve a reference, such as a Location header, against a base URL (RFC 3986, 5.2).
+
+    Args:
+      base: A URL that `parse` or `join` returned.
+      reference: An absolute or relative URL.
+
+    Returns:
+      The URL, as `parse` returns it.
 
     Raises:
-      UrlError: as `parse` does.
+      UrlError: See `parse`.
     """
     scheme, authority, target = _split(reference)
     if scheme is None and authority is None:
@@ -56,7 +71,7 @@ def join(base: yarl.URL, reference: str) -> yarl.URL:
 
 
 def _split(text: str) -> tuple[str | None, str | None, str]:
-    # Browsers strip and remove these, too.
+    # Browsers also strip and remove these characters.
     text = re.sub("[\t\r\n]", "", text.strip(_CONTROLS_AND_SPACE))
     match = _PARTS.match(text)
     assert match is not None
@@ -75,17 +90,19 @@ def _build(scheme: str | None, authority: str | None, target: str) -> yarl.URL:
         url = yarl.URL(f"{scheme}://{authority}")
         _check_host(url)
         path = urllib.parse.quote(target, safe=_PRINTABLE, errors="surrogateescape")
-    # yarl raises IndexError where brackets and an @ are mixed up.
+    # yarl raises IndexError for some mixtures of brackets and an @.
     except (ValueError, IndexError) as error:
         userinfo, _, host = authority.rpartition("@")
-        # The error repeats the authority.
-        detail = str(error).replace(authority, host).replace(userinfo, "") if userinfo else str(error)
+        # The error repeats the authority, which contains the userinfo.
+        detail = (
+            str(error).replace(authority, host).replace(userinfo, "") if userinfo else str(error)
+        )
         raise UrlError("invalid_url", f"{host[:300]!r}: {detail}") from error
     return public_addresses.canonical_url(url).with_path(path, encoded=True)
 
 
 def _check_host(url: yarl.URL) -> None:
-    """Raise ValueError if a host is no IP address, and no name that DNS could hold."""
+    """Raise ValueError if a host is neither an IP address nor a valid DNS name."""
     host = url.raw_host or ""
     if ":" in host:
         ipaddress.IPv6Address(host)
@@ -93,12 +110,12 @@ def _check_host(url: yarl.URL) -> None:
             raise ValueError("not a valid IPv6 zone")
     elif not _NAME.fullmatch(host) or len(host.removesuffix(".")) > _MAX_NAME_LENGTH:
         raise ValueError("not a valid host name")
-    # Decodes each label that begins with xn--.
+    # Decodes each label that begins with xn--, and raises ValueError for an invalid one.
     _ = url.host
 
 
 def _resolve(base: str, reference: str) -> str:
-    """Resolve a path with a query against another, which begins with a slash."""
+    """Resolve a path with a query against a base path, which begins with a slash."""
     path, mark, query = reference.partition("?")
     base_path, base_mark, base_query = base.partition("?")
     if not path:
@@ -123,7 +140,10 @@ def _remove_dots(path: str) -> str:
 
 
 def check_url(ref: ImageRef) -> Failure | None:
-    """Return why a URL cannot be requested, if so; nothing is resolved or fetched for that."""
+    """Return the failure of an image whose URL cannot be requested; None for a valid URL.
+
+    The check neither resolves nor fetches anything.
+    """
     try:
         parse(ref.url)
     except UrlError as error:

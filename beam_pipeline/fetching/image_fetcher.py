@@ -1,7 +1,8 @@
-"""ImageRef -> EncodedImage, with many images on their way at a time in each worker process.
+"""Concurrent fetching of images (ImageRef -> EncodedImage) in each worker process.
 
-Requests run in an event loop of their own while the worker's thread embeds and writes what has come: `fetch_images.FetchImages`
-hands on what is ready, and waits only when nothing is, or at the end of a bundle.
+Requests run in a separate event loop while the worker's thread embeds and writes the images that
+were fetched. `fetch_images.FetchImages` emits the images that are ready. It waits only when none is
+ready, or at the end of a bundle.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ Fetched = concurrent.futures.Future[EncodedImage | Failure]
 
 
 class Fetcher:
-    """The event loop, threads and connections with which a worker process fetches. Closes itself when it is forgotten."""
+    """The event loop, threads and connections that a worker process fetches with.
+
+    A Fetcher closes itself when it is garbage-collected.
+    """
 
     def __init__(self, config: Config):
         self._config = config
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(config.fetch_concurrency, "files"))
+        self._loop.set_default_executor(
+            concurrent.futures.ThreadPoolExecutor(config.fetch_concurrency, "files")
+        )
         self._thread = threading.Thread(target=_run, args=[self._loop], name="fetch", daemon=True)
         self._thread.start()
         self._slots = asyncio.Semaphore(config.fetch_concurrency)
@@ -36,7 +42,7 @@ class Fetcher:
         self._end = weakref.finalize(self, _end, self._loop, self._web)
 
     def close(self) -> None:
-        """Ends what is under way, and waits until nothing is left open."""
+        """Cancel the pending fetches and wait until everything is closed."""
         self._end()
         self._thread.join()
 
@@ -44,11 +50,16 @@ class Fetcher:
         return WebClient(self._config, self._slots)
 
     def submit(self, ref: ImageRef, room: asyncio.Semaphore) -> Fetched:
-        """Begins to fetch an image. Its Future raises only what ends the run: a bug, or a broken machine.
+        """Start to fetch an image.
 
         Args:
           ref: The image.
-          room: Acquired for an EncodedImage that has come, until `release` is called.
+          room: Budget for fetched images. It is acquired for an EncodedImage and held until
+            `release` is called.
+
+        Returns:
+          A Future of the image or its failure. It raises only errors that end the run: a bug, or a
+          fault of the machine.
         """
         coroutine = _fetch(self._config, self._web, self._slots, ref, room)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -63,7 +74,11 @@ _opening = threading.Lock()
 
 
 def shared_fetcher(config: Config) -> Fetcher:
-    """The process's one Fetcher, for as long as anything holds it, however many bundles, threads or graphs ask for it."""
+    """Return the process's Fetcher for a config.
+
+    All bundles, threads and graphs of a process share it. It exists as long as one of them holds a
+    reference to it.
+    """
     with _opening:
         fetcher = _fetchers.get(config)
         if fetcher is None:
@@ -71,7 +86,7 @@ def shared_fetcher(config: Config) -> Fetcher:
         return fetcher
 
 
-# No method of Fetcher: a coroutine under way must not keep it from being forgotten.
+# Not a method of Fetcher: a pending coroutine must not prevent its garbage collection.
 async def _fetch(
     config: Config, web: WebClient, slots: asyncio.Semaphore, ref: ImageRef, room: asyncio.Semaphore
 ) -> EncodedImage | Failure:
@@ -93,7 +108,10 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _end(loop: asyncio.AbstractEventLoop, web: WebClient) -> None:
-    """Has the loop end, soon: the garbage collector may call this in any thread, one that the loop waits for too."""
+    """Schedule the end of the loop without waiting for it.
+
+    The garbage collector may call this in any thread, including one that the loop waits for.
+    """
 
     async def end() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -108,11 +126,18 @@ def _end(loop: asyncio.AbstractEventLoop, web: WebClient) -> None:
 
 
 def _read_from_disk(config: Config, ref: ImageRef) -> EncodedImage | Failure | None:
-    return kept_images.read(config, ref) or (read_file(ref, config.max_image_bytes) if config.images else None)
+    return kept_images.read(config, ref) or (
+        read_file(ref, config.max_image_bytes) if config.images else None
+    )
 
 
 def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
-    """Reads an image file on any filesystem that Beam knows."""
+    """Read an image file from any filesystem that Beam supports.
+
+    Args:
+      ref: The image; its `url` is the path.
+      max_bytes: Maximum size of the file, in bytes.
+    """
     try:
         data = filesystem.read_bytes(ref.url, max_bytes + 1)
     except (OSError, BeamIOError) as error:
@@ -120,5 +145,12 @@ def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
     if not data:
         return Failure(ref, "fetch", "empty", "a file of 0 bytes", 1, ref.url)
     if len(data) > max_bytes:
-        return Failure(ref, "fetch", "too_large", f"more than the {max_bytes} bytes that are allowed", 1, ref.url)
+        return Failure(
+            ref,
+            "fetch",
+            "too_large",
+            f"more than the {max_bytes} bytes that are allowed",
+            1,
+            ref.url,
+        )
     return EncodedImage(ref, data, 1, ref.url)

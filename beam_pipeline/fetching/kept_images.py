@@ -1,4 +1,7 @@
-"""The folders `--original_dir` and `--resized_dir`: bodies as they were downloaded, and images as they were resized."""
+"""Reading and writing of the folders `--original_dir` and `--resized_dir`.
+
+`--original_dir` holds bodies as they were downloaded, `--resized_dir` holds resized images.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,18 @@ _LOGGER = logging.getLogger(__name__)
 
 _warned: set[tuple[str, str]] = set()
 
-# `records.encode_png` writes notes right behind the header.
+# `png_notes.encode_png` writes notes directly after the header.
 NOTE_BYTES = 128
 _PNG, _NOTE = b"\x89PNG\r\n\x1a\n", b"tEXtresize\0"
 _END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 def read(config: Config, ref: ImageRef) -> EncodedImage | None:
-    """Return what an earlier run kept of an image: resized as it is asked for now, or else as it was downloaded.
+    """Return an image that an earlier run kept; None if it has to be fetched.
 
-    What cannot be read is not there, nor is the body of an image that failed: it is fetched again.
+    The resized image is preferred, if it was resized as the options ask for. Otherwise the body is
+    returned as it was downloaded. Files that cannot be read count as missing. So does the body of
+    an image that failed (`ref.is_retried`), which is fetched again.
     """
     if ref.is_retried:
         return None
@@ -48,22 +53,28 @@ def read(config: Config, ref: ImageRef) -> EncodedImage | None:
 
 
 def _may_read_resized(config: Config) -> bool:
-    """Whether a resized image is enough: a digest is of the body, and the network sees a square made from the original."""
+    """Return whether a resized image can replace the original.
+
+    `--exclude_sha256` needs the digest of the body. The network needs the original for a square of
+    another size than `--image_size`.
+    """
     network_needs_original = config.has_network and config.image_size != NETWORK_SIZE
     return not (config.exclude_sha256 or network_needs_original)
 
 
 def keep(image: RgbImage, config: Config) -> RgbImage:
-    """Keep an image as the options ask for; return it without its body.
+    """Write an image to the folders of the options; return it without its body.
 
     Raises:
-      OSError: a file cannot be written; names it.
+      OSError: A file cannot be written. The error names it.
     """
     if config.original_dir and image.body:
         _write_file(config, FileSystems.join(config.original_dir, image.ref.name), image.body)
     if config.resized_dir:
-        # Noted, as another run may want them made square in another way.
-        data = png_notes.encode_png(image.pixels, resize=config.resize, original=png_notes.note_size(image.original_size))
+        # The note records how the image was made square: another run may use another way.
+        data = png_notes.encode_png(
+            image.pixels, resize=config.resize, original=png_notes.note_size(image.original_size)
+        )
         _keep_resized(config, FileSystems.join(config.resized_dir, image.ref.name), data)
     return dataclasses.replace(image, body=None)
 
@@ -81,18 +92,30 @@ def _keep_resized(config: Config, path: str, data: bytes) -> None:
 
 
 def temporary_mark(config: Config) -> str:
-    """Return what is in the names of a run's temporary files: other runs may share the folders at the same time."""
-    return hashlib.md5(os.path.abspath(config.output).encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()[:8] + "-"
+    """Return the mark in the names of a run's temporary files.
+
+    Other runs may use the same folders at the same time.
+    """
+    return (
+        hashlib.md5(
+            os.path.abspath(config.output).encode(errors="surrogateescape"), usedforsecurity=False
+        ).hexdigest()[:8]
+        + "-"
+    )
 
 
 def was_resized_by_run(head: bytes) -> bool:
-    """Whether a file is what `keep` writes to `--resized_dir`, by its first `NOTE_BYTES` bytes."""
+    """Return whether `keep` wrote a file to `--resized_dir`, by its first `NOTE_BYTES` bytes."""
     return head.startswith(_PNG) and _NOTE in head[:NOTE_BYTES]
 
 
 def _read_file(path: str, config: Config) -> bytes | None:
     try:
-        data = filesystem.read_bytes(path, config.max_image_bytes + 1) if FileSystems.exists(path) else b""
+        data = (
+            filesystem.read_bytes(path, config.max_image_bytes + 1)
+            if FileSystems.exists(path)
+            else b""
+        )
     except (OSError, BeamIOError):
         _warn("cannot be read", path)
         return None
@@ -107,7 +130,7 @@ def _write_file(config: Config, path: str, data: bytes) -> None:
 
 
 def _warn(what: str, path: str) -> None:
-    """Log what is wrong with a kept file, once for a folder: it may hold millions."""
+    """Log a problem with a kept file, once per folder, because a folder may hold millions."""
     folder, name = FileSystems.split(path)
     if (what, folder) not in _warned:
         _warned.add((what, folder))
@@ -115,12 +138,12 @@ def _warn(what: str, path: str) -> None:
 
 
 def _is_as_wanted(data: bytes, config: Config) -> bool:
-    """Whether an image has the size that is asked for, and a note that it was made square in the same way."""
+    """Return whether an image is complete and has the size and the `--resize` of the options."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             side = (config.image_size, config.image_size)
             is_whole = data.endswith(_END_OF_PNG)
             return is_whole and image.size == side and image.info.get("resize") == config.resize
-    # Whatever is wrong with it, the image is fetched again.
+    # An image that cannot be read for any reason is fetched again.
     except Exception:
         return False

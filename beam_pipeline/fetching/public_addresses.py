@@ -1,4 +1,4 @@
-"""Which network addresses a URL may lead to."""
+"""Restriction of requests to public network addresses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# The only IPv6 addresses that IANA has assigned for use in the internet.
+# The only IPv6 addresses that IANA has assigned for use on the internet.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# From https://www.iana.org/assignments/iana-ipv4-special-registry, and the same with ipv6; what
-# Python's ipaddress knows of them depends on its version. Includes blocks where only other
-# protocols are served.
+# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, and the same with ipv6.
+# The blocks that Python's ipaddress knows depend on its version. The list includes blocks that
+# serve only other protocols.
 _SPECIAL = [
     ipaddress.ip_network(block)
     for block in (
@@ -22,23 +22,28 @@ _SPECIAL = [
         *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16"),
         *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
         *("2001::/23", "2001:db8::/32", "3fff::/20"),
-        "168.63.129.16/32",  # Azure's wire server, which machines there ask for their secrets
+        "168.63.129.16/32",  # Azure's wire server, which provides secrets to virtual machines
     )
 ]
 
 
 class BlockedAddressError(OSError):
-    """An address is not public. Says the same whatever the address, as the connector merges equal errors of one host."""
+    """An address is not public.
+
+    The message is the same for every address, because the connector merges equal errors of a host.
+    """
 
     def __init__(self) -> None:
-        super().__init__("it leads to an address that is not public; --allow_private_addresses lets it")
+        super().__init__(
+            "it leads to an address that is not public; --allow_private_addresses lets it"
+        )
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet.
+    """Return whether an IP address belongs to the public internet.
 
-    Loopback, private, link-local (where clouds keep their metadata), multicast, reserved and unspecified ones are not,
-    nor are IPv6 addresses that carry such an IPv4 one inside.
+    Loopback, private, link-local (the metadata servers of clouds), multicast, reserved and
+    unspecified addresses are not public, nor are IPv6 addresses that embed such an IPv4 address.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -53,7 +58,11 @@ def is_public(address: str) -> bool:
 
 
 def canonical_url(url: yarl.URL) -> yarl.URL:
-    """Spells an IPv4 host as a dotted quad where it is in decimal, octal or hex, as `http://0x7f.1/`."""
+    """Return a URL with its IPv4 host as a dotted quad.
+
+    The host may be in decimal, octal or hex, such as `http://0x7f.1/`. URLs with any other host are
+    returned unchanged.
+    """
     host = url.raw_host or ""
     try:
         plain = socket.inet_ntoa(socket.inet_aton(host))
@@ -63,7 +72,13 @@ def canonical_url(url: yarl.URL) -> yarl.URL:
 
 
 def public_socket(address_info: tuple) -> socket.socket:
-    """A socket factory for aiohttp's connector: refuses the very address that is about to be connected to."""
+    """Return a socket for an address; socket factory for aiohttp's connector.
+
+    The check covers the exact address that the connector is about to connect to.
+
+    Raises:
+      BlockedAddressError: The address is not public.
+    """
     family, kind, protocol, _, address = address_info
     if not is_public(address[0]):
         raise BlockedAddressError
@@ -71,12 +86,14 @@ def public_socket(address_info: tuple) -> socket.socket:
 
 
 class PublicResolver(AbstractResolver):
-    """Refuses a name if only one of its addresses is not public."""
+    """Resolves names; raises BlockedAddressError if any address of a name is not public."""
 
     def __init__(self, resolver: AbstractResolver):
         self._resolver = resolver
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
         results = await self._resolver.resolve(host, port, family)
         if not all(is_public(result["host"]) for result in results):
             raise BlockedAddressError
@@ -86,13 +103,17 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def make_connector(allow_private: bool, limit: int, resolver: AbstractResolver) -> aiohttp.TCPConnector:
-    """A connector that keeps connections alive, caches names, and connects to public addresses only.
+def make_connector(
+    allow_private: bool, limit: int, resolver: AbstractResolver
+) -> aiohttp.TCPConnector:
+    """Return a connector that connects only to public addresses.
+
+    It keeps connections alive and caches resolved names.
 
     Args:
-      allow_private: Lets it connect anywhere.
-      limit: Connections at a time.
-      resolver: Answers for names.
+      allow_private: Whether it may connect to any address.
+      limit: Maximum number of simultaneous connections.
+      resolver: Resolves host names.
     """
     return aiohttp.TCPConnector(
         limit=limit,
@@ -100,6 +121,6 @@ def make_connector(allow_private: bool, limit: int, resolver: AbstractResolver) 
         socket_factory=None if allow_private else public_socket,
         ttl_dns_cache=600,
         dns_cache_max_size=10_000,
-        # Idle connections are open files, and a list may have thousands of hosts.
+        # Each idle connection is an open file, and a list may have thousands of hosts.
         keepalive_timeout=5,
     )

@@ -1,4 +1,4 @@
-"""X-Robots-Tag header -> whether an image may be taken. Pure."""
+"""Interpretation of X-Robots-Tag headers. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from beam_pipeline.config import DISALLOWING
 
-# Google's robots meta tag specification; its page on X-Robots-Tag has the grammar.
+# Source: Google's robots meta tag specification. Its page on X-Robots-Tag has the grammar.
 _VALUED = frozenset({"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"})
 _PLAIN = DISALLOWING | {
     *("all", "follow", "index", "indexifembedded", "noarchive", "nocache", "nofollow", "noodp"),
@@ -19,12 +19,12 @@ _EVERYONE = frozenset({"", "*", "all", "robots"})
 
 
 def disallows(tag: str, user_agent: str) -> bool:
-    """Whether a tag keeps all agents, or ours, from taking an image; in doubt it does.
+    """Return whether a tag forbids all agents, or ours, to use an image; True in case of doubt.
 
     Args:
-      tag: A header: directives, comma-separated. `AGENT: ` before one limits it, and those that
-        follow up to the next agent, to that agent.
-      user_agent: Our User-Agent header, of which the product name counts.
+      tag: The value of a header: comma-separated directives. `AGENT: ` before a directive limits
+        it, and all directives up to the next agent, to that agent.
+      user_agent: Our User-Agent header. Only its product name is compared.
     """
     ours = _EVERYONE | {_product(user_agent)}
     agents = [""]
@@ -37,10 +37,12 @@ def disallows(tag: str, user_agent: str) -> bool:
 
 
 def _parse(part: str) -> tuple[list[str], list[str]]:
-    """Split `[AGENT:] DIRECTIVE [: VALUE]` into agents and words that may be directives, in lower case."""
+    """Split `[AGENT:] DIRECTIVE [: VALUE]` into agents and possible directives, in lower case."""
     fields = [[word.strip(_QUOTES) for word in field.split()] for field in part.lower().split(":")]
-    # Without a known directive, a name is not that of an agent, but of another directive, or a piece of a date.
-    first = next((index for index, words in enumerate(fields) if not _DIRECTIVES.isdisjoint(words)), 0)
+    # A name without a known directive is not an agent, but another directive or part of a date.
+    first = next(
+        (index for index, words in enumerate(fields) if not _DIRECTIVES.isdisjoint(words)), 0
+    )
     words = []
     for before, field in itertools.pairwise([[], *fields[first:]]):
         has_value = bool(before) and before[-1] in _VALUED

@@ -1,4 +1,4 @@
-"""The HTTP client session: its connections, headers and protocol, as aiohttp has them."""
+"""The aiohttp client session: its connections, headers and protocol."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from beam_pipeline.fetching import public_addresses
 
 
 class _ResponseHandler(client_proto.ResponseHandler):
-    """Parses the head of a response apart from its body.
+    """Parses the head of a response separately from its body.
 
-    If bytes follow after the last one that Content-Length counts, aiohttp closes the connection
-    and drops all that it parsed in that call. The head is kept by then, and so is the body.
+    If a response has more bytes than its Content-Length, aiohttp closes the connection and drops
+    everything that it parsed in that call. With separate calls, the head and the body are kept.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -33,7 +33,11 @@ class _ResponseHandler(client_proto.ResponseHandler):
 
 @dataclasses.dataclass
 class Connection:
-    """The connection of a request, as `trace_request_ctx`: whether an earlier request used it."""
+    """The connection of a request, passed as `trace_request_ctx`.
+
+    Attributes:
+      reused: Whether an earlier request used the connection.
+    """
 
     reused: bool = False
 
@@ -47,15 +51,17 @@ async def _note_reused(_session: object, context: Any, _parameters: object) -> N
 
 
 def open_session(config: Config, resolver: AbstractResolver) -> aiohttp.ClientSession:
-    """Open a session in the running event loop. Each request needs a Connection.
+    """Open a session in the running event loop.
+
+    Each request needs a Connection as its `trace_request_ctx`.
 
     Args:
       config: The options.
-      resolver: Answers for host names.
+      resolver: Resolves host names.
     """
     allow_private = config.allow_private_addresses
     connector = public_addresses.make_connector(allow_private, config.fetch_concurrency, resolver)
-    # aiohttp has no public way to choose the protocol.
+    # aiohttp has no public API to choose the protocol.
     factory = functools.partial(_ResponseHandler, loop=asyncio.get_running_loop())
     connector._factory = factory  # type: ignore[assignment]
     tracing = aiohttp.TraceConfig()
@@ -70,7 +76,7 @@ def open_session(config: Config, resolver: AbstractResolver) -> aiohttp.ClientSe
             "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",
         },
-        # The deadline is set around each request. A host that takes half of it to be found and
-        # connected to is down.
+        # The deadline is set around each request. A host that needs more than half of it for name
+        # resolution and connection counts as down.
         timeout=aiohttp.ClientTimeout(total=None, connect=config.fetch_timeout / 2),
     )

@@ -1,4 +1,7 @@
-"""Encoded bytes -> square 8-bit sRGB pixels: decode, orient, flatten, convert, resize. In any thread."""
+"""Decode image files to square 8-bit sRGB pixels: decode, orient, flatten, convert, resize.
+
+Thread-safe.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,20 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, Unid
 from beam_pipeline.images import headers, icc
 from beam_pipeline.images.headers import FORMATS, DecodeError
 
-# decode has a limit of its own, which a user may set higher.
+# `decode` checks its own limit, which a user may set higher.
 Image.MAX_IMAGE_PIXELS = None
-# Later, where memory is short, a format whose reader cannot be loaded would be unknown for good.
+# Load all format plugins now: one that fails to load later, for lack of memory, stays unknown.
 Image.init()
-# Pillow's own reader of uncompressed TIFFs takes planes of 16 bits, and YCbCr, for something else.
+# Pillow's own reader of uncompressed TIFFs misreads 16-bit planes and YCbCr.
 TiffImagePlugin.READ_LIBTIFF = True
-# headers.trim_png has limits of its own.
+# `headers.trim_png` enforces its own limits.
 PngImagePlugin.MAX_TEXT_CHUNK = max(headers.MAX_PROFILE, headers.MAX_TEXT) + 1
-# Pillow warns of odd metadata.
+# Pillow warns about odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Pixels of the images that are being decoded in all threads together, but of one image that has more: each takes up to
-# `_BYTES_PER_PIXEL`. What is left beside has to do for profiles and the like.
+# Maximum total pixels of the images being decoded at once in all threads; one larger image is
+# decoded alone. Each pixel takes up to `_BYTES_PER_PIXEL`; `_SPARE_BYTES` cover profiles and the
+# like.
 _MAX_PIXELS = 64_000_000
 _BYTES_PER_PIXEL, _SPARE_BYTES = 24, 64 * 2**20
 _decoding: list[int] = []
@@ -35,12 +39,13 @@ _decoded = threading.Condition()
 
 
 class Decoded(NamedTuple):
-    """What `decode` makes of an image.
+    """The result of `decode`.
 
     Attributes:
       pixels: The square, uint8 (size, size, 3), sRGB.
-      original_size: Width and height of the image, upright, pixels.
-      network_pixels: uint8 (network_size, network_size, 3), sRGB; None if that is `pixels` or not asked for.
+      original_size: Width and height of the upright image, pixels.
+      network_pixels: uint8 (network_size, network_size, 3), sRGB; None if equal to `pixels` or not
+        requested.
     """
 
     pixels: np.ndarray
@@ -48,22 +53,28 @@ class Decoded(NamedTuple):
     network_pixels: np.ndarray | None = None
 
 
-def decode(data: bytes, size: int, resize: str, max_pixels: int, network_size: int | None = None) -> Decoded:
-    """Decodes an image file and makes it a square.
+def decode(
+    data: bytes, size: int, resize: str, max_pixels: int, network_size: int | None = None
+) -> Decoded:
+    """Decode an image file and resize it to a square.
 
-    EXIF orientation is applied; transparency lies on white; an animation gives its first frame; grey, palette, CMYK, YCCK
-    and 16-bit images become 8-bit sRGB; an embedded colour profile that is valid and not sRGB is converted.
+    EXIF orientation is applied; transparent pixels are composited on white; only the first frame of
+    an animation is used; grey, palette, CMYK, YCCK and 16-bit images are converted to 8-bit sRGB;
+    pixels are converted from a valid embedded colour profile that is not sRGB.
 
     Args:
       data: A JPEG, PNG, GIF, WebP, BMP or TIFF file.
       size: Side of the square, pixels.
-      resize: `pad`, `crop` or `stretch`, as `make_square` has them.
-      max_pixels: An image whose header tells more is refused before it is decoded.
+      resize: `pad`, `crop` or `stretch`, see `make_square`.
+      max_pixels: An image with more pixels by its header is rejected before it is decoded.
       network_size: Side of a second square, made from the image in the same way, pixels.
 
+    Returns:
+      The square, the size of the original and the second square.
+
     Raises:
-      DecodeError: the bytes give no image.
-      MemoryError: the machine has not enough memory for an image within `max_pixels`.
+      DecodeError: The bytes cannot be decoded to an image.
+      MemoryError: The machine has too little memory for an image within `max_pixels`.
     """
     size_before = headers.canvas_of_webp(data)
     try:
@@ -83,15 +94,19 @@ def decode(data: bytes, size: int, resize: str, max_pixels: int, network_size: i
         raise headers.explain_unidentified(data) from None
     except MemoryError as error:
         raise _lack_of_memory(size_before) from error
-    # What Pillow's decoders raise on hostile bytes is bounded by nothing, and all of it is the image's fault.
+    # Pillow's decoders may raise any exception on malformed bytes; the image is always the cause.
     except Exception as error:
         _check_memory(size_before)
-        is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or headers.is_cut(data)
+        is_cut = (
+            "truncated" in str(error).lower() or isinstance(error, EOFError) or headers.is_cut(data)
+        )
         reason = "truncated" if is_cut else "corrupt"
         raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
 
 
-def _load(image: Image.Image, data: bytes, size: int, resize: str, network_size: int | None) -> Decoded:
+def _load(
+    image: Image.Image, data: bytes, size: int, resize: str, network_size: int | None
+) -> Decoded:
     image.load()
     _scale_transparent_color(image, data)
     upright = _orient(image)
@@ -103,7 +118,10 @@ def _load(image: Image.Image, data: bytes, size: int, resize: str, network_size:
 
 
 def _check_memory(size: tuple[int, int]) -> None:
-    """Raises MemoryError if there is not enough for an image of a size: libraries call a file broken then."""
+    """Raise MemoryError if memory is too short for an image of a size.
+
+    Libraries report a broken file when they run out of memory.
+    """
     try:
         np.empty(size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES, np.uint8)
     except MemoryError as error:
@@ -113,14 +131,16 @@ def _check_memory(size: tuple[int, int]) -> None:
 def _lack_of_memory(size: tuple[int, int]) -> MemoryError:
     needed = (size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES) / 1e9
     return MemoryError(
-        f"not enough memory for an image of {size[0]}x{size[1]} pixels, which takes up to {needed:.1f} GB: "
-        "run the same command again, with a lower --max_image_pixels if the machine cannot have more"
+        f"not enough memory for an image of {size[0]}x{size[1]} pixels, "
+        f"which takes up to {needed:.1f} GB: "
+        "run the same command again, with a lower --max_image_pixels "
+        "if the machine cannot have more"
     )
 
 
 @contextlib.contextmanager
 def _room_for(pixels: int) -> Iterator[None]:
-    """Waits until an image may be decoded beside those of other threads."""
+    """Wait until an image may be decoded at the same time as those of other threads."""
     with _decoded:
         _decoded.wait_for(lambda: not _decoding or sum(_decoding) + pixels <= _MAX_PIXELS)
         _decoding.append(pixels)
@@ -133,12 +153,13 @@ def _room_for(pixels: int) -> Iterator[None]:
 
 
 def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
-    """Makes an RGB image a square, with Lanczos.
+    """Resize an RGB image to a square with a Lanczos filter.
 
     Args:
       image: Any size.
       size: Side of the square, pixels.
-      resize: `pad`: fitted inside, enlarged if smaller, white around; `crop`: filled, the centre cut out; `stretch`.
+      resize: `pad` fits the image inside, enlarging a smaller one, and pads with white; `crop`
+        fills the square and keeps the centre; `stretch` ignores the aspect ratio.
     """
     if resize == "stretch":
         return image.resize((size, size), Image.Resampling.LANCZOS)
@@ -147,12 +168,15 @@ def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
     ratio = min(size / image.width, size / image.height)
     width, height = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
     square = Image.new("RGB", (size, size), "white")
-    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2))
+    square.paste(
+        image.resize((width, height), Image.Resampling.LANCZOS),
+        ((size - width) // 2, (size - height) // 2),
+    )
     return square
 
 
 def _orient(image: Image.Image) -> Image.Image:
-    """Applies EXIF orientation; absurd EXIF data is no reason to lose the image."""
+    """Apply EXIF orientation; return the image unchanged if its EXIF data is invalid."""
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image
@@ -164,7 +188,12 @@ def _orient(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, grey_range: tuple[int, int]) -> Image.Image:
-    """Any mode and profile to RGB, on white."""
+    """Convert an image of any mode and profile to RGB on white.
+
+    Args:
+      image: The image.
+      grey_range: The values of black and white if its pixels are 16-bit grey.
+    """
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         plane, transparent = np.asarray(image), image.info.get("transparency")
@@ -184,16 +213,22 @@ def _to_srgb(image: Image.Image, grey_range: tuple[int, int]) -> Image.Image:
 
 
 def _scale_transparent_color(image: Image.Image, data: bytes) -> None:
-    """Pillow brings a PNG's pixels to 8 bits, but leaves the transparent color in the file's depth (PNG, 11.3.2.1)."""
+    """Scale the transparent color of a PNG to 8 bits, in place.
+
+    Pillow converts a PNG's pixels to 8 bits, but leaves the transparent color in the bit depth of
+    the file (PNG specification, 11.3.2.1).
+    """
     color = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("L", "RGB") or color is None:
         return
-    depth = data[24]  # of IHDR, which comes first
+    depth = data[24]  # bit depth in IHDR, the first chunk
     scale = 255 / (2**depth - 1) if depth < 8 else 2.0 ** (8 - depth)
-    image.info["transparency"] = tuple(int(c * scale) for c in color) if isinstance(color, tuple) else int(color * scale)
+    image.info["transparency"] = (
+        tuple(int(c * scale) for c in color) if isinstance(color, tuple) else int(color * scale)
+    )
 
 
 def _to_8_bits(plane: np.ndarray, black: int, white: int) -> np.ndarray:
-    """A grey plane, uint16, to uint8, by the values that are black and white."""
+    """Scale a grey plane, uint16, to uint8, given the values of black and white."""
     scaled = (plane.astype(np.float32) - black) * (255 / (white - black))
     return np.round(np.clip(scaled, 0, 255)).astype(np.uint8)

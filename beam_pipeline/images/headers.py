@@ -1,4 +1,7 @@
-"""Checks on the headers of image files: what would keep a decoder busy, what it would misread, why it failed."""
+"""Checks on the headers of image files.
+
+They find files that keep a decoder busy, files that Pillow misreads, and the reason of a failure.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,22 @@ from collections.abc import Iterator
 
 from PIL import Image, TiffImagePlugin
 
-# Progressive JPEGs have ten or so; files have a comment or two, and a profile.
+# Progressive JPEGs have about ten scans; GIFs have a comment or two, and a profile.
 MAX_SCANS, MAX_EXTENSIONS = 500, 1 << 20
-# Bytes, unpacked, of the profile of a PNG, and of its texts together.
+# Decompressed bytes of the profile of a PNG, and of all its texts together.
 MAX_PROFILE, MAX_TEXT = 16 * 2**20, 16 * 2**20
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Tags of TIFF 6.0.
-_BITS, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _INK_SET, _EXTRA, _FORMAT = 258, 262, 284, 322, 323, 332, 338, 339
+_BITS, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _INK_SET, _EXTRA, _FORMAT = (
+    258,
+    262,
+    284,
+    322,
+    323,
+    332,
+    338,
+    339,
+)
 _OFFSETS_AND_LENGTHS = ((273, 279), (324, 325))  # offsets and lengths, of strips and of tiles
 _RGB, _SEPARATE, _SIGNED, _NOT_CMYK = 2, 2, 2, 2
 
@@ -26,7 +38,8 @@ _TIFF = (b"II*\0", b"MM\0*")
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
-# Images that are none of the six, told from what is no image at all: (offset, bytes there, name).
+# Signatures of other image formats, to tell them from files that are no image: (offset, bytes,
+# name).
 _OTHER_FORMATS = (
     (0, b"8BPS", "Photoshop"),
     (0, b"\0\0\1\0", "ICO"),
@@ -43,7 +56,12 @@ _OTHER_FORMATS = (
 
 
 class DecodeError(Exception):
-    """The bytes give no image. `reason`: `not_an_image`, `truncated`, `corrupt`, `too_many_pixels` or `unsupported_format`."""
+    """The bytes cannot be decoded to an image.
+
+    Attributes:
+      reason: `not_an_image`, `truncated`, `corrupt`, `too_many_pixels` or `unsupported_format`.
+      detail: A description for a person.
+    """
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -51,24 +69,29 @@ class DecodeError(Exception):
 
 
 def check_headers(data: bytes) -> None:
-    """Raises DecodeError for a file that would keep a decoder busy for minutes with next to nothing."""
+    """Raise DecodeError for a small file that would keep a decoder busy for minutes."""
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
         raise DecodeError("corrupt", f"more than {MAX_SCANS} scans")
     if data.startswith(b"GIF8"):
         place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
-        while data[place : place + 1] == b"!":  # an extension: its label, then blocks up to an empty one
+        # An extension is a label and blocks; an empty block ends it.
+        while data[place : place + 1] == b"!":
             place += 2
             while place < len(data) and data[place]:
                 place += 1 + data[place]
                 if place > MAX_EXTENSIONS:
-                    raise DecodeError("corrupt", f"more than {MAX_EXTENSIONS} bytes before the first image")
+                    raise DecodeError(
+                        "corrupt", f"more than {MAX_EXTENSIONS} bytes before the first image"
+                    )
             place += 1
 
 
 def trim_png(data: bytes) -> bytes:
-    """Returns a PNG without texts beyond `MAX_TEXT`, and without a profile beyond `MAX_PROFILE` or a second one.
+    """Return a PNG without oversized texts and profiles.
 
-    Pillow unpacks all of them, and refuses the image if one is large. Other files are returned as they are.
+    Texts beyond `MAX_TEXT` bytes in total are removed, and a profile beyond `MAX_PROFILE` bytes or
+    after the first one. Pillow decompresses all of them and rejects the image if one is large.
+    Other files are returned unchanged.
     """
     if not data.startswith(_PNG):
         return data
@@ -90,7 +113,7 @@ def trim_png(data: bytes) -> bytes:
 
 
 def _chunks_of_png(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Start, end and name of the chunks that are whole (PNG, 5.3)."""
+    """Yield start, end and type of the complete chunks (PNG specification, 5.3)."""
     start = len(_PNG)
     while start + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -102,7 +125,13 @@ def _chunks_of_png(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _unpacked_length(chunk: bytes, kind: bytes, most: int) -> int:
-    """Bytes of a text or profile (PNG, 11.3.3 and 11.3.4); more than the most if it is longer, or broken."""
+    """Return the decompressed bytes of a text or profile (PNG specification, 11.3.3 and 11.3.4).
+
+    Args:
+      chunk: The chunk's data.
+      kind: The chunk's type.
+      most: The limit. Returns `most + 1` for compressed data that is longer or broken.
+    """
     packed = chunk.partition(b"\0")[2][1:]
     if kind == b"iTXt":
         packed = packed[1:].split(b"\0", 2)[-1]
@@ -115,7 +144,10 @@ def _unpacked_length(chunk: bytes, kind: bytes, most: int) -> int:
 
 
 def canvas_of_webp(data: bytes) -> tuple[int, int]:
-    """Width and height by the header of a WebP, for which Pillow takes memory when it opens it; (0, 0) of anything else."""
+    """Return width and height by the header of a WebP; (0, 0) for any other file.
+
+    Pillow allocates the memory of a WebP when it opens it.
+    """
     if not (data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30):
         return 0, 0
     if data[12:16] == b"VP8X":
@@ -124,36 +156,47 @@ def canvas_of_webp(data: bytes) -> tuple[int, int]:
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if data[12:16] == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(
+            data[28:30], "little"
+        ) & 0x3FFF
     return 0, 0
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises DecodeError for an image of too many pixels."""
+    """Raise DecodeError for an image of more than `max_pixels` pixels."""
     if width * height > max_pixels:
         raise DecodeError("too_many_pixels", f"{width}x{height} pixels, {max_pixels} are allowed")
 
 
 def check_work(image: Image.Image, max_pixels: int) -> None:
-    """Raises DecodeError for an image whose tiles or strips hold more pixels than it has."""
+    """Raise DecodeError for an image whose tiles or strips hold more pixels than it has."""
     tags = getattr(image, "tag_v2", {})
     width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
     if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
-        raise DecodeError("too_many_pixels", f"tiles of {width}x{length} pixels, {max_pixels} are allowed")
-    area = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in getattr(image, "tile", ()))
+        raise DecodeError(
+            "too_many_pixels", f"tiles of {width}x{length} pixels, {max_pixels} are allowed"
+        )
+    area = sum(
+        (right - left) * (bottom - top)
+        for _, (left, top, right, bottom), *_ in getattr(image, "tile", ())
+    )
     if area > image.width * image.height * len(image.getbands()):
         raise DecodeError("corrupt", "tiles that lie on one another")
 
 
 def check_tiff(image: Image.Image) -> None:
-    """Raises DecodeError for a TIFF that Pillow would read as something else, or whose numbers have no known range."""
+    """Raise DecodeError for a TIFF that Pillow misreads or whose values have no known range."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
     tags = image.tag_v2
     if image.mode == "F":
-        raise DecodeError("unsupported_format", "pixels are floating point numbers, whose range is not known")
+        raise DecodeError(
+            "unsupported_format", "pixels are floating point numbers, whose range is not known"
+        )
     if image.mode == "I" or _SIGNED in tags.get(_FORMAT, ()):
-        raise DecodeError("unsupported_format", "pixels are signed or 32-bit integers, whose range is not known")
+        raise DecodeError(
+            "unsupported_format", "pixels are signed or 32-bit integers, whose range is not known"
+        )
     if tags.get(_INK_SET, 1) == _NOT_CMYK:
         raise DecodeError("unsupported_format", "inks that are not cyan, magenta, yellow and black")
     unnamed = image.mode == "RGBA" and _EXTRA not in tags
@@ -162,7 +205,7 @@ def check_tiff(image: Image.Image) -> None:
 
 
 def grey_range(image: Image.Image) -> tuple[int, int]:
-    """The values that are black and white in an image of 16-bit grey pixels."""
+    """Return the values of black and white in an image of 16-bit grey pixels."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return 0, 65535
@@ -171,22 +214,31 @@ def grey_range(image: Image.Image) -> tuple[int, int]:
 
 
 def is_cut(data: bytes) -> bool:
-    """Whether a WebP or TIFF is shorter than it says; Pillow calls it broken then, or no image at all."""
+    """Return whether a WebP or TIFF is shorter than its header says.
+
+    Pillow reports such a file as broken or as no image.
+    """
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if not data.startswith(_TIFF):
         return False
-    if len(data) < 8 or len(data) < int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2:
+    if (
+        len(data) < 8
+        or len(data) < int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2
+    ):
         return True
-    # What broken tags raise says nothing.
+    # Exceptions from broken tags carry no information about the length.
     with contextlib.suppress(Exception):
         tags = TiffImagePlugin.TiffImageFile(io.BytesIO(data)).tag_v2
-        pieces = [map(operator.add, *(tags.get(tag, ()) for tag in pair)) for pair in _OFFSETS_AND_LENGTHS]
+        pieces = [
+            map(operator.add, *(tags.get(tag, ()) for tag in pair)) for pair in _OFFSETS_AND_LENGTHS
+        ]
         return max(itertools.chain(*pieces)) > len(data)
     return False
 
 
 def explain_unidentified(data: bytes) -> DecodeError:
+    """Return the error for a file that Pillow does not identify as an image."""
     if is_cut(data):
         return DecodeError("truncated", f"{len(data)} bytes, and its header tells of more")
     if data.startswith(_TIFF) and _has_unknown_pixels(data):
@@ -197,14 +249,16 @@ def explain_unidentified(data: bytes) -> DecodeError:
     if head.startswith(b"<") and b"<svg" in head and not is_page:
         formats.append("SVG")
     if formats:
-        return DecodeError("unsupported_format", f"{formats[0]}; only {', '.join(FORMATS)} are read")
+        return DecodeError(
+            "unsupported_format", f"{formats[0]}; only {', '.join(FORMATS)} are read"
+        )
     if is_page:
         return DecodeError("not_an_image", "a web page")
     return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:16]!r}")
 
 
 def _has_unknown_pixels(data: bytes) -> bool:
-    """Whether Pillow reads the header of a TIFF, but not pixels of its kind."""
+    """Return whether Pillow reads the header of a TIFF, but does not support its pixels."""
     try:
         TiffImagePlugin.TiffImageFile(io.BytesIO(data)).close()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Embedded colour profiles -> sRGB. Pure."""
+"""Conversion from embedded colour profiles to sRGB. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-_MAX_CACHED = 1 << 16  # bytes of a profile whose nature is remembered
+_MAX_CACHED = 1 << 16  # bytes of a profile for which `_is_srgb` is cached
 
 _SRGB = ImageCms.createProfile("sRGB")
-# A coarse grid over the RGB cube: what a profile does to it tells whether it is another spelling of sRGB.
-_PROBE = Image.fromarray(np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3))
+# A coarse grid over the RGB cube: a profile that leaves it unchanged is equivalent to sRGB.
+_PROBE = Image.fromarray(
+    np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
+)
 
 
 def to_srgb(image: Image.Image, data: bytes) -> Image.Image:
-    """Converts an image from its embedded ICC profile to sRGB.
+    """Convert an image from its embedded ICC profile to sRGB.
 
     Args:
-      image: In the mode L, RGB, RGBA or CMYK.
-      data: The profile. One that is broken, made for another mode, or sRGB in other words, is ignored.
+      image: An image of mode L, RGB, RGBA or CMYK.
+      data: The profile. It is ignored if it is broken, made for another mode, or equivalent to
+        sRGB.
 
     Returns:
-      An image in RGB or RGBA, or the same image where the profile is ignored.
+      An image of mode RGB or RGBA, or the same image if the profile is ignored.
     """
     try:
         profile = ImageCms.getOpenProfile(io.BytesIO(data))
@@ -38,5 +41,10 @@ def to_srgb(image: Image.Image, data: bytes) -> Image.Image:
 
 @functools.lru_cache(256)
 def _is_srgb(data: bytes) -> bool:
-    probed = ImageCms.profileToProfile(_PROBE, ImageCms.getOpenProfile(io.BytesIO(data)), _SRGB, outputMode="RGB")
-    return probed is not None and np.abs(np.asarray(probed).astype(int) - np.asarray(_PROBE)).max() <= 2
+    probed = ImageCms.profileToProfile(
+        _PROBE, ImageCms.getOpenProfile(io.BytesIO(data)), _SRGB, outputMode="RGB"
+    )
+    return (
+        probed is not None
+        and np.abs(np.asarray(probed).astype(int) - np.asarray(_PROBE)).max() <= 2
+    )

@@ -1,7 +1,8 @@
-"""RGB <-> CIE L*a*b*, and the scalings under which records hold Lab. Pure.
+"""Conversion between RGB and CIE L*a*b*, and the scalings of Lab in records. Pure.
 
-Lab is that of `skimage.color.rgb2lab`: from sRGB, D65 white, 2 degree observer. It is worked out here, because there are only 256
-levels to bring to linear light, which is two fifths of scikit-image's time.
+Lab is that of `skimage.color.rgb2lab`: from sRGB, D65 white, 2 degree observer. It is computed here
+because a table of the 256 levels replaces the conversion to linear light, which takes two fifths of
+scikit-image's time.
 """
 
 from __future__ import annotations
@@ -9,31 +10,37 @@ from __future__ import annotations
 import numpy as np
 from skimage import color
 
-# Bins of a* and of b* are 10 wide, their centres -110, -100, ... 110.
+# Bins of a* and of b* are 10 wide, with centres at -110, -100, ... 110.
 AB_BIN, AB_BINS = 10, 23
 
 _LEVELS = np.arange(256) / 255
 # IEC 61966-2-1: the linear light of each 8-bit level.
-LINEAR = np.where(_LEVELS > 0.04045, ((_LEVELS + 0.055) / 1.055) ** 2.4, _LEVELS / 12.92).astype(np.float32)
-# Linear RGB to X/Xn, Y/Yn, Z/Zn with scikit-image's primaries and white.
-TO_XYZ = (color.rgb2xyz(np.eye(3)) / color.xyz_tristimulus_values(illuminant="D65", observer="2")).astype(np.float32)
+LINEAR = np.where(_LEVELS > 0.04045, ((_LEVELS + 0.055) / 1.055) ** 2.4, _LEVELS / 12.92).astype(
+    np.float32
+)
+# Maps linear RGB to X/Xn, Y/Yn, Z/Zn with scikit-image's primaries and white.
+TO_XYZ = (
+    color.rgb2xyz(np.eye(3)) / color.xyz_tristimulus_values(illuminant="D65", observer="2")
+).astype(np.float32)
 
 # L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z)).
 _TO_LAB = np.array([[0, 500, 0], [116, -500, 200], [0, 0, -200]], np.float32)
 
 
 def rgb_to_lab(pixels: np.ndarray) -> np.ndarray:
-    """Converts sRGB to CIE L*a*b*.
+    """Convert sRGB to CIE L*a*b*.
+
+    Source: CIE 15:2004, with the constants of scikit-image.
 
     Args:
       pixels: uint8 (H, W, 3).
 
     Returns:
-      float32 (H, W, 3): L* in [0, 100], a* and b* in about [-108, 99]. Within 2e-4 of `skimage.color.rgb2lab` in float64.
-
-    Source: CIE 15:2004, with the constants of scikit-image.
+      float32 (H, W, 3): L* in [0, 100], a* and b* in about [-108, 99]. Within 2e-4 of
+      `skimage.color.rgb2lab` in float64.
     """
-    xyz = np.take(LINEAR, pixels, mode="clip") @ TO_XYZ  # clipping nothing, which is quicker than looking for what to raise
+    # All indices are valid; "clip" is faster than the default, which checks them.
+    xyz = np.take(LINEAR, pixels, mode="clip") @ TO_XYZ
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + np.float32(16 / 116), where=xyz <= 0.008856)
     lab = f @ _TO_LAB
@@ -42,26 +49,30 @@ def rgb_to_lab(pixels: np.ndarray) -> np.ndarray:
 
 
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    """Converts CIE L*a*b*, float (H, W, 3), back to sRGB, uint8 (H, W, 3); colours out of gamut are clipped."""
+    """Convert CIE L*a*b*, float (H, W, 3), to sRGB, uint8 (H, W, 3).
+
+    Colours out of gamut are clipped.
+    """
     return np.round(color.lab2rgb(lab) * 255).astype(np.uint8)
 
 
 def scale_lab(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scales Lab, float32 (H, W, 3), as `lab_float32` records hold it.
+    """Scale Lab, float32 (H, W, 3), as stored in `lab_float32` records.
 
     Returns:
-      `L* / 50 - 1`, float32 (H, W, 1) in [-1, 1], and `a*, b*` divided by 127, float32 (H, W, 2) in (-1, 1).
+      `L* / 50 - 1`, float32 (H, W, 1) in [-1, 1], and `a*, b*` divided by 127, float32 (H, W, 2)
+      in (-1, 1).
     """
     return np.clip(lab[..., :1] / 50 - 1, -1, 1), lab[..., 1:] / 127
 
 
 def unscale_lab(l: np.ndarray, ab: np.ndarray) -> np.ndarray:
-    """The inverse of `scale_lab`: float32 (H, W, 1) and (H, W, 2) to Lab, float32 (H, W, 3)."""
+    """Invert `scale_lab`: float32 (H, W, 1) and (H, W, 2) to Lab, float32 (H, W, 3)."""
     return np.concatenate([(l + 1) * 50, ab * 127], axis=-1)
 
 
 def quantize_lab(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds Lab, float32 (H, W, 3), to 8 bits as `lab_uint8` records hold it.
+    """Round Lab, float32 (H, W, 3), to 8 bits as stored in `lab_uint8` records.
 
     The error is at most half a step: 0.2 in L*, 0.5 in a* and b*.
 
@@ -69,4 +80,6 @@ def quantize_lab(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       `round(L* * 255 / 100)`, uint8 (H, W, 1), and `round(a*, b* + 128)`, uint8 (H, W, 2).
     """
     quantized_l = np.clip(np.rint(lab[..., :1] * 2.55), 0, 255)
-    return quantized_l.astype(np.uint8), np.clip(np.rint(lab[..., 1:] + 128), 0, 255).astype(np.uint8)
+    return quantized_l.astype(np.uint8), np.clip(np.rint(lab[..., 1:] + 128), 0, 255).astype(
+        np.uint8
+    )

@@ -1,4 +1,7 @@
-"""argv -> Config, made from Config's fields, and what is left for Beam. Loads neither Beam nor TensorFlow."""
+"""The command-line parser: argv -> Config and Beam's arguments.
+
+It is generated from Config's fields, and imports neither Beam nor TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,13 @@ def _boolean(text: str) -> bool:
 
 
 class CommandLine(NamedTuple):
-    """What a command line holds: the options, the names of those that were given, and Beam's part, in order."""
+    """A parsed command line.
+
+    Attributes:
+      config: The options.
+      given: Names of the options that the user gave.
+      beam_argv: The arguments for Beam, in order.
+    """
 
     config: Config
     given: frozenset[str]
@@ -39,7 +48,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
     """Split a command line into the project's own options and Beam's.
 
     Raises:
-      UsageError: a flag is neither the project's nor Beam's, or an option has no value or one that makes no sense.
+      UsageError: a flag is neither the project's nor Beam's, or the value of an option is missing
+        or invalid.
     """
     values, rest = _make_parser().parse_known_args(argv)
     check_beam_flags(rest)
@@ -50,30 +60,39 @@ def _make_parser() -> _Parser:
     parser = _Parser(
         prog="python -m beam_pipeline.run",
         usage="%(prog)s --input FILE --output FOLDER [OPTION ...]",
-        description="Turn images into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings.",
-        epilog="Example: %(prog)s --input urls.txt --output data/tfrecords --validation_fraction 0.02",
+        description=(
+            "Turn images into TFRecords of CIE Lab planes and Inception-ResNet-v2 embeddings."
+        ),
+        epilog=(
+            "Example: %(prog)s --input urls.txt --output data/tfrecords --validation_fraction 0.02"
+        ),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=beam_pipeline.__version__)
     groups = {name: parser.add_argument_group(name) for name in typing.get_args(Group)}
     for field in dataclasses.fields(Config):
         help_text = field.metadata["help"]
-        # A default of None, False or nothing says no more than the help text does.
+        # A default of None, False or an empty string adds nothing to the help text.
         if field.default not in (None, "") and field.default is not False:
             help_text = f"{help_text} (default: {field.default})"
         help_text = help_text.replace("%", "%%")
         group = groups[field.metadata["group"]]
-        group.add_argument(f"--{field.name}", help=help_text, default=argparse.SUPPRESS, **_value_of(field))
+        group.add_argument(
+            f"--{field.name}", help=help_text, default=argparse.SUPPRESS, **_value_of(field)
+        )
     beam_group = parser.add_argument_group("Beam")
-    beam_group.description = "Any other option goes to Beam, such as --runner (default: DirectRunner) or --direct_num_workers."
+    beam_group.description = (
+        "Any other option goes to Beam, such as --runner (default: DirectRunner) or "
+        "--direct_num_workers."
+    )
     return parser
 
 
 def _value_of(field: dataclasses.Field[Any]) -> dict[str, Any]:
-    """Return how argparse reads the value of an option."""
+    """Return the arguments of `add_argument` that describe the value of an option."""
     kind = type_of(field.name)
     if kind is bool:
-        # Bare on a command line; a Flex Template's launcher gives every option a value.
+        # The value is optional on a command line, but a Flex Template's launcher always passes one.
         return {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
     choices = choices_of(field.name)
     if choices:
@@ -82,13 +101,14 @@ def _value_of(field: dataclasses.Field[Any]) -> dict[str, Any]:
 
 
 def check_beam_flags(beam_argv: Sequence[str]) -> None:
-    """Refuses flags that are neither the project's nor Beam's, which Beam itself would leave unread.
+    """Refuse flags that are neither the project's nor Beam's, which Beam itself would ignore.
 
     Raises:
-      UsageError: names the flag, and the one that was probably meant.
+      UsageError: a flag is unknown; the message names it and the closest known flag.
     """
     if any(argument.startswith("--template_location") for argument in beam_argv):
-        return  # the launcher of Flex Templates, which checks parameters itself, and adds flags of its own
+        # The launcher of Flex Templates checks parameters itself, and adds its own flags.
+        return
     own = {f"--{field.name}" for field in dataclasses.fields(Config)}
     known = own | _beam_flags()
     previous = ""
@@ -96,15 +116,20 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
         flag = argument.partition("=")[0]
         if flag.startswith("-") and not re.fullmatch(r"-[\d.]+", flag):
             if flag not in known:
-                likely = difflib.get_close_matches(flag, own, 1) or difflib.get_close_matches(flag, sorted(known), 1)
-                raise UsageError(f"{flag} is no option; " + (f"did you mean {likely[0]}?" if likely else "--help lists them"))
+                likely = difflib.get_close_matches(flag, own, 1) or difflib.get_close_matches(
+                    flag, sorted(known), 1
+                )
+                raise UsageError(
+                    f"{flag} is no option; "
+                    + (f"did you mean {likely[0]}?" if likely else "--help lists them")
+                )
         elif not previous.startswith("-") or "=" in previous:
             raise UsageError(f"{argument!r} stands where an option was expected; --help lists them")
         previous = argument
 
 
 def _beam_flags() -> set[str]:
-    """The flags of Beam, read from its source: importing it takes two seconds."""
+    """Return the flags of Beam, read from its source, since importing it takes two seconds."""
     spec = importlib.util.find_spec("apache_beam")
     assert spec and spec.submodule_search_locations
     source = Path(spec.submodule_search_locations[0], "options", "pipeline_options.py").read_text()

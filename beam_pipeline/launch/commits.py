@@ -1,4 +1,7 @@
-"""A list in parts, each of them a run of the graph, so that an interrupted run loses no more than one part."""
+"""Splits the list into commits.
+
+Each commit is one run of the graph, so that an interrupted run loses at most one commit.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,20 @@ from beam_pipeline.sources import url_list
 
 
 class ListChangedError(UsageError):
-    """The list is not the one of which the first commits were made."""
+    """The list differs from the one that the first commits were made from."""
 
 
 class _Names:
-    """The names of images, 16 bytes each: a list of 14 million takes 224 MB, and for a moment three times that."""
+    """A set of image names, 16 bytes each.
+
+    A list of 14 million images takes 224 MB, and briefly three times that.
+    """
 
     def __init__(self) -> None:
         self._sorted = np.empty(0, "S16")
 
     def add(self, refs: Sequence[ImageRef]) -> list[ImageRef]:
-        """Adds names; gives the images whose names were not there before."""
+        """Add the names of images; return the images whose names are new."""
         names = np.array([bytes.fromhex(ref.name[:32]) for ref in refs], "S16")
         places = np.searchsorted(self._sorted, names)
         known = np.zeros(len(names), bool)
@@ -38,15 +44,25 @@ class _Names:
 
 
 def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[Commit]:
-    """Splits the list, after the commits that are done, into commits of `size` images.
+    """Split the rest of the list into commits.
+
+    Args:
+      config: The options.
+      size: Number of images in a commit.
+      done: The completed commits; the list continues after them.
+
+    Yields:
+      The commits, in order.
 
     Raises:
-      ListChangedError: the list is not the one of which the first commits were made.
-      UsageError: it cannot be read.
+      ListChangedError: the list differs from the one that the completed commits were made from.
+      UsageError: the list cannot be read.
     """
     counts: collections.Counter[str] = collections.Counter()
-    # Each image with the lines, and the ignored ones among them, up to its own.
-    images = ((ref, counts["lines"], counts["ignored"]) for ref in url_list.read_refs(config, counts))
+    # Each image with the number of lines, and of ignored lines, up to and including its own.
+    images = (
+        (ref, counts["lines"], counts["ignored"]) for ref in url_list.read_refs(config, counts)
+    )
     names, digest = _Names(), hashlib.sha256()
 
     def take(number: int) -> list[tuple[ImageRef, int, int]]:
@@ -62,7 +78,10 @@ def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[
         names.add([ref for ref, _, _ in skipped])
         left -= len(skipped)
     if done and (left or digest.hexdigest() != done[-1].list_digest):
-        raise ListChangedError(f"{config.input or config.images} has changed since the run was begun; --overwrite starts anew")
+        raise ListChangedError(
+            f"{config.input or config.images} has changed since the run was begun; "
+            "--overwrite starts anew"
+        )
 
     number, batch = len(done), take(size)
     while True:
@@ -70,8 +89,12 @@ def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[
         is_last = not following
         end_lines, end_ignored = (counts["lines"], counts["ignored"]) if is_last else batch[-1][1:]
         fresh = names.add([ref for ref, _, _ in batch])
-        part = {"lines": end_lines - lines, "ignored": end_ignored - ignored, "duplicates": len(batch) - len(fresh)}
-        # In the order of a hash, neighbours of the list, which share a host and a class, are apart.
+        part = {
+            "lines": end_lines - lines,
+            "ignored": end_ignored - ignored,
+            "duplicates": len(batch) - len(fresh),
+        }
+        # The order of a hash separates neighbours of the list, which share a host and a class.
         fresh.sort(key=lambda ref: ref.name)
         yield Commit(number, fresh, part, is_last, list_digest)
         if is_last:

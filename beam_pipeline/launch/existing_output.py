@@ -1,4 +1,7 @@
-"""What the output folder holds of the dataset that is asked for: all of it, its beginning, or something else."""
+"""Finds what the output folder already holds.
+
+That is the requested dataset, the first commits of it, another dataset, or nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,38 +18,52 @@ from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.storage import any_path, filesystem
 
-# Options that name a file which decides what the dataset holds.
+# Options that name a file which determines the content of the dataset.
 _FILES = set(commit_manifest.DIGESTED)
 
 
 class ExistingOutput(NamedTuple):
-    """`dataset.json` if the dataset is complete, else the records of its complete commits."""
+    """The dataset in the output folder.
+
+    Attributes:
+      finished: The content of `dataset.json` if the dataset is complete, else None.
+      commits: The records of the complete commits, if the dataset is incomplete.
+    """
 
     finished: dict[str, Any] | None = None
     commits: Sequence[commit_manifest.CommitManifest] = ()
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options with which the dataset was made; empty where there is none."""
-        return self.finished["options"] if self.finished else self.commits[-1].options if self.commits else {}
+        """The options that the dataset was made with; empty if there is no dataset."""
+        return (
+            self.finished["options"]
+            if self.finished
+            else self.commits[-1].options
+            if self.commits
+            else {}
+        )
 
     @property
     def digests(self) -> dict[str, str | None]:
-        """The sha256 of the files that options name."""
+        """The sha256 of the files that options name, in hex; empty if there is no dataset."""
         if self.finished:
             return {name: self.finished[name]["sha256"] for name in commit_manifest.DIGESTED}
         return self.commits[-1].digests if self.commits else {}
 
 
 def adopt_options(config: Config, given: Collection[str]) -> Config:
-    """Return the options, with those that were not given as the dataset in the output folder has them.
+    """Replace the options that were not given by those of the dataset in the output folder.
 
-    So a default, which may depend on other options, never keeps a run from being resumed. With `--overwrite`, nothing is
-    adopted.
+    So a default, which may depend on other options, never prevents a run from being resumed. With
+    `--overwrite`, nothing is replaced.
 
     Args:
       config: The options.
       given: Names of the options that the user gave.
+
+    Returns:
+      The new options.
 
     Raises:
       UsageError: the dataset's record is broken, or names a file that only the user may name.
@@ -58,11 +75,13 @@ def adopt_options(config: Config, given: Collection[str]) -> Config:
     names = (set(config.dataset_options()) & set(made_with)) - {"input", "images", *given}
     for name in _FILES & names if not existing.finished else ():
         value = made_with[name]
-        # A record may come from someone else, and holds no credentials.
+        # A record is untrusted, and holds no credentials.
         if value not in (getattr(config, name), "untrained", "none"):
-            raise UsageError(f"--output {config.output} was begun with --{name} {value}: give that option again")
+            raise UsageError(
+                f"--output {config.output} was begun with --{name} {value}: give that option again"
+            )
     if existing.finished:
-        # Nothing is read again.
+        # A complete dataset needs none of its input files.
         names -= _FILES
     try:
         return dataclasses.replace(config, **{name: made_with[name] for name in names})
@@ -70,16 +89,18 @@ def adopt_options(config: Config, given: Collection[str]) -> Config:
         raise _broken(config, error) from error
 
 
-def find(config: Config, given: Collection[str], digests: Mapping[str, str | None]) -> ExistingOutput:
-    """Find the dataset that is asked for, or its beginning, in the output folder.
+def find(
+    config: Config, given: Collection[str], digests: Mapping[str, str | None]
+) -> ExistingOutput:
+    """Find the requested dataset, or its first commits, in the output folder.
 
     Args:
       config: The options.
       given: Names of the options that the user gave.
-      digests: The sha256 of files that options name, as far as they are known.
+      digests: The sha256 of files that options name, in hex, as far as they are known.
 
     Returns:
-      What the run need not make again: nothing where `--overwrite` replaces it.
+      The output that the run need not make again; empty if `--overwrite` replaces it.
 
     Raises:
       UsageError: the folder holds another dataset, or files that no run has written.
@@ -96,19 +117,32 @@ def find(config: Config, given: Collection[str], digests: Mapping[str, str | Non
         return ExistingOutput()
     if difference:
         kind = "a dataset" if found.finished else "the beginning of a dataset"
-        raise UsageError(f"--output {config.output} holds {kind} {difference}; give --overwrite to replace it, or another folder")
+        raise UsageError(
+            f"--output {config.output} holds {kind} {difference}; give --overwrite to replace it, "
+            "or another folder"
+        )
     return found
 
 
 def _read(config: Config) -> ExistingOutput:
     try:
-        found = ExistingOutput(dataset_dir.read_description(config.output), commit_manifest.read_commits(config.output))
+        found = ExistingOutput(
+            dataset_dir.read_description(config.output), commit_manifest.read_commits(config.output)
+        )
         if found.finished:
             _check_types(found.finished)
         if not isinstance(found.options, dict) or not isinstance(found.digests, dict):
             raise TypeError("options and digests are not objects")
-    # What hostile JSON gives, and a folder or a pipe in the place of a file.
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError, BeamIOError) as error:
+    # The errors of malicious JSON, and of a folder or a pipe in the place of a file.
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        OSError,
+        BeamIOError,
+    ) as error:
         if config.overwrite:
             return ExistingOutput()
         raise _broken(config, error) from error
@@ -116,8 +150,10 @@ def _read(config: Config) -> ExistingOutput:
 
 
 def _check_types(description: dict[str, Any]) -> None:
-    """Raise ValueError unless the files and counts of a `dataset.json` are what a run writes."""
-    counts, files, failure_files = (description[name] for name in ("counts", "files", "failure_files"))
+    """Raise ValueError unless files and counts of `dataset.json` are as a run writes them."""
+    counts, files, failure_files = (
+        description[name] for name in ("counts", "files", "failure_files")
+    )
     numbers = [counts[name] for name in ("lines", "ignored", "duplicates", "examples", "failures")]
     numbers += [*counts["failures_by_reason"].values(), *(file["examples"] for file in files)]
     if not all(type(number) is int for number in numbers):
@@ -131,23 +167,36 @@ def _check_types(description: dict[str, Any]) -> None:
 
 
 def _broken(config: Config, error: Exception) -> UsageError:
-    return UsageError(f"--output {config.output} holds a broken {naming.DESCRIPTION} or commit: {error}; remove it")
+    return UsageError(
+        f"--output {config.output} holds a broken {naming.DESCRIPTION} or commit: {error}; "
+        "remove it"
+    )
 
 
 def _find_difference(
     config: Config, given: Collection[str], digests: Mapping[str, str | None], found: ExistingOutput
 ) -> str | None:
-    """Describe in what a dataset differs from the one that is asked for; None if it does not."""
-    # Of a complete dataset, no file is read that the user did not name.
-    compared = [name for name in config.dataset_options() if not (found.finished and name in _FILES and name not in given)]
+    """Describe how a dataset differs from the requested one; return None if it does not."""
+    # For a complete dataset, only files that the user has named are compared.
+    compared = [
+        name
+        for name in config.dataset_options()
+        if not (found.finished and name in _FILES and name not in given)
+    ]
     for name in compared:
         if name in digests:
             if found.digests.get(name) != digests[name]:
                 return f"made with another --{name}, or with one whose content has changed since"
         elif found.options.get(name) != config.dataset_options()[name]:
-            return f"made with --{name} {found.options.get(name)}, not {config.dataset_options()[name]}"
+            return (
+                f"made with --{name} {found.options.get(name)}, "
+                f"not {config.dataset_options()[name]}"
+            )
     if found.commits and not found.finished:
-        sizes = {filesystem.base_name(path): size for path, size in filesystem.list_folder(config.output).items()}
+        sizes = {
+            filesystem.base_name(path): size
+            for path, size in filesystem.list_folder(config.output).items()
+        }
         for shard in (shard for commit in found.commits for shard in commit.shards):
             if sizes.get(shard.name) != shard.bytes:
                 return f"of which {shard.name} is {'damaged' if shard.name in sizes else 'missing'}"
@@ -155,13 +204,13 @@ def _find_difference(
 
 
 def _check_nothing_is_lost(config: Config) -> None:
-    """Raise UsageError if files in the folder would be replaced that no run has written."""
+    """Raise UsageError if the run would replace files that no run has written."""
     if output_dir.was_begun_by_run(config.output):
         return
     for pattern in output_dir.REPLACED:
         for path in filesystem.list_folder(config.output, pattern):
             name = path.removeprefix(any_path.join(config.output, ""))
             raise UsageError(
-                f"--output {config.output} holds {name}, which belongs to no dataset there: move it away, choose another folder, "
-                "or give --overwrite to replace it"
+                f"--output {config.output} holds {name}, which belongs to no dataset there: move "
+                "it away, choose another folder, or give --overwrite to replace it"
             )

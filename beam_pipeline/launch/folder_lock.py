@@ -1,7 +1,7 @@
 """The lock of an output folder: one run at a time writes to it.
 
-On a disk it is `flock` on a file, which the kernel releases whatever ends the process. Object stores have a lease instead
-(`leases.py`). Beam's other filesystems have neither, and no lock.
+On a disk the lock is `flock` on a file, which the kernel releases however the process ends. On an
+object store it is a lease (`leases.py`). Beam's other filesystems support neither and have no lock.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ _LOGGER = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def hold(folder: str, options: PipelineOptions) -> Iterator[None]:
-    """Hold the lock of an output folder, which is made if it is missing and removed if it stays empty.
+    """Hold the lock of an output folder.
+
+    The folder is created if it is missing, and removed if it stays empty.
 
     Args:
-      folder: On any filesystem that Beam knows.
-      options: With the settings of an object store's client.
+      folder: A folder on any filesystem that Beam supports.
+      options: Beam's options, with the settings of an object store's client.
 
     Raises:
-      UsageError: another run holds the lock, or the folder cannot be made; says who, and what to do.
+      UsageError: another run holds the lock, or the folder cannot be created; the message names the
+        owner and says what to do.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -48,9 +51,10 @@ def hold(folder: str, options: PipelineOptions) -> Iterator[None]:
             raise
         except leases.HeldError as error:
             raise UsageError(
-                f"--output {folder} is in use by another run ({error}); wait for its end, or choose another"
+                f"--output {folder} is in use by another run ({error}); wait for its end, or "
+                "choose another"
             ) from error
-        # What an object store's client raises has no common class.
+        # The exceptions of object store clients have no common base class.
         except Exception as error:
             raise UsageError(f"--output {folder} cannot be reached: {error}") from error
         yield
@@ -73,7 +77,8 @@ def _hold_file(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, missing)
         file = stack.enter_context(_lock_file(path))
-        # At a signal the file stays, since threads still write then; the kernel releases the lock when they have ended.
+        # After a signal the file stays, since threads still write; the kernel releases the lock
+        # when they have ended.
         stack.callback(_unlink, file, path)
         file.truncate(0)
         file.write(Owner.this_process().to_json())
@@ -84,7 +89,7 @@ def _hold_file(path: Path) -> Iterator[None]:
 def _lock_file(path: Path) -> IO[bytes]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may remove the folder, and the file, at any moment.
+        # Another process may remove the folder and the file at any time.
         with contextlib.suppress(FileNotFoundError):
             file = open(path, "a+b", opener=_open_no_link)  # noqa: SIM115
             try:
@@ -102,7 +107,12 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def _lock_descriptor(file: IO[bytes], path: Path) -> None:
-    """Raises HeldError if another process holds the lock; OSError if the file is no lock."""
+    """Lock an open file.
+
+    Raises:
+      HeldError: another process holds the lock.
+      OSError: the file is not a lock.
+    """
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     try:
@@ -110,7 +120,9 @@ def _lock_descriptor(file: IO[bytes], path: Path) -> None:
     except BlockingIOError:
         raise leases.HeldError(str(_read_owner(file) or "it has just started")) from None
     except OSError as error:
-        _LOGGER.warning("%s cannot be locked (%s): make sure that no other run uses this folder", path, error)
+        _LOGGER.warning(
+            "%s cannot be locked (%s): make sure that no other run uses this folder", path, error
+        )
     if os.fstat(file.fileno()).st_size and not _read_owner(file):
         raise OSError(errno.EEXIST, "the file is not the lock of a run: move it away", str(path))
 
@@ -125,8 +137,11 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def _unlink(file: IO[bytes], path: Path) -> None:
-    """Remove the file while it is locked: whoever has opened it meanwhile finds that it is no longer the folder's."""
-    # If someone has removed the folder, the one that is there now belongs to another run.
+    """Remove the file while it is locked.
+
+    A process that has opened it meanwhile detects that it is no longer the folder's lock.
+    """
+    # If the folder was removed and created again, the file there now belongs to another run.
     with contextlib.suppress(FileNotFoundError):
         if _is_at(file, path):
             path.unlink()

@@ -1,4 +1,4 @@
-"""Checks what the options name, runs the graph part by part, and reports what was made."""
+"""Checks the options, runs the graph commit by commit, and reports the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_pipeline import naming, pipeline
-from beam_pipeline.config import URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK, Config, UsageError
+from beam_pipeline.config import (
+    URLS_PER_COMMIT,
+    URLS_PER_COMMIT_WITHOUT_NETWORK,
+    Config,
+    UsageError,
+)
 from beam_pipeline.elements import WHOLE_LIST
 from beam_pipeline.embedding import checkpoints
 from beam_pipeline.fetching import image_fetcher
@@ -41,7 +46,19 @@ from beam_pipeline.transforms.ticks import Ticks
 
 
 def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int:
-    """Check what the options name, make the dataset, and print a summary. Return the exit status."""
+    """Check the options, make the dataset, and print a summary.
+
+    Args:
+      config: The options.
+      given: Names of the options that the user gave.
+      beam_argv: The arguments for Beam.
+
+    Returns:
+      The exit status: 0 done, 1 the job failed.
+
+    Raises:
+      UsageError: the options, the input or the output folder are not usable.
+    """
     config = dataclasses.replace(config, output=config.output.rstrip("/") or "/")
     beam_options = runner_options.parse_options(beam_argv)
     if not runner_options.is_in_this_process(beam_options):
@@ -52,7 +69,8 @@ def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int
         url_list.refuse_pipe(config)
     if config.report and not runner_options.waits_for_job(beam_options):
         raise UsageError(
-            "--report needs a command that waits for the job: leave it out, and give python -m beam_pipeline.report later"
+            "--report needs a command that waits for the job: leave it out, and give "
+            "python -m beam_pipeline.report later"
         )
     output_dir.check(config)
     with folder_lock.hold(config.output, beam_options):
@@ -60,10 +78,15 @@ def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int
 
 
 def run_locked(config: Config, given: Collection[str], beam_options: PipelineOptions) -> int:
-    """Make the dataset in a folder that no other run writes to, as `run` does."""
+    """Make the dataset as `run` does, while this process holds the lock of the output folder."""
     config = existing_output.adopt_options(config, given)
-    excluded = url_list.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
-    digests = {**commit_manifest.NO_DIGESTS, "exclude_sha256": _digest(excluded) if excluded else None}
+    excluded = (
+        url_list.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
+    )
+    digests = {
+        **commit_manifest.NO_DIGESTS,
+        "exclude_sha256": _digest(excluded) if excluded else None,
+    }
     existing = existing_output.find(config, given, {"exclude_sha256": digests["exclude_sha256"]})
     if existing.finished:
         write_line(f"{config.output} is complete; --overwrite makes it anew")
@@ -81,17 +104,21 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
     job = Job(config, beam_options, digests, excluded)
     try:
         if runner_options.is_in_this_process(beam_options):
-            # Keeps the main thread free, as it is the one that gets signals, and a call of the network takes seconds.
+            # Keeps the main thread free to handle signals; a call of the network takes seconds.
             with concurrent.futures.ThreadPoolExecutor(1, "run") as executor:
                 executor.submit(make_dataset, job, existing.commits).result()
         else:
             if runner_options.job_outlives_command(beam_options):
                 signals.end_on_signals(
-                    "Interrupted. The job may still run; wait for its end before you give the same command again."
+                    "Interrupted. The job may still run; wait for its end before you give the same "
+                    "command again."
                 )
             make_dataset(job, existing.commits)
             if not runner_options.waits_for_job(beam_options):
-                write_line(f"the job is on its way; when it is done, {config.output} holds {naming.DESCRIPTION}")
+                write_line(
+                    f"the job is on its way; when it is done, {config.output} holds "
+                    f"{naming.DESCRIPTION}"
+                )
                 return 0
         description = dataset_dir.read_description(config.output)
     except UsageError:
@@ -107,13 +134,13 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
 
 
 class Job(NamedTuple):
-    """What each run of the graph is given.
+    """The inputs that all runs of the graph share.
 
     Attributes:
       config: The options.
-      beam_options: Beam's.
-      digests: The sha256 of the files that options name.
-      excluded: The sha256 of bodies that are no photographs.
+      beam_options: Beam's options.
+      digests: The sha256 of the files that options name, in hex.
+      excluded: The sha256 of bodies that are not photographs, in hex.
     """
 
     config: Config
@@ -123,11 +150,16 @@ class Job(NamedTuple):
 
 
 def finish(config: Config, beam_options: PipelineOptions, description: dict[str, Any]) -> None:
-    """Print a summary of a run; write the report if it is wanted. Errors are reported and never invalidate the dataset."""
+    """Print a summary of a run, and write the report if it is requested.
+
+    Errors of the report are reported and never invalidate the dataset.
+    """
     output_dir.clear_strays(config.output, description)
     write_line(summarize(description, config.output))
     is_there = any_path.exists(any_path.join(config.output, naming.REPORT))
-    if config.report is False or (config.report is None and (is_there or not runner_options.is_in_this_process(beam_options))):
+    if config.report is False or (
+        config.report is None and (is_there or not runner_options.is_in_this_process(beam_options))
+    ):
         return
     try:
         write_line(f"{page.write(config.output, config.class_names)}: what came of it, to look at")
@@ -136,7 +168,10 @@ def finish(config: Config, beam_options: PipelineOptions, description: dict[str,
 
 
 def make_dataset(job: Job, done: Sequence[CommitManifest]) -> None:
-    """Run the graph for what is not done yet; for all of it if the list has changed and `--overwrite` is given."""
+    """Run the graph for the commits that are not done yet.
+
+    If the list has changed and `--overwrite` is given, run it for the complete list.
+    """
     try:
         run_commits(job, done)
     except ListChangedError:
@@ -147,32 +182,47 @@ def make_dataset(job: Job, done: Sequence[CommitManifest]) -> None:
 
 
 def run_commits(job: Job, done: Sequence[CommitManifest]) -> None:
-    """Run the graph: once, or on this machine once for each commit that is not done yet."""
+    """Run the graph once for each commit that is not done yet, or once for the complete list.
+
+    A run in this process, or one with `--urls_per_commit`, uses commits.
+    """
     config, beam_options = job.config, job.beam_options
     if done and done[-1].is_last:
         commit_manifest.finish(config)
         return
-    is_local, name = runner_options.is_in_this_process(beam_options), runner_options.name_of(beam_options)
+    is_local, name = (
+        runner_options.is_in_this_process(beam_options),
+        runner_options.name_of(beam_options),
+    )
     size = config.urls_per_commit
     if size is None and is_local:
         size = URLS_PER_COMMIT if config.has_network else URLS_PER_COMMIT_WITHOUT_NETWORK
         size *= runner_options.count_workers(beam_options)
     if done and not size:
         raise UsageError(
-            f"--output {config.output} holds the first commits of a dataset: go on with the DirectRunner or --urls_per_commit, "
-            "or remove them"
+            f"--output {config.output} holds the first commits of a dataset: go on with the "
+            "DirectRunner or --urls_per_commit, or remove them"
         )
     if size and not runner_options.waits_for_job(beam_options):
-        raise UsageError("--urls_per_commit needs a command that waits for each commit's job: leave it out")
-    with tempfile.NamedTemporaryFile(prefix="ticks-") as file, ProgressLine(file.name, sys.stderr) as progress:
-        # Held here, what is known of hosts outlives a commit.
+        raise UsageError(
+            "--urls_per_commit needs a command that waits for each commit's job: leave it out"
+        )
+    with (
+        tempfile.NamedTemporaryFile(prefix="ticks-") as file,
+        ProgressLine(file.name, sys.stderr) as progress,
+    ):
+        # A reference here keeps the state of hosts across commits.
         fetcher = image_fetcher.shared_fetcher(config) if is_local else None
         if is_local and sys.stderr.isatty():
-            threading.Thread(target=_count_images, args=(config, done, progress), daemon=True).start()
+            threading.Thread(
+                target=_count_images, args=(config, done, progress), daemon=True
+            ).start()
         for commit in commits.plan(config, size, done) if size else [WHOLE_LIST]:
-            # A portable runner takes its name out of the options.
+            # A portable runner removes its name from the options.
             beam_options.view_as(StandardOptions).runner = name
-            graph = beam.Pipeline(runner=runner_options.make_runner(beam_options), options=beam_options)
+            graph = beam.Pipeline(
+                runner=runner_options.make_runner(beam_options), options=beam_options
+            )
             ticks = Ticks(file.name) if is_local and sys.stderr.isatty() else None
             pipeline.build(graph, config, commit, job.digests, job.excluded, ticks)
             began = time.monotonic()
@@ -182,7 +232,8 @@ def run_commits(job: Job, done: Sequence[CommitManifest]) -> None:
             if runner_options.waits_for_job(beam_options):
                 result.wait_until_finish()
                 keep_metrics(config.output, result, time.monotonic() - began)
-            # A graph that has run is a knot of references, whose files and memory the next one needs.
+            # A graph that has run has reference cycles, which hold files and memory that the next
+            # one needs.
             del graph
             gc.collect()
         if fetcher:
@@ -190,24 +241,31 @@ def run_commits(job: Job, done: Sequence[CommitManifest]) -> None:
 
 
 def keep_metrics(folder: str, result: Any, seconds: float) -> None:
-    """Keep what workers have counted. Errors are reported and never invalidate the dataset."""
+    """Save the metrics of workers. Errors are reported and never invalidate the dataset."""
     try:
         worker_metrics.add(folder, result, seconds)
-    # What an engine raises for its metrics has no common class.
+    # The exceptions of engines for their metrics have no common base class.
     except Exception as error:
         complain(f"what the workers have counted is not kept: {error}", 0)
 
 
 def summarize(description: dict[str, Any], folder: str) -> str:
-    """What a run has made, in a few lines for a person."""
+    """Return a summary of a dataset in a few lines for a person."""
     counts = description["counts"]
     splits = [file["split"] for file in description["files"]]
     lines = [
-        f"{counts['lines']:,} lines: {counts['ignored']:,} ignored, {counts['duplicates']:,} duplicates, "
+        f"{counts['lines']:,} lines: {counts['ignored']:,} ignored, "
+        f"{counts['duplicates']:,} duplicates, "
         f"{counts['examples']:,} examples, {counts['failures']:,} failures"
     ]
-    lines += [f"  {number:>9,} {reason}" for reason, number in sorted(counts["failures_by_reason"].items(), key=lambda x: -x[1])]
-    lines.append(f"{folder}: {splits.count('train')} training and {splits.count('validation')} validation shards")
+    lines += [
+        f"  {number:>9,} {reason}"
+        for reason, number in sorted(counts["failures_by_reason"].items(), key=lambda x: -x[1])
+    ]
+    lines.append(
+        f"{folder}: {splits.count('train')} training and {splits.count('validation')} "
+        "validation shards"
+    )
     return "\n".join(lines)
 
 
@@ -215,7 +273,9 @@ def _count_images(config: Config, done: Sequence[CommitManifest], progress: Prog
 
     with contextlib.suppress(UsageError):
         images = sum(1 for _ in url_list.read_refs(config, collections.Counter()))
-        progress.total = images - sum(manifest.counts.get("lines", 0) - manifest.counts.get("ignored", 0) for manifest in done)
+        progress.total = images - sum(
+            manifest.counts.get("lines", 0) - manifest.counts.get("ignored", 0) for manifest in done
+        )
 
 
 def _digest(digests: Collection[str]) -> str:
@@ -223,7 +283,14 @@ def _digest(digests: Collection[str]) -> str:
 
 
 def explain(error: Exception) -> str:
-    """The gist of what ended a job, in one line; Beam's errors hold the worker's whole traceback."""
-    gist = re.sub(r" \[while running '.*?'\]$", "", runner_options.last_line(str(error)) or type(error).__name__)
+    """Return the cause of a job's failure in one line.
+
+    The text of Beam's errors contains the complete traceback of the worker.
+    """
+    gist = re.sub(
+        r" \[while running '.*?'\]$",
+        "",
+        runner_options.last_line(str(error)) or type(error).__name__,
+    )
     own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", gist)
     return own[1] if own else f"the job failed: {gist}"

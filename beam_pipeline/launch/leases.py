@@ -1,6 +1,8 @@
-"""Leases on object stores: an object that one process at a time may write, until its time is over.
+"""Leases on object stores.
 
-Every write has a condition (the object is absent, or is the version that was read), so that of two processes one fails.
+A lease is an object that only one process may write until the lease expires. Every write is
+conditional (the object is absent, or is the version that was read), so that of two concurrent
+processes one fails.
 """
 
 from __future__ import annotations
@@ -23,30 +25,31 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipeline.process import signals
 
-# A run that dies without removing its lease blocks the next one, on another machine, for no longer than this.
+# A run that dies without removing its lease blocks the next one, on another machine, for at most
+# LEASE_SECONDS.
 LEASE_SECONDS, RENEWAL_SECONDS = 300, 60
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class HeldError(Exception):
-    """Another process holds the lock. Its text says which one."""
+    """Another process holds the lock; the message names it."""
 
 
 class ConflictError(Exception):
-    """The object is no longer the version that a condition names."""
+    """The object no longer has the version that the condition of a write names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """Who holds a lock.
+    """The process that holds a lock.
 
     Attributes:
-      host, process: Name of the machine, and process ID there.
-      machine: The boot of that machine, and the namespace in which the process ID counts.
-      since: When the lock was taken, ISO 8601.
-      token: Of this lock alone.
-      expires: When a lease ends, Unix time in seconds.
+      host, process: Name of the machine, and process ID on it.
+      machine: The boot ID of the machine, and the namespace of the process ID.
+      since: Time at which the lock was taken, ISO 8601.
+      token: Unique ID of this lock.
+      expires: Time at which a lease expires, Unix time in seconds.
     """
 
     host: str
@@ -63,14 +66,18 @@ class Owner:
 
     @classmethod
     def from_json(cls, data: bytes) -> Owner | None:
-        """Read what `to_json` wrote; None for anything else."""
+        """Parse the output of `to_json`; return None for anything else."""
         try:
             owner = cls(**json.loads(data))
-            owner = dataclasses.replace(owner, process=int(owner.process), expires=float(owner.expires))
+            owner = dataclasses.replace(
+                owner, process=int(owner.process), expires=float(owner.expires)
+            )
         except (ValueError, TypeError, OverflowError, RecursionError):
             return None
         texts = (owner.host, owner.machine, owner.since, owner.token)
-        return owner if all(isinstance(text, str) and text.isprintable() for text in texts) else None
+        return (
+            owner if all(isinstance(text, str) and text.isprintable() for text in texts) else None
+        )
 
     def to_json(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()
@@ -83,12 +90,19 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process has ended, as far as this machine can know."""
-        return bool(self.machine) and self.machine == _this_machine() and not Path(f"/proc/{self.process}").exists()
+        """Whether the process is known to have ended; False for a process of another machine."""
+        return (
+            bool(self.machine)
+            and self.machine == _this_machine()
+            and not Path(f"/proc/{self.process}").exists()
+        )
 
 
 def _this_machine() -> str:
-    """The boot of this machine and the namespace of its process IDs; empty where the system does not say."""
+    """Return the boot ID of this machine and the namespace of its process IDs.
+
+    The text is empty if the system does not provide them.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -97,12 +111,16 @@ def _this_machine() -> str:
 
 
 class Store(Protocol):
-    """One object, with the version that conditions name; the version of an absent one is None."""
+    """One versioned object with conditional writes; the version of an absent object is None."""
 
     def read(self) -> tuple[bytes, Any] | None: ...
 
     def write(self, data: bytes, version: Any) -> Any:
-        """Replace the version; return the new one. Raises ConflictError if the object has another version."""
+        """Replace a version of the object; return the new version.
+
+        Raises:
+          ConflictError: the object has another version.
+        """
 
     def delete(self, version: Any) -> None: ...
 
@@ -143,7 +161,7 @@ class _GoogleObject:
             self._bucket.blob(self._name).delete(if_generation_match=version)
 
 
-# The version is another one; another conditional write is under way; the version to be replaced is gone.
+# The version differs; another conditional write is in progress; the version to replace is gone.
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
@@ -174,22 +192,32 @@ class _AmazonObject:
             raise
 
     def delete(self, version: Any) -> None:
-        # Not every store of this kind has conditions for it.
+        # Not every S3-compatible store supports conditional deletes.
         held = self.read()
         if held and held[1] == version:
             self._client.delete_object(**self._object)
 
 
-STORES: dict[str, Callable[[str, PipelineOptions], Store]] = {"gs": _GoogleObject, "s3": _AmazonObject}
+STORES: dict[str, Callable[[str, PipelineOptions], Store]] = {
+    "gs": _GoogleObject,
+    "s3": _AmazonObject,
+}
 
 
 def _acquire(store: Store, owner: Owner) -> Any:
-    """Take a lease that is free, over, or of a process that has ended; return the version of its object."""
+    """Take a lease that is free, expired, or held by a process that has ended.
+
+    Returns:
+      The version of the lease's object.
+
+    Raises:
+      HeldError: another process holds the lease.
+    """
     for _ in range(3):
         held = store.read()
         other = Owner.from_json(held[0]) if held else None
         if held and other and other.token == owner.token:
-            # The client repeated a write whose answer was lost.
+            # The client repeated a write whose response was lost.
             return held[1]
         if other and not other.is_dead and (left := other.expires - time.time()) > 0:
             raise HeldError(f"{other}; if that has ended, its lease ends in {left:.0f} s")
@@ -199,19 +227,26 @@ def _acquire(store: Store, owner: Owner) -> Any:
 
 
 class Lease:
-    """A lease that this process has taken."""
+    """A lease that this process holds."""
 
     def __init__(self, store: Store, owner: Owner):
-        """Take the lease. Raises HeldError: another process holds it; or what the store's client raises."""
+        """Take the lease.
+
+        Raises:
+          HeldError: another process holds it.
+          Exception: the store's client failed; its exceptions have no common base class.
+        """
         self._store, self._owner = store, owner
         self._version = _acquire(store, owner)
         self._expires = time.monotonic() + LEASE_SECONDS
         self._released, self._writing = threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._renew_until_released, name="lease", daemon=True)
+        self._thread = threading.Thread(
+            target=self._renew_until_released, name="lease", daemon=True
+        )
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Renew the lease meanwhile, and remove it at the end."""
+        """Renew the lease in a thread until the context exits, then remove it."""
         self._thread.start()
         with signals.calling_at_end(self._release):
             try:
@@ -230,15 +265,25 @@ class Lease:
             try:
                 with self._writing:
                     if not self._released.is_set():
-                        self._version, self._expires = self._renew(), time.monotonic() + LEASE_SECONDS
+                        self._version, self._expires = (
+                            self._renew(),
+                            time.monotonic() + LEASE_SECONDS,
+                        )
             except ConflictError:
-                signals.end("another run has taken the output folder, as this one did not renew its lease in time", 1)
-            # The store may be away for a moment, and nobody else takes the lease before its time is over.
+                signals.end(
+                    "another run has taken the output folder, as this one did not renew its lease "
+                    "in time",
+                    1,
+                )
+            # The store may be unavailable briefly; no other run takes the lease before it expires.
             except Exception as error:
                 _LOGGER.warning("the lease of the output folder is not renewed yet: %s", error)
-                # Before the next attempt, another run could take it.
+                # The lease could expire, and another run take it, before the next attempt.
                 if time.monotonic() > self._expires - 2 * RENEWAL_SECONDS:
-                    signals.end("the lease of the output folder is over, as its store could not be reached", 1)
+                    signals.end(
+                        "the lease of the output folder is over, as its store could not be reached",
+                        1,
+                    )
 
     def _renew(self) -> Any:
         try:
@@ -246,7 +291,7 @@ class Lease:
         except ConflictError:
             held = self._store.read()
             other = Owner.from_json(held[0]) if held else None
-            # As in `_acquire`.
+            # The client repeated a write, as in `_acquire`.
             if held and other and other.token == self._owner.token:
                 return held[1]
             raise

@@ -1,4 +1,4 @@
-"""The folders of a run: whether they may be written, what is in them, and clearing them."""
+"""Checks, prepares and clears the folders of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest
-from beam_pipeline.naming import FAILURES_PREFIX, METRICS, REPORT, TRAIN_PREFIX, TRANSFORM, VALIDATION_PREFIX
+from beam_pipeline.naming import (
+    FAILURES_PREFIX,
+    METRICS,
+    REPORT,
+    TRAIN_PREFIX,
+    TRANSFORM,
+    VALIDATION_PREFIX,
+)
 from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import url_list
 from beam_pipeline.storage import any_path, filesystem
@@ -30,35 +37,60 @@ from beam_pipeline.storage import any_path, filesystem
 _DIGITS = "[0-9]" * 5
 _SHARDS = tuple(
     f"{prefix}*{_DIGITS}-of-{_DIGITS}{suffix}"
-    for prefix, suffix in ((TRAIN_PREFIX, ".tfrecord*"), (VALIDATION_PREFIX, ".tfrecord*"), (FAILURES_PREFIX, ".jsonl"))
+    for prefix, suffix in (
+        (TRAIN_PREFIX, ".tfrecord*"),
+        (VALIDATION_PREFIX, ".tfrecord*"),
+        (FAILURES_PREFIX, ".jsonl"),
+    )
 )
 _RECORDS = tuple(f"{naming.COMMIT_PREFIX}{_DIGITS}*.{kind}" for kind in ("json", "jsonl", "sums"))
-# As `filesystem.write_bytes` names them.
+# Temporary names of `filesystem.write_bytes`.
 _UNFINISHED = tuple(
     f"{name}.{'[0-9a-f]' * 32}.tmp"
-    for name in (naming.DESCRIPTION, METRICS, REPORT, naming.STARTED, f"{naming.COMMIT_PREFIX}{_DIGITS}*")
+    for name in (
+        naming.DESCRIPTION,
+        METRICS,
+        REPORT,
+        naming.STARTED,
+        f"{naming.COMMIT_PREFIX}{_DIGITS}*",
+    )
 )
-# As Beam does.
+# Temporary names of Beam.
 _TEMPORARY = (
-    *(f"beam-temp-{name}*{'[0-9a-f]' * 32}/**" for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX)),
+    *(
+        f"beam-temp-{name}*{'[0-9a-f]' * 32}/**"
+        for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX)
+    ),
     f"{naming.ANALYSIS_PREFIX}{_DIGITS}/**",
 )
-_LOOKED_AT = 10  # images in a folder of kept ones
+_LOOKED_AT = 10  # images checked in a folder of kept images
 _MAX_MARK = 1 << 20  # bytes
 
-# Another program's folder may be called transform as well.
-_LEARNT = tuple(f"{TRANSFORM}/{name}/**" for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp"))
+# Only these are removed: another program's folder may be called transform as well.
+_LEARNT = tuple(
+    f"{TRANSFORM}/{name}/**"
+    for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp")
+)
 
-# What a new run replaces in the output folder.
-REPLACED = (naming.STARTED, METRICS, REPORT, *_LEARNT, *_RECORDS, *_SHARDS, *_UNFINISHED, *_TEMPORARY)
+# Files that a new run replaces in the output folder.
+REPLACED = (
+    naming.STARTED,
+    METRICS,
+    REPORT,
+    *_LEARNT,
+    *_RECORDS,
+    *_SHARDS,
+    *_UNFINISHED,
+    *_TEMPORARY,
+)
 
 
 def check(config: Config) -> None:
-    """Check what options name, without writing anything.
+    """Check the files and folders that options name, without writing anything.
 
     Raises:
-      UsageError: one of the folders cannot be reached or made, the output folder holds the list itself, or an option names
-        an object store whose client is not installed.
+      UsageError: a folder cannot be reached or created, the output folder contains the list itself,
+        or an option names an object store whose client is not installed.
     """
     for name, value in vars(config).items():
         try:
@@ -74,28 +106,36 @@ def check(config: Config) -> None:
             raise UsageError(f"--class_names {error}") from error
     if config.has_statistics and FileSystems.get_scheme(config.output) not in (None, "gs"):
         raise UsageError(
-            f"--statistics needs a folder that TensorFlow can write, on a disk or gs://, not {config.output}; leave it out"
+            "--statistics needs a folder that TensorFlow can write, on a disk or gs://, not "
+            f"{config.output}; leave it out"
         )
 
 
 def _check_folders(config: Config) -> None:
     if set(config.output) & set("*?["):
-        raise UsageError(f"--output {config.output}: a folder with *, ? or [ in its name cannot be used")
-    folders = {name: folder for name in ("output", "original_dir", "resized_dir") if (folder := getattr(config, name))}
+        raise UsageError(
+            f"--output {config.output}: a folder with *, ? or [ in its name cannot be used"
+        )
+    folders = {
+        name: folder
+        for name in ("output", "original_dir", "resized_dir")
+        if (folder := getattr(config, name))
+    }
     for folder in folders.values():
         if any_path.is_local(folder):
             _check_local_folder(Path(folder))
     for (name, folder), (other, other_folder) in itertools.combinations(folders.items(), 2):
         if _is_same_folder(folder, other_folder):
             raise UsageError(
-                f"--{other} {other_folder} is the folder of --{name}: choose another, as files there would be replaced"
+                f"--{other} {other_folder} is the folder of --{name}: choose another, as files "
+                "there would be replaced"
             )
     for name in ("original_dir", "resized_dir"):
         if name in folders:
             _check_kept(name, folders[name])
     try:
         filesystem.list_folder(config.output)
-    # What an object store's client raises has no common class.
+    # The exceptions of object store clients have no common base class.
     except Exception as error:
         raise UsageError(f"--output {config.output} cannot be reached: {error}") from error
 
@@ -107,7 +147,10 @@ def _is_same_folder(one: str, other: str) -> bool:
 
 
 def _check_kept(option: str, folder: str) -> None:
-    """Raise UsageError if the first images of a folder on a disk are resized ones where originals are kept, or the reverse."""
+    """Raise UsageError if a local folder of originals contains resized images, or the reverse.
+
+    Only the first images are checked.
+    """
     if not any_path.is_local(folder) or not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
@@ -115,28 +158,50 @@ def _check_kept(option: str, folder: str) -> None:
         for entry in itertools.islice(images, _LOOKED_AT):
             with open(entry.path, "rb") as file:
                 head = file.read(kept_images.NOTE_BYTES)
-            # A loss of power may have cut a file off.
-            if len(head) < kept_images.NOTE_BYTES or kept_images.was_resized_by_run(head) == (option == "resized_dir"):
+            # A power failure may have truncated a file.
+            if len(head) < kept_images.NOTE_BYTES or kept_images.was_resized_by_run(head) == (
+                option == "resized_dir"
+            ):
                 continue
-            kind = "which no run has resized" if option == "resized_dir" else "which a run has resized"
-            raise UsageError(f"--{option} {folder} holds {entry.name}, {kind}; choose another folder, as they would be mixed")
+            kind = (
+                "which no run has resized" if option == "resized_dir" else "which a run has resized"
+            )
+            raise UsageError(
+                f"--{option} {folder} holds {entry.name}, {kind}; choose another folder, as they "
+                "would be mixed"
+            )
 
 
 _PATHS = ("input", "images", "output", "original_dir", "resized_dir")
 
 
 def make_absolute(config: Config) -> Config:
-    """The options with whole paths: workers that other programs start have other working directories."""
-    names = (*_PATHS, *(["checkpoint"] if config.has_network and config.checkpoint != "untrained" else []))
-    paths = {name: value for name in names if (value := getattr(config, name)) and any_path.is_local(value)}
-    return dataclasses.replace(config, **{name: os.path.abspath(path) for name, path in paths.items()})
+    """Return the options with absolute local paths.
+
+    Workers that other programs start have other working directories.
+    """
+    names = (
+        *_PATHS,
+        *(["checkpoint"] if config.has_network and config.checkpoint != "untrained" else []),
+    )
+    paths = {
+        name: value
+        for name in names
+        if (value := getattr(config, name)) and any_path.is_local(value)
+    }
+    return dataclasses.replace(
+        config, **{name: os.path.abspath(path) for name, path in paths.items()}
+    )
 
 
 def refuse_local_files(config: Config) -> None:
-    """Raises UsageError if an option names a file of this machine, for workers that cannot reach it."""
+    """Raise UsageError if an option names a local file, for workers that cannot reach it."""
     for name in _PATHS:
         if (value := getattr(config, name)) and any_path.is_local(value):
-            raise UsageError(f"--{name} {value} lies on this machine, which Dataflow's workers cannot reach; put it on gs://")
+            raise UsageError(
+                f"--{name} {value} lies on this machine, which Dataflow's workers cannot reach; "
+                "put it on gs://"
+            )
 
 
 def _check_input_is_elsewhere(config: Config) -> None:
@@ -146,7 +211,10 @@ def _check_input_is_elsewhere(config: Config) -> None:
         if "://" not in path + config.output:
             inside = Path(folder).resolve() == Path(config.output).resolve()
         if inside and any(fnmatch.fnmatch(name, shard) for shard in _SHARDS):
-            raise UsageError(f"--input {path} is part of what --output {config.output} would replace; choose another --output")
+            raise UsageError(
+                f"--input {path} is part of what --output {config.output} would replace; choose "
+                "another --output"
+            )
 
 
 def _check_local_folder(folder: Path) -> None:
@@ -160,10 +228,16 @@ def _check_local_folder(folder: Path) -> None:
 
 
 def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -> None:
-    """Make the folders, clear the output folder of what an earlier run left but for its whole commits, and mark it as begun.
+    """Create the folders, clear the output folder, and mark it as the output of a run.
+
+    Clearing removes the files of earlier runs, except those of complete commits.
+
+    Args:
+      config: The options.
+      commits: The complete commits to keep.
 
     Raises:
-      UsageError: a folder cannot be made or cleared.
+      UsageError: a folder cannot be created or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
     records = () if commits else (naming.DESCRIPTION, METRICS, REPORT, *_LEARNT, *_RECORDS)
@@ -174,19 +248,24 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
         try:
             if option == "output":
                 clear(folder, (*records, *_SHARDS, *_UNFINISHED), keep)
-            elif not FileSystems.get_scheme(folder):  # object stores show no file that is not whole
+            elif not FileSystems.get_scheme(folder):  # object stores list complete files only
                 clear(folder, (f"*.jpeg.{kept_images.temporary_mark(config)}*.tmp",))
             _make(folder)
             if option == "output":
-                mark = {"started_by": f"beam_pipeline {beam_pipeline.__version__}", "options": config.as_json()}
-                filesystem.write_bytes(any_path.join(folder, naming.STARTED), json.dumps(mark, indent=1).encode())
-        # What an object store's client raises has no common class.
+                mark = {
+                    "started_by": f"beam_pipeline {beam_pipeline.__version__}",
+                    "options": config.as_json(),
+                }
+                filesystem.write_bytes(
+                    any_path.join(folder, naming.STARTED), json.dumps(mark, indent=1).encode()
+                )
+        # The exceptions of object store clients have no common base class.
         except Exception as error:
             raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
 
 
 def was_begun_by_run(folder: str) -> bool:
-    """Whether a run has marked the folder as its own, which has written no record yet."""
+    """Return whether the folder has the mark of a run in progress or interrupted."""
     path = any_path.join(folder, naming.STARTED)
     try:
         mark = json.loads(filesystem.read_bytes(path, _MAX_MARK)) if any_path.exists(path) else None
@@ -197,7 +276,7 @@ def was_begun_by_run(folder: str) -> bool:
 
 def _make(folder: str) -> None:
     if FileSystems.get_scheme(folder):
-        # An object store has no folders, and refuses only at writing.
+        # An object store has no folders, and checks permissions only on a write.
         probe = FileSystems.join(folder, f"{naming.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
         filesystem.write_bytes(probe, b"may this be written?")
         FileSystems.delete([probe])
@@ -206,21 +285,42 @@ def _make(folder: str) -> None:
 
 
 def clear_strays(folder: str, description: dict[str, Any]) -> None:
-    """Removes what a run that was stopped at its very end, or attempts that an engine repeated, left beside a whole dataset."""
+    """Remove stray files beside a complete dataset.
+
+    They are left by a run that was stopped at its very end, or by attempts that an engine repeated.
+
+    Args:
+      folder: The folder of the dataset.
+      description: The content of its `dataset.json`.
+    """
     listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
     started = (naming.STARTED,) if was_begun_by_run(folder) else ()
     clear(folder, (*started, *_RECORDS, *_SHARDS, *_UNFINISHED), listed)
 
 
 def clear(folder: str, patterns: Sequence[str], keep: Container[str] = ()) -> None:
-    """Removes the files of some patterns, in that order, and temporary ones; but not those whose names are in `keep`."""
+    """Remove files and temporary files from a folder.
+
+    Args:
+      folder: A folder on any filesystem that Beam supports.
+      patterns: Globs of the files to remove, in this order.
+      keep: Names of files that are not removed.
+    """
     patterns = (*patterns, *_TEMPORARY)
     for pattern in patterns:
-        FileSystems.delete([path for path in filesystem.list_folder(folder, pattern) if filesystem.base_name(path) not in keep])
+        FileSystems.delete(
+            [
+                path
+                for path in filesystem.list_folder(folder, pattern)
+                if filesystem.base_name(path) not in keep
+            ]
+        )
     if FileSystems.get_scheme(folder) is None:
-        # What is left of them is empty.
+        # On a disk, empty folders remain.
         for pattern in patterns:
-            for emptied in Path(folder).glob(pattern.removesuffix("/**")) if pattern.endswith("/**") else ():
+            for emptied in (
+                Path(folder).glob(pattern.removesuffix("/**")) if pattern.endswith("/**") else ()
+            ):
                 shutil.rmtree(emptied)
         with contextlib.suppress(OSError):
             Path(folder, TRANSFORM).rmdir()

@@ -9,10 +9,12 @@ from typing import TextIO
 
 
 class ProgressLine:
-    """Rewrites a line on a terminal each second, from the file of a `ticks.Ticks`. A context manager; silent on anything else.
+    """A context manager that rewrites a line on a terminal each second.
+
+    It reads the file of a `ticks.Ticks`, and writes nothing if the stream is not a terminal.
 
     Attributes:
-      total: How many images the run will take, once that is known.
+      total: Number of images that the run will process, once it is known.
     """
 
     def __init__(self, path: str, stream: TextIO):
@@ -44,14 +46,16 @@ class ProgressLine:
                 examples += ticks.count(b"+")
                 failures += ticks.count(b"-")
                 seconds = time.monotonic() - started if started is not None else 0.0
-                # A longer line would be broken, and no longer be rewritten.
-                text = format_progress(examples, failures, seconds, self.total)[: _width(self._stream) - 1]
+                # A longer line would wrap, and could not be rewritten.
+                text = format_progress(examples, failures, seconds, self.total)[
+                    : _width(self._stream) - 1
+                ]
                 self._stream.write(f"\r{text}\x1b[K")
                 self._stream.flush()
 
 
 def _width(stream: TextIO) -> int:
-    """Columns of a terminal; 80 for one that does not know."""
+    """Return the number of columns of a terminal; 80 if it is unknown."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
@@ -59,12 +63,15 @@ def _width(stream: TextIO) -> int:
 
 
 def format_progress(examples: int, failures: int, seconds: float, total: int | None) -> str:
-    """`1,234 images written, 56 failed, 12.3 a second, 0:03:21 left`.
+    """Return the text of the progress line.
 
     Args:
-      examples, failures: So far.
-      seconds: Since the first of them.
-      total: Of images in the list; None if unknown.
+      examples, failures: Numbers of images so far.
+      seconds: Time since the first of them.
+      total: Number of images in the list; None if unknown.
+
+    Returns:
+      A text such as `1,234 images written, 56 failed, 12.3 a second, 0:03:21 left`.
     """
     if not seconds:
         return "starting"

@@ -1,4 +1,4 @@
-"""Beam's part of the command line, and what each runner needs to run the graph well."""
+"""Beam's part of the command line, and the settings that each runner needs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,16 @@ _WORKER_MEMORY = "min_ram=4GB"
 
 
 def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
-    """Beam's options, checked as far as Beam does before a graph runs, and completed.
+    """Parse Beam's options, check them as Beam does before a graph runs, and complete them.
+
+    Args:
+      beam_argv: The arguments for Beam.
+
+    Returns:
+      The options, with the settings that the runner needs.
 
     Raises:
-      UsageError: a value makes no sense, there is no such runner, or it needs another option.
+      UsageError: a value is invalid, there is no such runner, or it needs another option.
     """
     said = io.StringIO()
     try:
@@ -48,25 +54,33 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
             options.view_as(SetupOptions).save_main_session = False
             beam.Pipeline(runner=make_runner(options), options=options)
     except SystemExit:
-        raise UsageError(f"{last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's") from None
+        raise UsageError(
+            f"{last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's"
+        ) from None
     except Exception as error:
         raise UsageError(f"Beam cannot run with these options: {last_line(str(error))}") from error
     _share_processors(options)
     if _is_dataflow(options):
         _size_workers(options)
     if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
-        raise UsageError("--no_wait_until_finish needs a job server that goes on without the command: give its --job_endpoint")
+        raise UsageError(
+            "--no_wait_until_finish needs a job server that goes on without the command: give its "
+            "--job_endpoint"
+        )
     return options
 
 
 def name_of(options: PipelineOptions) -> str:
-    """The runner that the options ask for.
+    """Return the name of the runner that the options select.
 
-    Beam's DirectRunner would first try to download Prism, with no time limit, and go on without a word where it fails. Here it is
-    the one inside Beam's Python package, or else the Prism that `--prism_location` names.
+    Beam's DirectRunner first tries to download Prism, with no time limit, and continues silently if
+    that fails. Here, DirectRunner is the one inside Beam's Python package, or the Prism that
+    `--prism_location` names.
     """
-    # Beam knows runners by short names too, and by those of its own modules.
-    name = re.sub(r"^apache_beam\..*\.", "", options.view_as(StandardOptions).runner or "DirectRunner")
+    # Beam also accepts short names of runners, and the names of its own modules.
+    name = re.sub(
+        r"^apache_beam\..*\.", "", options.view_as(StandardOptions).runner or "DirectRunner"
+    )
     if "." not in name and not name.lower().endswith("runner"):
         name += "Runner"
     if name.lower() not in _IN_THIS_PROCESS:
@@ -79,24 +93,43 @@ def is_in_this_process(options: PipelineOptions) -> bool:
 
 
 def waits_for_job(options: PipelineOptions) -> bool:
-    """Whether the command waits for the end of the job: not if it is told so, or if it only makes a Dataflow template."""
-    made = options.view_as(GoogleCloudOptions).template_location or options.view_as(PortableOptions).output_executable_path
+    """Return whether the command waits for the end of the job.
+
+    It does not with `--no_wait_until_finish`, or if it only makes a Dataflow template or an
+    executable.
+    """
+    made = (
+        options.view_as(GoogleCloudOptions).template_location
+        or options.view_as(PortableOptions).output_executable_path
+    )
     return not (made or options.view_as(StandardOptions).no_wait_until_finish)
 
 
 def job_outlives_command(options: PipelineOptions) -> bool:
-    """Whether an engine elsewhere goes on with the job when the command has ended; that of this machine ends with it."""
-    flink, spark = options.view_as(FlinkRunnerOptions).flink_master, options.view_as(SparkRunnerOptions).spark_master_url
-    elsewhere = {"flinkrunner": not flink.startswith("["), "sparkrunner": not spark.startswith("local")}
+    """Return whether the job continues on an engine elsewhere after the command has ended.
+
+    An engine on this machine ends with the command.
+    """
+    flink, spark = (
+        options.view_as(FlinkRunnerOptions).flink_master,
+        options.view_as(SparkRunnerOptions).spark_master_url,
+    )
+    elsewhere = {
+        "flinkrunner": not flink.startswith("["),
+        "sparkrunner": not spark.startswith("local"),
+    }
     return _has_service(options) or elsewhere.get(name_of(options).lower(), False)
 
 
 def job_page(result: Any, options: PipelineOptions) -> str | None:
-    """Where Dataflow shows the job; None for other engines, and where only a template was made."""
+    """Return the URL of Dataflow's page of the job; None for other engines and for a template."""
     if not _is_dataflow(options) or not result.has_job:
         return None
     google = options.view_as(GoogleCloudOptions)
-    return f"https://console.cloud.google.com/dataflow/jobs/{google.region}/{result.job_id()}?project={google.project}"
+    return (
+        f"https://console.cloud.google.com/dataflow/jobs/{google.region}/{result.job_id()}"
+        f"?project={google.project}"
+    )
 
 
 def _is_dataflow(options: PipelineOptions) -> bool:
@@ -104,26 +137,33 @@ def _is_dataflow(options: PipelineOptions) -> bool:
 
 
 def reaches_local_files(options: PipelineOptions) -> bool:
-    """Whether the workers see this machine's files, as far as one can tell: those of Dataflow do not."""
-    return not _is_dataflow(options) or options.view_as(GoogleCloudOptions).dataflow_endpoint.startswith("http://localhost")
+    """Return whether workers can read this machine's files, as far as the options show.
+
+    Those of Dataflow cannot.
+    """
+    return not _is_dataflow(options) or options.view_as(
+        GoogleCloudOptions
+    ).dataflow_endpoint.startswith("http://localhost")
 
 
 def _has_service(options: PipelineOptions) -> bool:
-    """Whether jobs are handed to a service that the command has not started."""
+    """Return whether jobs go to a service that the command has not started."""
     return _is_dataflow(options) or bool(options.view_as(PortableOptions).job_endpoint)
 
 
 def make_runner(options: PipelineOptions) -> Any:
-    """The runner that the options name, for one graph."""
+    """Return the runner that the options select, for one graph."""
     if _is_dataflow(options):
         filesystem.check_client("gs://")
     return FnApiRunner() if is_in_this_process(options) else name_of(options)
 
 
 def _size_workers(options: PipelineOptions) -> None:
-    """Has Dataflow start one process a machine, whose network and threads use all processors, and give it enough memory.
+    """Make Dataflow start one process per machine, with enough memory.
 
-    The hint is the whole job's, since steps whose hints differ are not fused. What excludes hints goes before it.
+    The network and the threads of one process use all processors. The memory hint is for the
+    complete job, since steps with different hints are not fused. It is not set with options that
+    exclude hints (FlexRS, worker accelerators).
     """
     debug, standard = options.view_as(DebugOptions), options.view_as(StandardOptions)
     if not any(map(debug.lookup_experiment, _PROCESSES_A_MACHINE)):
@@ -132,22 +172,31 @@ def _size_workers(options: PipelineOptions) -> None:
     services = (*(debug.experiments or ()), *(google.dataflow_service_options or ()))
     if google.flexrs_goal or any(service.startswith("worker_accelerator") for service in services):
         return
-    if not any(hint.lower().replace("-", "_").startswith("min_ram") for hint in standard.resource_hints):
+    if not any(
+        hint.lower().replace("-", "_").startswith("min_ram") for hint in standard.resource_hints
+    ):
         standard.resource_hints = [*standard.resource_hints, _WORKER_MEMORY]
 
 
 def count_workers(options: PipelineOptions) -> int:
-    """Worker processes on this machine; each commit starts them anew, so that it has to be large enough for all."""
+    """Return the number of worker processes on this machine.
+
+    Each commit starts them anew, so a commit must be large enough for all of them.
+    """
     direct = options.view_as(DirectOptions)
-    return (direct.direct_num_workers or count_processors()) if direct.direct_running_mode == "multi_processing" else 1
+    return (
+        (direct.direct_num_workers or count_processors())
+        if direct.direct_running_mode == "multi_processing"
+        else 1
+    )
 
 
 def _share_processors(options: PipelineOptions) -> None:
-    """Has the networks of several worker processes on this machine take no more threads than it has processors, in all."""
+    """Limit the network threads of all local worker processes to the number of processors."""
     if (workers := count_workers(options)) > 1:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, count_processors() // workers)))
 
 
 def last_line(text: str) -> str:
-    """The last line of a text that holds something: of a traceback, what was raised."""
+    """Return the last line of a text that is not blank: of a traceback, the exception."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -1,7 +1,7 @@
-"""The manifest of a run: what went in, what came out of it, and `dataset.json`, which says so and ends the run.
+"""The manifest of a run: its inputs, its outputs, and `dataset.json`, which lists them.
 
-A run is made of commits (`launch/commits.py`). Each leaves a record `commit-NNNNN.json` when it is complete, and the last one
-adds them up to the `dataset.json` that takes their place.
+A run consists of commits (`launch/commits.py`). Each writes a record `commit-NNNNN.json` when it is
+complete. The last one merges the records into `dataset.json`, which replaces them and ends the run.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
 from beam_pipeline.storage import any_path, filesystem
 
-# Options that name a file which decides what the dataset holds.
+# Options that name a file on which the content of the dataset depends.
 DIGESTED = ("checkpoint", "exclude_sha256")
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType(dict.fromkeys(DIGESTED))
 _PACKAGES = ("apache-beam", "tensorflow", "tensorflow-transform", "pillow", "numpy", "scikit-image")
 
 
 class CountMismatchError(Exception):
-    """What was written does not add up to what was read, or is too little of it."""
+    """The counts of outputs do not match those of inputs, or too few images succeeded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,11 @@ class CommitManifest:
     Attributes:
       counts: `lines`, `ignored`, `duplicates`, and `failures/STAGE/REASON` for each reason.
       train, validation, failures: The files that were written.
-      is_last: No more of the list is left.
-      list_digest: Of the list up to here, so that another list is not taken for its rest.
-      options: Those that shape the dataset.
-      digests: The sha256 of the files that options name, by option, in hex; None for one that names none.
+      is_last: Whether the commit ends the list.
+      list_digest: Digest of the list up to here, so that a run is not resumed with another list.
+      options: The options that determine the dataset.
+      digests: The sha256 of the files that options name, by option, in hex; None for an option that
+        names no file.
     """
 
     counts: dict[str, int]
@@ -66,7 +67,7 @@ class CommitManifest:
 
     @property
     def stages(self) -> dict[str, dict[str, int]]:
-        """Failures by stage and reason."""
+        """The number of failures by stage and reason."""
         stages: dict[str, dict[str, int]] = {}
         for key, number in sorted(self.counts.items()):
             kind, *names = key.split("/")
@@ -76,14 +77,18 @@ class CommitManifest:
 
     @property
     def reasons(self) -> dict[str, int]:
+        """The number of failures by reason."""
         reasons: collections.Counter[str] = collections.Counter()
         for stage in self.stages.values():
             reasons.update(stage)
         return dict(sorted(reasons.items()))
 
     def check_types(self) -> None:
-        """Raise ValueError if a field, which JSON has given, is not of its type."""
-        numbers = [*self.counts.values(), *(number for shard in self.shards for number in (shard.records, shard.bytes))]
+        """Raise ValueError if a field, read from JSON, is of a wrong type."""
+        numbers = [
+            *self.counts.values(),
+            *(number for shard in self.shards for number in (shard.records, shard.bytes)),
+        ]
         texts = [self.list_digest, *self.counts, *(shard.name for shard in self.shards)]
         if not (
             all(type(number) is int for number in numbers)
@@ -95,7 +100,7 @@ class CommitManifest:
             raise ValueError("the record of a commit has a field of a wrong type")
 
     def totals(self) -> dict[str, int]:
-        """The whole numbers that have to balance."""
+        """Return the totals that `check_counts` compares."""
         return {
             **{key: self.counts.get(key, 0) for key in ("lines", "ignored", "duplicates")},
             "examples": sum(shard.records for shard in (*self.train, *self.validation)),
@@ -103,11 +108,18 @@ class CommitManifest:
         }
 
     def check_counts(self) -> None:
-        """Raises CountMismatchError unless lines = ignored + duplicates + examples + failures, and each failure is in a file."""
+        """Check that the counts add up.
+
+        Raises:
+          CountMismatchError: Unless lines = ignored + duplicates + examples + failures, and every
+            failure is in a file.
+        """
         totals = self.totals()
         told = sum(totals[key] for key in ("ignored", "duplicates", "examples", "failures"))
         if totals["lines"] != told or totals["failures"] != sum(self.reasons.values()):
-            raise CountMismatchError(f"the counts do not add up, the dataset is not complete: {totals}, {self.reasons}")
+            raise CountMismatchError(
+                f"the counts do not add up, the dataset is not complete: {totals}, {self.reasons}"
+            )
 
 
 def finalize_commit(
@@ -124,10 +136,12 @@ def finalize_commit(
     tallied: Iterable[Tally],
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
-    """Balances the manifest of a commit and writes its record; after the last, `dataset.json`. To be called last.
+    """Check the counts of a commit and write its record; after the last one, `dataset.json`.
+
+    Call it when all other files of the commit are written.
 
     Raises:
-      CountMismatchError: they do not add up; or as `finish`.
+      CountMismatchError: The counts do not add up; or as in `finish`.
     """
     options = config.dataset_options()
     shards = _sorted(train), _sorted(validation), _sorted(failures)
@@ -136,17 +150,25 @@ def finalize_commit(
     path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
     repeated_content.write(path + naming.COMMIT_BODIES, bodies)
     outcome_counts.write(path + naming.COMMIT_TALLIES, tallied)
-    # A record that outlives a loss of power has to find its shards.
+    # If a record survives a loss of power, so must its shards.
     for shard in manifest.shards:
         filesystem.sync(FileSystems.join(config.output, shard.name))
-    filesystem.write_bytes(path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(manifest)).encode(), durable=True)
+    filesystem.write_bytes(
+        path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(manifest)).encode(), durable=True
+    )
     if is_last:
         finish(config)
 
 
 def read_commits(folder: str) -> list[CommitManifest]:
-    """The records of the commits that are whole, in order. Raises ValueError if one is missing or broken."""
-    paths = list(filesystem.list_folder(folder, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_RECORD}"))
+    """Return the records of the complete commits, in order.
+
+    Raises:
+      ValueError: A record is missing or broken.
+    """
+    paths = list(
+        filesystem.list_folder(folder, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_RECORD}")
+    )
     paths.sort(key=lambda path: (len(path), path))
     if [filesystem.base_name(path) for path in paths] != [
         f"{naming.COMMIT_PREFIX}{number:05}{naming.COMMIT_RECORD}" for number in range(len(paths))
@@ -162,27 +184,42 @@ def read_commits(folder: str) -> list[CommitManifest]:
 
 
 def finish(config: Config) -> None:
-    """Adds the commits up and writes `dataset.json`: where it stands, the dataset is whole.
+    """Merge the commits and write `dataset.json`: if it exists, the dataset is complete.
 
     Raises:
-      CountMismatchError: the sum does not add up; not one image survived, or fewer than `--max_failed_fraction` lets.
+      CountMismatchError: The merged counts do not add up, no image succeeded, or the share of
+        failures exceeds `--max_failed_fraction`.
     """
     manifest = add_up(read_commits(config.output))
     manifest.check_counts()
     totals = manifest.totals()
-    reasons = ", ".join(f"{number} {reason}" for reason, number in manifest.reasons.items()) or "no image was asked for"
+    reasons = (
+        ", ".join(f"{number} {reason}" for reason, number in manifest.reasons.items())
+        or "no image was asked for"
+    )
     if not totals["examples"]:
-        raise CountMismatchError(f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again")
+        raise CountMismatchError(
+            f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again"
+        )
     if totals["failures"] > config.max_failed_fraction * (totals["failures"] + totals["examples"]):
         raise CountMismatchError(
-            f"{totals['failures']} images failed and {totals['examples']} did not, which is more than --max_failed_fraction "
-            f"{config.max_failed_fraction:g} allows: {reasons}; a higher one accepts it, --overwrite tries again"
+            f"{totals['failures']} images failed and {totals['examples']} did not, "
+            f"which is more than --max_failed_fraction {config.max_failed_fraction:g} allows: "
+            f"{reasons}; a higher one accepts it, --overwrite tries again"
         )
     repeated = repeated_content.most_repeated(
-        sorted(filesystem.list_folder(config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_BODIES}"))
+        sorted(
+            filesystem.list_folder(
+                config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_BODIES}"
+            )
+        )
     )
     tallied = outcome_counts.add_up(
-        sorted(filesystem.list_folder(config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_TALLIES}"))
+        sorted(
+            filesystem.list_folder(
+                config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_TALLIES}"
+            )
+        )
     )
     description = json.dumps(describe(config, manifest, repeated, tallied), indent=1).encode()
     filesystem.write_bytes(FileSystems.join(config.output, DESCRIPTION), description, durable=True)
@@ -191,40 +228,66 @@ def finish(config: Config) -> None:
 
 
 def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
-    """The manifest of all commits together."""
+    """Return the merged manifest of all commits."""
     counts: collections.Counter[str] = collections.Counter()
     for commit in commits:
         counts.update(commit.counts)
     train, validation, failures = (
-        _sorted(shard for commit in commits for shard in getattr(commit, kind)) for kind in ("train", "validation", "failures")
+        _sorted(shard for commit in commits for shard in getattr(commit, kind))
+        for kind in ("train", "validation", "failures")
     )
     last = commits[-1]
-    return CommitManifest(dict(counts), train, validation, failures, last.is_last, last.list_digest, last.options, last.digests)
+    return CommitManifest(
+        dict(counts),
+        train,
+        validation,
+        failures,
+        last.is_last,
+        last.list_digest,
+        last.options,
+        last.digests,
+    )
 
 
-def describe(config: Config, manifest: CommitManifest, repeated: Iterable[Repeat], tallied: dict[str, Any]) -> dict[str, Any]:
-    """What `dataset.json` holds."""
+def describe(
+    config: Config, manifest: CommitManifest, repeated: Iterable[Repeat], tallied: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the content of `dataset.json`."""
     options = config.as_json()
-    shards = [("train", shard) for shard in manifest.train] + [("validation", shard) for shard in manifest.validation]
+    shards = [("train", shard) for shard in manifest.train] + [
+        ("validation", shard) for shard in manifest.validation
+    ]
     return {
-        "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, as tf.train.Example in TFRecords",
+        "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, "
+        "as tf.train.Example in TFRecords",
         "format_version": naming.FORMAT_VERSION,
         "encoding": config.encoding,
         "image_size": config.image_size,
         "embedding_size": example_codec.EMBEDDING_SIZE if config.has_network else 0,
-        "features": example_codec.describe_features(config.encoding, config.image_size, config.has_network),
+        "features": example_codec.describe_features(
+            config.encoding, config.image_size, config.has_network
+        ),
         "counts": {**manifest.totals(), "failures_by_reason": manifest.reasons},
         "failures_by_stage": manifest.stages,
         **tallied,
-        "repeated_content": [{**repeat._asdict(), "url": redact(repeat.url)} for repeat in repeated],
+        "repeated_content": [
+            {**repeat._asdict(), "url": redact(repeat.url)} for repeat in repeated
+        ],
         **{name: {"name": options[name], "sha256": manifest.digests[name]} for name in DIGESTED},
         "options": options,
         "versions": _versions(),
-        "files": [{"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes} for split, shard in shards],
-        "transform": [
-            {"name": name, "bytes": size} for name, size in sorted(any_path.list_files(config.output, TRANSFORM).items())
+        "files": [
+            {"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes}
+            for split, shard in shards
         ],
-        "failure_files": [{"name": shard.name, "failures": shard.records, "bytes": shard.bytes} for shard in manifest.failures],
+        "transform": [
+            {"name": name, "bytes": size}
+            for name, size in sorted(any_path.list_files(config.output, TRANSFORM).items())
+        ],
+        "failure_files": [
+            {"name": shard.name, "failures": shard.records, "bytes": shard.bytes}
+            for shard in manifest.failures
+        ],
     }
 
 
@@ -234,4 +297,8 @@ def _sorted(shards: Iterable[Shard]) -> list[Shard]:
 
 def _versions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"beam_pipeline": beam_pipeline.__version__, "python": platform.python_version(), **versions}
+    return {
+        "beam_pipeline": beam_pipeline.__version__,
+        "python": platform.python_version(),
+        **versions,
+    }

@@ -1,4 +1,4 @@
-"""How classes and hosts fared: counted in the graph, added up over the commits."""
+"""Examples and failures by class and host, counted in the graph and added up over the commits."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ from beam_pipeline.storage import filesystem
 
 
 def write(path: str, tallies: Iterable[Tally]) -> None:
-    """Writes the tallies of a commit, one a line; none, no file: Beam cannot write an empty one to S3."""
+    """Write the tallies of a commit, one per line.
+
+    Without tallies no file is written: Beam cannot write an empty one to S3.
+    """
     if lines := "".join(json.dumps(tally) + "\n" for tally in tallies):
         filesystem.write_bytes(path, lines.encode())
 
 
 def add_up(paths: Iterable[str]) -> dict[str, Any]:
-    """What `dataset.json` tells of the tallies of all commits.
+    """Return the entries of `dataset.json` for the tallies of all commits.
+
+    Args:
+      paths: The files of the commits' tallies.
 
     Returns:
-      `classes`: examples by WordNet id. `hosts`: of the hosts with most images, `host`, `examples` and `failures` by reason;
-      `other_hosts`: `hosts`, `examples` and `failures` of all others together.
+      `classes`: examples by WordNet ID. `hosts`: for each of the hosts with most images, `host`,
+      `examples`, and `failures` by reason. `other_hosts`: the number of the other `hosts`, and the
+      sum of their `examples` and `failures`.
     """
     classes: collections.Counter[str] = collections.Counter()
     hosts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for path in paths:
-        for (kind, name, *outcome), number in map(json.loads, filesystem.read_bytes(path).splitlines()):
+        for (kind, name, *outcome), number in map(
+            json.loads, filesystem.read_bytes(path).splitlines()
+        ):
             if kind == "class":
                 classes[name] += number
             else:
@@ -37,7 +46,10 @@ def add_up(paths: Iterable[str]) -> dict[str, Any]:
     told, others = ordered[:HOSTS_TOLD], ordered[HOSTS_TOLD:]
     return {
         "classes": dict(sorted(classes.items())),
-        "hosts": [{"host": host, "examples": hosts[host].pop("example", 0), "failures": dict(hosts[host])} for host in told],
+        "hosts": [
+            {"host": host, "examples": hosts[host].pop("example", 0), "failures": dict(hosts[host])}
+            for host in told
+        ],
         "other_hosts": {
             "hosts": len(others),
             "examples": sum(hosts[host]["example"] for host in others),

@@ -1,4 +1,7 @@
-"""Bodies that stood behind many URLs, which are rarely photographs. Counted by their sha256, in little memory."""
+"""Bodies that many URLs returned, which are rarely photographs.
+
+They are counted by their sha256, in little memory.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from beam_pipeline.storage import filesystem
 
 
 class Repeat(NamedTuple):
-    """The sha256 of a body, in hex, how often it came, and one URL behind which it stood."""
+    """A body that was downloaded several times.
+
+    Attributes:
+      sha256: Digest of the body, in hex.
+      times: How often it was downloaded.
+      url: One URL that returned it.
+    """
 
     sha256: str
     times: int
@@ -21,13 +30,22 @@ class Repeat(NamedTuple):
 
 
 def merge(repeats: Iterable[tuple[int, str]]) -> tuple[int, str]:
-    """Adds up how often a body came, and keeps the first of the URLs in order, so that each run tells the same."""
+    """Add up the counts of a body and keep the alphabetically first URL.
+
+    The choice of the URL makes the result the same for each run.
+
+    Args:
+      repeats: Counts and URLs.
+    """
     repeats = list(repeats)
     return sum(count for count, _ in repeats), min(url for _, url in repeats)
 
 
 def write(path: str, repeats: Iterable[Repeat]) -> None:
-    """Writes the bodies of a commit, one a line; none, no file: Beam cannot write an empty one to S3."""
+    """Write the bodies of a commit, one per line.
+
+    Without bodies no file is written: Beam cannot write an empty one to S3.
+    """
     if lines := "".join(json.dumps(repeat) + "\n" for repeat in repeats):
         filesystem.write_bytes(path, lines.encode())
 
@@ -37,12 +55,24 @@ def read(path: str) -> list[Repeat]:
 
 
 def most_repeated(paths: Iterable[str]) -> list[Repeat]:
-    """The bodies that came most often, over all commits: at least REPEATED times, and at most REPEATED_TOLD of them.
+    """Return the most frequent bodies over all commits, the most frequent first.
 
-    The files are read twice: once to find which of millions of digests repeat, by 8 bytes of each, and once for those.
+    The files are read twice: once to find which of millions of digests repeat, by 8 bytes of each,
+    and once to read those.
+
+    Args:
+      paths: The files of the commits' bodies.
+
+    Returns:
+      At most REPEATED_TOLD bodies, each downloaded at least REPEATED times.
     """
     paths = list(paths)
-    parts = [np.array([(_key(digest), count) for digest, count, _ in read(path)], np.uint64).reshape(-1, 2) for path in paths]
+    parts = [
+        np.array([(_key(digest), count) for digest, count, _ in read(path)], np.uint64).reshape(
+            -1, 2
+        )
+        for path in paths
+    ]
     keys, counts = np.concatenate([np.empty((0, 2), np.uint64), *parts]).T
     distinct, places = np.unique(keys, return_inverse=True)
     frequent = set(distinct[np.bincount(places, counts, len(distinct)) >= REPEATED].tolist())
@@ -51,7 +81,9 @@ def most_repeated(paths: Iterable[str]) -> list[Repeat]:
         for digest, count, url in read(path):
             if _key(digest) in frequent:
                 found[digest] = merge([(count, url), *([found[digest]] if digest in found else [])])
-    repeats = [Repeat(digest, count, url) for digest, (count, url) in found.items() if count >= REPEATED]
+    repeats = [
+        Repeat(digest, count, url) for digest, (count, url) in found.items() if count >= REPEATED
+    ]
     return sorted(repeats, key=lambda repeat: (-repeat.times, repeat.sha256))[:REPEATED_TOLD]
 
 

@@ -1,4 +1,7 @@
-"""What a run's workers have counted, by Beam's metrics: kept beside the dataset for its report, added up over the commits."""
+"""Beam metrics of a run's workers, added up over the commits.
+
+They are saved with the dataset for its report.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,29 @@ from typing import Any
 from beam_pipeline.naming import METRICS
 from beam_pipeline.storage import any_path, filesystem
 
-# The namespaces of this project; Beam has some of its own.
+# Namespaces of this project's metrics; Beam has others.
 _NAMESPACES = ("fetch", "decode_image", "keep", "embedding", "encode_example", "write")
 
 
 def add(folder: str, result: Any, seconds: float) -> None:
-    """Adds what a graph has counted, and the seconds that it ran, to the folder's `metrics.json`.
+    """Add the metrics of a graph to the folder's `metrics.json`.
 
-    The file holds `commits`, `seconds`, and by namespace and name the values of counters and the sums of distributions.
+    The file holds `commits`, `seconds`, and by namespace and name the values of counters and the
+    sums of distributions.
+
+    Args:
+      folder: The dataset's folder.
+      result: The result of the Beam pipeline.
+      seconds: The run time of the graph.
     """
     total = read(folder) or {"commits": 0, "seconds": 0.0}
     query = result.metrics().query()
     values = [(found.key.metric, found.result) for found in query["counters"]]
-    values += [(found.key.metric, found.result.sum) for found in query["distributions"] if found.result is not None]
+    values += [
+        (found.key.metric, found.result.sum)
+        for found in query["distributions"]
+        if found.result is not None
+    ]
     for metric, value in values:
         if metric.namespace in _NAMESPACES and value:
             counters = total.setdefault(metric.namespace, {})
@@ -31,7 +44,10 @@ def add(folder: str, result: Any, seconds: float) -> None:
 
 
 def read(folder: str) -> dict[str, Any] | None:
-    """Reads a folder's `metrics.json`; None where there is none, or one that is broken: a report can do without."""
+    """Return the content of a folder's `metrics.json`; None if it is missing or broken.
+
+    A report does not require it.
+    """
     path = any_path.join(folder, METRICS)
     if not any_path.exists(path):
         return None

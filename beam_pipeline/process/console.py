@@ -1,4 +1,7 @@
-"""Lines that the commands print. No state of the standard streams ends a command or changes its status."""
+"""Output of the commands to the standard streams.
+
+No state of the standard streams ends a command or changes its exit status.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ class RedactingFormatter(logging.Formatter):
 
 
 def run(main: Callable[[], int]) -> int:
-    """Run a command with standard streams that take whatever is written; return its exit status."""
+    """Run a command with standard streams that accept any output; return its exit status."""
     _prepare_streams()
     try:
         return main()
     finally:
-        # At the interpreter's exit, a stream that cannot be flushed would change the status.
+        # At the interpreter's exit, a stream that cannot be flushed would change the exit status.
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -35,7 +38,11 @@ def run(main: Callable[[], int]) -> int:
 
 
 def write_line(text: str) -> None:
-    """Print a line. Drop this and later lines if standard output fails; report that unless it is a closed pipe."""
+    """Print a line.
+
+    If standard output fails, this and later lines are dropped, and the error is reported unless it
+    is a closed pipe.
+    """
     try:
         print(redact(text), flush=True)
     except (OSError, ValueError) as error:
@@ -45,7 +52,7 @@ def write_line(text: str) -> None:
 
 
 def complain(message: str, status: int) -> int:
-    """Print a message on standard error, in one line; return the status."""
+    """Print a message on standard error in one line; return `status`."""
     try:
         sys.stderr.write(f"beam_pipeline: {redact(' '.join(message.split()))}\n")
         sys.stderr.flush()
@@ -55,12 +62,16 @@ def complain(message: str, status: int) -> int:
 
 
 def _prepare_streams() -> None:
-    """Open closed streams on the null device, and escape characters that a stream's encoding lacks."""
+    """Make the standard streams accept any output.
+
+    Closed streams are opened on the null device; characters that a stream's encoding lacks are
+    escaped.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free descriptor, which a file of the dataset would get otherwise.
+            # The lowest free descriptor is this one; a file of the dataset would get it otherwise.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -71,7 +82,7 @@ def _prepare_streams() -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Send what a stream holds, and all that follows, to the null device."""
+    """Redirect a stream, including its buffered content, to the null device."""
     with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):
         os.dup2(nowhere.fileno(), stream.fileno())
         stream.flush()

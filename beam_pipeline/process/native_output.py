@@ -1,4 +1,4 @@
-"""Keeps to themselves what libraries say about themselves."""
+"""Suppression of the output of native libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def suppress_stderr() -> Iterator[None]:
-    """Sends what C++ code writes to standard error to nowhere: TensorFlow does so on import, whatever it is told."""
+    """Discard the output of C++ code to standard error.
+
+    TensorFlow writes to it on import, whatever its log level.
+    """
     kept = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:

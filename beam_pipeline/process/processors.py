@@ -1,4 +1,4 @@
-"""The processors that this process may use."""
+"""The number of processors."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def count_processors() -> int:
-    """Of this machine, those that the process may use."""
+    """Return the number of processors of this machine that the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

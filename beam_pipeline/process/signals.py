@@ -1,4 +1,4 @@
-"""How the command ends before its time, and what it says then."""
+"""Early termination of the command, by a signal or a fatal error."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from typing import Any
 from beam_pipeline.process import console
 
 _at_end: list[Callable[[], Any]] = []
-_PATIENCE = 5.0  # seconds for what is called at the end
+_PATIENCE = 5.0  # time limit of the functions that are called at the end, in seconds
 
 
 @contextlib.contextmanager
 def calling_at_end(function: Callable[[], Any]) -> Iterator[None]:
-    """Call a function if the process ends meanwhile, by a signal or by `end`, after which nothing else is done."""
+    """Return a context in which a function is called if the process ends early.
+
+    The process ends early by a signal or by `end`; `finally` clauses do not run then.
+    """
     _at_end.append(function)
     try:
         yield
@@ -28,28 +31,35 @@ def calling_at_end(function: Callable[[], Any]) -> Iterator[None]:
 
 
 def end_on_signals(message: str) -> None:
-    """Make Ctrl-C, SIGTERM and a closed terminal end the process at once with a message. The next run clears up."""
+    """Make Ctrl-C, SIGTERM and a closed terminal end the process at once with a message.
+
+    The next run removes what this one leaves. The exit status is 128 plus the number of the signal.
+    """
 
     def handle(number: int, unused_frame: Any) -> None:
         end(message, 128 + number)
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
-    # `nohup` ignores it.
+    # `nohup` makes the process ignore SIGHUP.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, handle)
 
 
 def end(message: str, status: int) -> None:
-    """End the process and those that it started, from any thread; the threads of a run could not be persuaded to."""
+    """End the process and its child processes, from any thread.
+
+    The threads of a run cannot be stopped otherwise.
+    """
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     console.complain(message, status)
-    # Threads and workers would each report at length what they have lost.
+    # Threads and workers would each log long errors about lost connections.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _kill_workers(os.getpid())
-    # In a thread, as what they need may be held by the one that was interrupted. In their order: a lease, which is taken
-    # last, is given back last, as threads still write.
+    # In a thread, since the interrupted thread may hold a lock that they need. In the order in
+    # which they were added: a lease, which is taken last, is released last, since threads still
+    # write.
     thread = threading.Thread(target=_call_all, args=[list(_at_end)], daemon=True)
     thread.start()
     thread.join(_PATIENCE)
@@ -63,7 +73,7 @@ def _call_all(functions: Sequence[Callable[[], Any]]) -> None:
 
 
 def _kill_workers(process: int) -> None:
-    """Ends the processes that a process has started, and theirs."""
+    """Kill the child processes of a process, and their children."""
     for children in Path(f"/proc/{process}/task").glob("*/children"):
         for child in map(int, children.read_text().split()):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Work in several processes."""
+"""A parallel map over processes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,29 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-_MANY = 200  # examples for which processes are started
+_MANY = 200  # minimum number of examples for which processes are started
 
 
-def map_in_processes(function: Callable[[_T], _R], items: Sequence[_T], examples: int) -> Iterator[_R]:
-    """Maps in order, in as many processes as there are processors; in this one if it is about few examples."""
+def map_in_processes(
+    function: Callable[[_T], _R], items: Sequence[_T], examples: int
+) -> Iterator[_R]:
+    """Map a function over items in parallel processes, one per processor.
+
+    A small number of examples is processed in this process.
+
+    Args:
+      function: A function that can be pickled.
+      items: The arguments.
+      examples: Number of examples in all items, as a measure of the work.
+
+    Yields:
+      The results, in the order of the items.
+    """
     processes = min(count_processors(), len(items))
     if processes < 2 or examples < _MANY:
         yield from map(function, items)
         return
-    # A fork of a process with threads may come to a halt.
+    # A fork of a process with threads may deadlock.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, context) as executor:
         yield from executor.map(function, items)

@@ -1,4 +1,4 @@
-"""A finished dataset folder, found and opened: without Beam where it lies on a disk."""
+"""Opens the folder of a complete dataset; a local one without Beam."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from beam_pipeline.storage import any_path
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file of examples, as `dataset.json` tells of it: where it is, and how many `examples` and `bytes` it has."""
+    """A file of examples, as listed in `dataset.json`.
+
+    Attributes:
+      path: Path of the file.
+      name: Name of the file in the dataset's folder.
+      split: The split that it belongs to.
+      examples: Number of examples.
+      bytes: Size of the file.
+    """
 
     path: str
     name: str
@@ -24,7 +32,12 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetDir:
-    """A folder with a whole dataset: its `path`, and the `description` that its `dataset.json` holds."""
+    """The folder of a complete dataset.
+
+    Attributes:
+      path: Path of the folder.
+      description: The content of its `dataset.json`.
+    """
 
     path: str
     description: dict[str, Any]
@@ -41,34 +54,53 @@ class DatasetDir:
 
     @property
     def head(self) -> DatasetDir:
-        """The same without what takes much room, such as the list of shards: what another process needs to read a shard."""
-        return DatasetDir(self.path, {key: self.description[key] for key in ("encoding", "features", "options")})
+        """A copy without large fields, such as the list of shards.
+
+        It holds what another process needs to read a shard.
+        """
+        return DatasetDir(
+            self.path, {key: self.description[key] for key in ("encoding", "features", "options")}
+        )
 
     def shards(self, *splits: str) -> list[Shard]:
-        """The shards of the splits, in order."""
+        """Return the shards of the splits, in order."""
         return [
-            Shard(any_path.join(self.path, file["name"]), **file) for file in self.description["files"] if file["split"] in splits
+            Shard(any_path.join(self.path, file["name"]), **file)
+            for file in self.description["files"]
+            if file["split"] in splits
         ]
 
 
 def open_dataset_dir(path: str | os.PathLike[str], split: str = "train") -> DatasetDir:
-    """Finds the dataset of a folder, on any filesystem that Beam knows.
+    """Open the dataset in a folder.
+
+    Args:
+      path: The folder, on any filesystem that Beam supports.
+      split: Name of a split, which is only checked.
 
     Raises:
-      FileNotFoundError: the folder holds no finished dataset.
-      ValueError: its `dataset.json` is broken, the client of its object store is not installed, or there is no such split.
+      FileNotFoundError: The folder holds no complete dataset.
+      ValueError: The folder's `dataset.json` is broken, the client of its object store is not
+        installed, or the split does not exist.
     """
     path = os.fspath(path)
     if split not in naming.SPLITS:
         raise ValueError(f"split {split!r} is not known: it is {' or '.join(naming.SPLITS)}")
     description = read_description(path)
     if description is None:
-        raise FileNotFoundError(f"{any_path.join(path, naming.DESCRIPTION)} is not there: no run has ended in this folder")
+        raise FileNotFoundError(
+            f"{any_path.join(path, naming.DESCRIPTION)} is not there: "
+            "no run has ended in this folder"
+        )
     return DatasetDir(path, description)
 
 
 def read_description(folder: str) -> dict[str, Any] | None:
-    """Reads a folder's `dataset.json`; None where there is none. Raises ValueError, which names it, if it is broken."""
+    """Return the content of a folder's `dataset.json`; None if there is none.
+
+    Raises:
+      ValueError: The file, which the message names, is broken or of another format version.
+    """
     path = any_path.join(folder, naming.DESCRIPTION)
     if not any_path.exists(path):
         return None
@@ -81,7 +113,9 @@ def read_description(folder: str) -> dict[str, Any] | None:
         raise ValueError(f"{path} does not describe a dataset")
     if description.get("format_version") != naming.FORMAT_VERSION:
         raise ValueError(
-            f"{path} has the format version {description.get('format_version')}, and this program reads {naming.FORMAT_VERSION}: "
-            "read the dataset with the version of beam_pipeline that it names under `versions`, or make it again"
+            f"{path} has the format version {description.get('format_version')}, "
+            f"and this program reads {naming.FORMAT_VERSION}: "
+            "read the dataset with the version of beam_pipeline that it names under `versions`, "
+            "or make it again"
         )
     return description

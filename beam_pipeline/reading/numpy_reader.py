@@ -1,4 +1,4 @@
-"""A finished folder -> NumPy arrays, with nothing but NumPy, Pillow and scikit-image."""
+"""Reads a dataset into NumPy arrays, with only NumPy, Pillow and scikit-image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from beam_pipeline.storage.any_path import open_file
 
 
 class Examples(Sequence[dict[str, Any]]):
-    """The examples of a split, in the order of the shards. May be pickled; processes and threads may share it."""
+    """The examples of a split, in the order of the shards.
+
+    Picklable; processes and threads may share it.
+    """
 
     def __init__(self, folder: DatasetDir, split: str):
         self._folder = folder.head
         self._shards = folder.shards(split)
         self._ends = list(itertools.accumulate(shard.examples for shard in self._shards))
-        # By shard, found when the first of its examples is asked for.
+        # Offsets of the records by shard, read at the first access to an example of the shard.
         self._places: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -39,7 +42,7 @@ class Examples(Sequence[dict[str, Any]]):
             _check_count(shard, number)
 
     def __getitem__(self, number: Any) -> Any:
-        """The example of a number, or a list of those of a slice."""
+        """Return the example at an index, or a list of those of a slice."""
         if isinstance(number, slice):
             return [self[one] for one in range(*number.indices(len(self)))]
         number = operator.index(number)
@@ -59,22 +62,39 @@ class Examples(Sequence[dict[str, Any]]):
 
 
 def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Iterator[bytes]:
-    """The records of a shard, held against their checksums if that is asked for. Raises ValueError, which names it."""
+    """Yield the records of a shard.
+
+    Args:
+      folder: The dataset.
+      shard: The shard.
+      checked: Whether to verify the checksums.
+
+    Raises:
+      ValueError: The shard, which the message names, is broken.
+    """
     with _naming(shard), open_file(shard.path, folder.is_packed) as file:
         yield from tfrecord.read_records(file, shard.path, checked)
 
 
 def decode_example(folder: DatasetDir, shard: Shard, record: bytes) -> dict[str, Any]:
-    """The arrays of a record, as `dataset.examples` gives them. Raises ValueError, which names the shard."""
+    """Return the arrays of a record, as in `dataset.examples`.
+
+    Raises:
+      ValueError: The record is not an example of this dataset; the message names the shard.
+    """
     try:
-        return numpy_decode.decode_planes(example_codec.decode_example(record, folder.description["features"]), folder.description)
+        return numpy_decode.decode_planes(
+            example_codec.decode_example(record, folder.description["features"]), folder.description
+        )
     except ValueError as error:
-        raise ValueError(f"{shard.path} holds a record that is no example of this dataset: {error}") from error
+        raise ValueError(
+            f"{shard.path} holds a record that is no example of this dataset: {error}"
+        ) from error
 
 
 @contextlib.contextmanager
 def _naming(shard: Shard) -> Iterator[None]:
-    """Has what a broken gzip or a disk raises name the shard."""
+    """Convert exceptions of broken gzip files and disks to a ValueError that names the shard."""
     try:
         yield
     except (EOFError, OSError, zlib.error) as error:

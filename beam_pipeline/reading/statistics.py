@@ -1,4 +1,4 @@
-"""What `--statistics` has learned of a dataset, read from its `transform/`."""
+"""Reads the statistics of a dataset, made with `--statistics`, from its `transform/`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ with native_output.suppress_stderr():
 
 
 class Statistics(NamedTuple):
-    """Of all training examples, white padding included.
+    """Statistics of all training examples, white padding included.
 
     Attributes:
-      examples: Their number.
+      examples: Number of training examples.
       lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
       embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
-      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b* (columns), 10 wide, the centres from
-        -110 to 110. The prior of Zhang et al. 2016.
+      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b*
+        (columns). Bins are 10 wide, with centres from -110 to 110. The prior of Zhang et al. 2016.
     """
 
     examples: int
@@ -40,7 +40,12 @@ class Statistics(NamedTuple):
 
 
 def read(folder: DatasetDir) -> Statistics:
-    """What the dataset's `transform/` knows. Raises FileNotFoundError if there is none."""
+    """Return the statistics in the dataset's `transform/`.
+
+    Raises:
+      FileNotFoundError: The dataset was made without `--statistics`.
+      ValueError: TensorFlow cannot read the dataset's filesystem.
+    """
     transform = load_transform(folder)
     side = folder.description["image_size"]
     embedding = np.zeros(folder.description["embedding_size"], np.float32)
@@ -48,20 +53,31 @@ def read(folder: DatasetDir) -> Statistics:
     any_record = example_codec.encode_example(
         EmbeddedImage(image, embedding if embedding.size else None), folder.description["encoding"]
     )
-    told = transform(tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.description)), constants=True)
+    told = transform(
+        tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.description)),
+        constants=True,
+    )
     arrays = {name: value.numpy() for name, value in told.items() if name in Statistics._fields}
     arrays["ab_frequency"] = arrays["ab_frequency"].reshape(lab_color.AB_BINS, lab_color.AB_BINS)
     return Statistics(
-        **{"embedding_mean": embedding, "embedding_variance": embedding, **arrays, "examples": int(arrays["examples"])}
+        **{
+            "embedding_mean": embedding,
+            "embedding_variance": embedding,
+            **arrays,
+            "examples": int(arrays["examples"]),
+        }
     )
 
 
 def load_transform(folder: DatasetDir) -> Callable[..., dict[str, tf.Tensor]]:
-    """A function that turns one parsed raw example into what `dataset.load(..., transformed=True)` gives.
+    """Return the function that transforms one parsed raw example.
+
+    Its outputs are those of `dataset.load(..., transformed=True)`, and with `constants=True` the
+    fields of `Statistics` too.
 
     Raises:
-      FileNotFoundError: the dataset was made without `--statistics`.
-      ValueError: TensorFlow cannot read where it lies.
+      FileNotFoundError: The dataset was made without `--statistics`.
+      ValueError: TensorFlow cannot read the dataset's filesystem.
     """
     path = any_path.join(folder.path, naming.TRANSFORM)
     if not folder.has_statistics:
@@ -72,6 +88,10 @@ def load_transform(folder: DatasetDir) -> Callable[..., dict[str, tf.Tensor]]:
 
     def transform(example: dict[str, tf.Tensor], constants: bool = False) -> dict[str, tf.Tensor]:
         batch = layer({name: value[None] for name, value in example.items()})
-        return {name: value[0] for name, value in batch.items() if constants or name not in Statistics._fields}
+        return {
+            name: value[0]
+            for name, value in batch.items()
+            if constants or name not in Statistics._fields
+        }
 
     return transform

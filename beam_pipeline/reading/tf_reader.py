@@ -1,4 +1,4 @@
-"""A finished folder -> tf.data."""
+"""Reads a dataset with tf.data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ with native_output.suppress_stderr():
 
 
 def load(folder: DatasetDir, split: str, transformed: bool) -> tf.data.Dataset:
-    """The examples of a split, as `dataset.load` gives them, several shards at a time."""
+    """Return the examples of a split, as `dataset.load` does; several shards are read at a time.
+
+    Args:
+      folder: The dataset.
+      split: Name of the split.
+      transformed: Whether to apply the dataset's `transform/`.
+    """
     spec, description = tf_decode.feature_spec(folder.description), folder.description
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -29,24 +35,32 @@ def load(folder: DatasetDir, split: str, transformed: bool) -> tf.data.Dataset:
         return examples.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
     transform = statistics.load_transform(folder)
-    return examples.map(lambda record: transform(tf.io.parse_single_example(record, spec)), num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.map(
+        lambda record: transform(tf.io.parse_single_example(record, spec)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
 
 
 def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
-    """The serialized examples of a split, in an order that is the same each time.
+    """Return the serialized examples of a split, in an order that is the same each time.
 
-    A shard that holds more or fewer than `dataset.json` lists raises InvalidArgumentError, which names it, at its end.
+    At the end of a shard that holds more or fewer examples than `dataset.json` lists, iteration
+    raises InvalidArgumentError, which names the shard.
 
     Raises:
-      ValueError: a shard is missing, or has another size than `dataset.json` lists; names it.
+      ValueError: A shard, which the message names, is missing or has another size than
+        `dataset.json` lists.
     """
     shards = folder.shards(split)
     sizes = any_path.list_files(folder.path)
     for shard in shards:
         if sizes.get(shard.name) != shard.bytes:
-            raise ValueError(f"{shard.path} has {sizes.get(shard.name, 'no')} bytes, {naming.DESCRIPTION} lists {shard.bytes}")
+            raise ValueError(
+                f"{shard.path} has {sizes.get(shard.name, 'no')} bytes, "
+                f"{naming.DESCRIPTION} lists {shard.bytes}"
+            )
     random.Random(0).shuffle(shards)
-    # TensorFlow knows local files, Beam the object stores too.
+    # TensorFlow reads local files; Beam also reads object stores.
     read = _read_local if is_local(folder.path) else _read_anywhere
     paths = tf.constant([shard.path for shard in shards], tf.string)
     examples = tf.constant([shard.examples for shard in shards], tf.int64)
@@ -59,14 +73,18 @@ def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
 
 
 def _check_count(records: tf.data.Dataset, path: tf.Tensor, expected: tf.Tensor) -> tf.data.Dataset:
-    """The records of a shard; raises at their end unless they were as many as expected."""
+    """Return the records of a shard; raise at the end unless their number is the expected one."""
     end = tf.data.Dataset.from_tensors((True, b""))
     marked = records.map(lambda record: (False, record)).concatenate(end).enumerate()
 
     def is_record(number: tf.Tensor, marker: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         def check() -> tf.Tensor:
-            message = tf.strings.join([path, " holds ", tf.as_string(number), " examples, not ", tf.as_string(expected)])
-            with tf.control_dependencies([tf.debugging.Assert(number == expected, [message], summarize=-1)]):
+            message = tf.strings.join(
+                [path, " holds ", tf.as_string(number), " examples, not ", tf.as_string(expected)]
+            )
+            with tf.control_dependencies(
+                [tf.debugging.Assert(number == expected, [message], summarize=-1)]
+            ):
                 return tf.constant(False)
 
         return tf.cond(marker[0], check, lambda: tf.constant(True))

@@ -1,4 +1,4 @@
-"""Reads every shard of a dataset and compares it with `dataset.json`. In several processes."""
+"""Reads every shard of a dataset in several processes and compares it with `dataset.json`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 from beam_pipeline.records import example_codec, numpy_decode
 from beam_pipeline.storage import any_path
 
-# Of each array: the least and the largest value that a record may hold. a* and b* of 8 bits begin at -128.
-RANGES = {"image_l": (-1.0, 1.0), "image_ab": (-128 / 127, 127 / 127), "image_embedding": (-math.inf, math.inf)}
+# The smallest and the largest valid value of each array. 8-bit a* and b* start at -128.
+RANGES = {
+    "image_l": (-1.0, 1.0),
+    "image_ab": (-128 / 127, 127 / 127),
+    "image_embedding": (-math.inf, math.inf),
+}
 
 
 @dataclasses.dataclass
 class ShardReport:
-    """What was found in a shard.
+    """The result of checking a shard.
 
     Attributes:
-      shard: As `dataset.json` tells of it.
-      examples: How many records were read.
-      names: The md5 of the URL of each that is right, 16 bytes each, in one.
-      ranges: The least and largest value of each array.
-      problems: What is wrong, each in a line.
+      shard: The shard, as listed in `dataset.json`.
+      examples: Number of records read.
+      names: The concatenated md5 digests, 16 bytes each, of the URLs of the valid records.
+      ranges: The smallest and largest value of each array.
+      problems: The problems found, in one line each.
     """
 
     shard: Shard
@@ -44,7 +48,7 @@ class ShardReport:
 
 
 def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
-    """Reads every record of a shard and holds it against its checksums and against what `dataset.json` tells."""
+    """Read every record of a shard and check it against its checksums and `dataset.json`."""
     survey, names = ShardReport(shard), []
     try:
         for number, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
@@ -53,19 +57,33 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
                 names.append(_check_example(record, folder, survey.ranges))
             except ValueError as error:
                 survey.problems.append(f"{shard.name}: record {number}: {error}")
-    # What an object store's client raises is its own affair.
+    # The client of an object store may raise any exception.
     except Exception as error:
         told = str(error) or type(error).__name__
-        survey.problems.append(told if shard.name in told else f"{shard.name} cannot be read: {told}")
+        survey.problems.append(
+            told if shard.name in told else f"{shard.name} cannot be read: {told}"
+        )
     else:
         if survey.examples != shard.examples:
-            survey.problems.append(f"{shard.name} holds {survey.examples} examples, {naming.DESCRIPTION} tells {shard.examples}")
+            survey.problems.append(
+                f"{shard.name} holds {survey.examples} examples, "
+                f"{naming.DESCRIPTION} tells {shard.examples}"
+            )
     survey.names = b"".join(names)
     return survey
 
 
-def _check_example(record: bytes, folder: DatasetDir, ranges: dict[str, tuple[float, float]]) -> bytes:
-    """Widens the ranges by those of an example. Gives the md5 of its URL; raises ValueError for one that is not right."""
+def _check_example(
+    record: bytes, folder: DatasetDir, ranges: dict[str, tuple[float, float]]
+) -> bytes:
+    """Check an example and extend the ranges, in place, by its values.
+
+    Returns:
+      The md5 digest of its URL.
+
+    Raises:
+      ValueError: The example is invalid.
+    """
     raw = example_codec.decode_example(record, folder.description["features"])
     digest = hashlib.md5(raw["image_url"], usedforsecurity=False)
     if raw["image_name"] != f"{digest.hexdigest()}.jpeg".encode():
@@ -77,16 +95,29 @@ def _check_example(record: bytes, folder: DatasetDir, ranges: dict[str, tuple[fl
     return digest.digest()
 
 
-def _widen(ranges: dict[str, tuple[float, float]], name: str, values: np.ndarray, url: bytes) -> None:
+def _widen(
+    ranges: dict[str, tuple[float, float]], name: str, values: np.ndarray, url: bytes
+) -> None:
     least, largest = float(values.min()), float(values.max())
-    if not (RANGES[name][0] - 1e-6 <= least <= largest <= RANGES[name][1] + 1e-6) or math.isinf(least) or math.isinf(largest):
-        raise ValueError(f"{name} of {url.decode(errors='replace')} is not in its range: {least:g} to {largest:g}")
+    if (
+        not (RANGES[name][0] - 1e-6 <= least <= largest <= RANGES[name][1] + 1e-6)
+        or math.isinf(least)
+        or math.isinf(largest)
+    ):
+        raise ValueError(
+            f"{name} of {url.decode(errors='replace')} is not in its range: "
+            f"{least:g} to {largest:g}"
+        )
     known = ranges.get(name, (least, largest))
     ranges[name] = min(known[0], least), max(known[1], largest)
 
 
 def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
-    """Counts the lines of the files of failures, by reason. Gives them, and what is wrong."""
+    """Count the lines of the files of failures by reason.
+
+    Returns:
+      The counts by reason, and the problems found, in one line each.
+    """
     reasons: dict[str, int] = {}
     problems = []
     for file in folder.description["failure_files"]:
@@ -98,25 +129,30 @@ def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
                     reasons[reason] = reasons.get(reason, 0) + 1
                     number += 1
             if number != file["failures"]:
-                problems.append(f"{file['name']} holds {number} failures, {naming.DESCRIPTION} tells {file['failures']}")
+                problems.append(
+                    f"{file['name']} holds {number} failures, "
+                    f"{naming.DESCRIPTION} tells {file['failures']}"
+                )
         except Exception as error:
             problems.append(f"{file['name']} cannot be read: {error}")
     return reasons, problems
 
 
-# What a run writes beside the dataset itself.
+# Files that a run writes and `dataset.json` does not list.
 BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT)
 
 
-def check(folder: DatasetDir, tell: Callable[[str], None] = lambda problem: None) -> tuple[list[str], str]:
-    """Reads a dataset again, and holds it against its `dataset.json`.
+def check(
+    folder: DatasetDir, tell: Callable[[str], None] = lambda problem: None
+) -> tuple[list[str], str]:
+    """Read a dataset and check it against its `dataset.json`.
 
     Args:
-      folder: Of the dataset.
+      folder: The dataset.
       tell: Called with each problem when it is found.
 
     Returns:
-      What is wrong, each in a line that names the file; and the verdict, in a line or more.
+      The problems, each in one line that names the file; and the verdict, in one or more lines.
     """
     problems: list[str] = []
     surveys: list[ShardReport] = []
@@ -125,13 +161,20 @@ def check(folder: DatasetDir, tell: Callable[[str], None] = lambda problem: None
             problems.append(problem)
             tell(problem)
     except (LookupError, TypeError, AttributeError) as error:
-        problems.append(f"{naming.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}")
+        problems.append(
+            f"{naming.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}"
+        )
         tell(problems[-1])
-    return problems, f"{folder.path} is not whole: {len(problems):,} problems" if problems else _describe(folder, surveys)
+    return (
+        problems,
+        f"{folder.path} is not whole: {len(problems):,} problems"
+        if problems
+        else _describe(folder, surveys),
+    )
 
 
 def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[str]:
-    """Tells of all that is wrong; adds what it has found in each shard."""
+    """Yield all problems; append the report of each shard to `surveys`."""
     yield from _check_files(folder)
     yield from _check_counts(folder.description)
     reasons, wrong = check_failures(folder)
@@ -149,19 +192,28 @@ def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[s
 def _check_files(folder: DatasetDir) -> Iterator[str]:
     there = any_path.list_files(folder.path)
     description = folder.description
-    listed = {file["name"]: file["bytes"] for kind in ("files", "failure_files", "transform") for file in description[kind]}
+    listed = {
+        file["name"]: file["bytes"]
+        for kind in ("files", "failure_files", "transform")
+        for file in description[kind]
+    }
     for name, size in listed.items():
         if name not in there:
             yield f"{name} is missing"
         elif there[name] != size:
             yield f"{name} has {there[name]:,} bytes, {naming.DESCRIPTION} tells {size:,}"
     for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
-        yield f"{name} is foreign: {naming.DESCRIPTION} does not list {'all in it' if name == naming.TRANSFORM else 'it'}"
+        yield (
+            f"{name} is foreign: {naming.DESCRIPTION} does not list "
+            f"{'all in it' if name == naming.TRANSFORM else 'it'}"
+        )
 
 
 def _check_counts(description: dict[str, Any]) -> Iterator[str]:
     counts = description["counts"]
-    if counts["lines"] != sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures")):
+    if counts["lines"] != sum(
+        counts[key] for key in ("ignored", "duplicates", "examples", "failures")
+    ):
         yield f"{naming.DESCRIPTION} has counts that do not add up: {counts}"
     for key, name in (("examples", "files"), ("failures", "failure_files")):
         if counts[key] != (total := sum(file[key] for file in description[name])):
@@ -169,14 +221,17 @@ def _check_counts(description: dict[str, Any]) -> Iterator[str]:
 
 
 def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
-    """Tells of each image that stands twice, in one split or in both. Names take some 50 bytes each."""
+    """Yield a problem for each image that occurs twice, in one split or in both.
+
+    Takes about 50 bytes of memory per name.
+    """
     names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
     places = np.repeat(np.arange(len(surveys)), [len(found.names) // 16 for found in surveys])
     order = np.argsort(names, kind="stable")
     again = np.flatnonzero(names[order[1:]] == names[order[:-1]])
     for index in again:
         one, other = (surveys[places[order[place]]].shard for place in (index, index + 1))
-        # NumPy drops zeros at the end of bytes.
+        # NumPy drops trailing zero bytes.
         name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
         where = "in both splits" if one.split != other.split else "twice"
         yield f"{name} stands {where}: in {one.name} and in {other.name}"
@@ -191,8 +246,10 @@ def _describe(folder: DatasetDir, surveys: Sequence[ShardReport]) -> str:
             known = ranges.get(name, (least, largest))
             ranges[name] = min(known[0], least), max(known[1], largest)
     lines = [
-        f"{folder.path} is whole: {counts['train']:,} examples for training and {counts['validation']:,} for validation "
-        f"in {len(surveys):,} shards"
+        f"{folder.path} is whole: {counts['train']:,} examples for training "
+        f"and {counts['validation']:,} for validation in {len(surveys):,} shards"
     ]
-    lines += [f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()]
+    lines += [
+        f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()
+    ]
     return "\n".join(lines)

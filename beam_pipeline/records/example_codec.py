@@ -1,4 +1,7 @@
-"""EmbeddedImage <-> serialized tf.train.Example, for each encoding, and what a dataset's features are. Pure."""
+"""Conversion between EmbeddedImage and serialized tf.train.Example, and a dataset's features.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
-    """Serializes an image as a tf.train.Example with the features that `describe_features` lists.
+    """Serialize an image as a tf.train.Example with the features of `describe_features`.
 
     Args:
-      image: Of any size.
+      image: An image of any size.
       encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
     """
     ref = image.ref
@@ -44,21 +47,24 @@ def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
 
 
 def decode_example(record: bytes, features: Features) -> dict[str, Any]:
-    """The inverse of `encode_example`, but that a PNG stays as it is.
+    """Parse a record of `encode_example`; a PNG is not decoded.
 
     Args:
       record: A serialized tf.train.Example.
-      features: As `describe_features` gives them.
+      features: The result of `describe_features`.
 
     Returns:
-      By name: bytes, an int, or an array of the feature's dtype and shape, which may be a view of the record.
+      By name: bytes, an int, or an array of the feature's dtype and shape, which may be a view of
+      the record.
 
     Raises:
-      ValueError: it is no tf.train.Example, or does not hold the very features.
+      ValueError: The record is not a tf.train.Example or does not hold exactly these features.
     """
     values = example_proto.read_example(record)
     if set(values) != set(features):
-        raise ValueError(f"it holds {', '.join(sorted(values)) or 'nothing'}, not {', '.join(sorted(features))}")
+        raise ValueError(
+            f"it holds {', '.join(sorted(values)) or 'nothing'}, not {', '.join(sorted(features))}"
+        )
     return {name: _decode_value(name, values[name], feature) for name, feature in features.items()}
 
 
@@ -79,26 +85,70 @@ def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Mapping[s
 
 
 def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[str, dict[str, Any]]:
-    """What a record holds: name -> `dtype`, `shape` and `meaning`, as it stands in `dataset.json`.
+    """Return the features of a record, as listed in `dataset.json`.
 
     A raw uint8 plane is one bytes value; `dtype` and `shape` are those of the array inside it.
+
+    Args:
+      encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
+      image_size: Side of the square, pixels.
+      embedding: Whether records hold embeddings.
+
+    Returns:
+      `dtype`, `shape` and `meaning` by name.
     """
     side = image_size
     features: dict[str, dict[str, Any]] = {
         "image_name": {"dtype": "bytes", "shape": [], "meaning": "md5(image_url).jpeg"},
-        "image_url": {"dtype": "bytes", "shape": [], "meaning": "the line's URL, or the file's path"},
-        "image_id": {"dtype": "bytes", "shape": [], "meaning": "the line's ID, empty if it had none"},
-        "original_width": {"dtype": "int64", "shape": [], "meaning": "of the image before it was resized, pixels"},
-        "original_height": {"dtype": "int64", "shape": [], "meaning": "of the image before it was resized, pixels"},
+        "image_url": {
+            "dtype": "bytes",
+            "shape": [],
+            "meaning": "the line's URL, or the file's path",
+        },
+        "image_id": {
+            "dtype": "bytes",
+            "shape": [],
+            "meaning": "the line's ID, empty if it had none",
+        },
+        "original_width": {
+            "dtype": "int64",
+            "shape": [],
+            "meaning": "of the image before it was resized, pixels",
+        },
+        "original_height": {
+            "dtype": "int64",
+            "shape": [],
+            "meaning": "of the image before it was resized, pixels",
+        },
     }
     if encoding == "lab_float32":
-        features["image_l"] = {"dtype": "float32", "shape": [side, side, 1], "meaning": "L* / 50 - 1"}
-        features["image_ab"] = {"dtype": "float32", "shape": [side, side, 2], "meaning": "a* / 127, b* / 127"}
+        features["image_l"] = {
+            "dtype": "float32",
+            "shape": [side, side, 1],
+            "meaning": "L* / 50 - 1",
+        }
+        features["image_ab"] = {
+            "dtype": "float32",
+            "shape": [side, side, 2],
+            "meaning": "a* / 127, b* / 127",
+        }
     elif encoding == "lab_uint8":
-        features["image_l"] = {"dtype": "raw uint8", "shape": [side, side, 1], "meaning": "round(L* * 255 / 100)"}
-        features["image_ab"] = {"dtype": "raw uint8", "shape": [side, side, 2], "meaning": "round(a* + 128), round(b* + 128)"}
+        features["image_l"] = {
+            "dtype": "raw uint8",
+            "shape": [side, side, 1],
+            "meaning": "round(L* * 255 / 100)",
+        }
+        features["image_ab"] = {
+            "dtype": "raw uint8",
+            "shape": [side, side, 2],
+            "meaning": "round(a* + 128), round(b* + 128)",
+        }
     else:
-        features["image_png"] = {"dtype": "png", "shape": [side, side, 3], "meaning": "the resized sRGB image, lossless"}
+        features["image_png"] = {
+            "dtype": "png",
+            "shape": [side, side, 3],
+            "meaning": "the resized sRGB image, lossless",
+        }
     if embedding:
         features["image_embedding"] = {
             "dtype": "float32",

@@ -1,7 +1,10 @@
-"""tf.train.Example as bytes, written and read without protobuf's library, which takes 20 ms for the floats of one image. Pure.
+"""Serialization of tf.train.Example without the protobuf library. Pure.
 
-On the wire packed floats are plain little-endian bytes: copying them takes a fraction of a millisecond. The format:
-https://protobuf.dev/programming-guides/encoding and tensorflow/core/example/{example,feature}.proto.
+The library takes 20 ms for the floats of one image. On the wire packed floats are plain
+little-endian bytes; copying them takes a fraction of a millisecond.
+
+Format: https://protobuf.dev/programming-guides/encoding and
+tensorflow/core/example/{example,feature}.proto.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# The field numbers of Feature.
+# Field numbers of Feature.
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
@@ -19,23 +22,24 @@ _Parts: TypeAlias = list[bytes | memoryview]
 
 
 def write_example(features: Mapping[str, bytes | int | np.ndarray]) -> bytes:
-    """Serializes a tf.train.Example.
+    """Serialize a tf.train.Example.
 
     Args:
-      features: By name: one bytes value, one int of at least 0, a float32 array as its floats, or a uint8 array as one bytes value.
+      features: By name: one bytes value, one int of at least 0, a float32 array (written as a list
+        of floats) or a uint8 array (written as one bytes value).
     """
     entries = [part for name, value in features.items() for part in _write_entry(name, value)]
     return b"".join(_message(1, entries))
 
 
 def read_example(data: bytes) -> dict[str, list[bytes] | np.ndarray]:
-    """Reads a tf.train.Example, whoever wrote it.
+    """Parse a tf.train.Example from any writer.
 
     Returns:
-      By name: a list of bytes values; float32 (N,), or int64 (N,). Arrays may be views of `data`.
+      By name: a list of bytes values, float32 (N,), or int64 (N,). Arrays may be views of `data`.
 
     Raises:
-      ValueError: the bytes are no tf.train.Example.
+      ValueError: The bytes are not a tf.train.Example.
     """
     features = {}
     for number, message in _fields(memoryview(data)):
@@ -48,7 +52,7 @@ def read_example(data: bytes) -> dict[str, list[bytes] | np.ndarray]:
 
 
 def _write_entry(name: str, value: bytes | int | np.ndarray) -> _Parts:
-    """An entry of `Features.feature`: {1: name, 2: Feature {kind: {1: value}}}."""
+    """Return an entry of `Features.feature`: {1: name, 2: Feature {kind: {1: value}}}."""
     kind: int = _BYTES_LIST
     part: Any = value
     if isinstance(value, int):
@@ -56,11 +60,13 @@ def _write_entry(name: str, value: bytes | int | np.ndarray) -> _Parts:
     elif isinstance(value, np.ndarray):
         kind = _FLOAT_LIST if value.dtype.kind == "f" else _BYTES_LIST
         part = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data.cast("B")
-    return _message(1, [*_message(1, [name.encode()]), *_message(2, _message(kind, _message(1, [part])))])
+    return _message(
+        1, [*_message(1, [name.encode()]), *_message(2, _message(kind, _message(1, [part])))]
+    )
 
 
 def _message(field: int, parts: Iterable[bytes | memoryview]) -> _Parts:
-    """A length-delimited field, in parts that are joined only once."""
+    """Return a length-delimited field as parts, which the caller joins once."""
     parts = list(parts)
     return [bytes([field << 3 | _DELIMITED]), _varint(sum(map(len, parts))), *parts]
 
@@ -85,13 +91,24 @@ def _read_feature(data: memoryview) -> list[bytes] | np.ndarray:
                 raise ValueError(f"floats of {len(joined)} bytes")
             return np.frombuffer(joined, "<f4")
         if kind == _INT64_LIST:
-            integers = [number for item in items for number in ([item] if isinstance(item, int) else _varints(item))]
+            integers = [
+                number
+                for item in items
+                for number in ([item] if isinstance(item, int) else _varints(item))
+            ]
             return np.array(integers, np.uint64).astype(np.int64)
     return []
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: number, and an int for a varint, a view of all else. Raises ValueError."""
+    """Yield the fields of a message.
+
+    Yields:
+      The field number, and an int for a varint or a view of the bytes for any other type.
+
+    Raises:
+      ValueError: The message is malformed.
+    """
     place = 0
     while place < len(data):
         key, place = _read_varint(data, place)
@@ -126,7 +143,7 @@ def _varints(data: memoryview) -> Iterator[int]:
 
 
 def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
-    """A number of at most 64 bits, and the place after it."""
+    """Return a number of at most 64 bits and the offset after it."""
     number = 0
     for index, byte in enumerate(data[place : place + 10]):
         number |= (byte & 0x7F) << 7 * index

@@ -1,4 +1,4 @@
-"""Records -> NumPy arrays."""
+"""Conversion of parsed records to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from beam_pipeline.images import lab_color
 
 
 def decode_planes(values: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """Turns what a record holds into the arrays that `dataset.examples` gives: `tensors.decode_planes` in NumPy.
+    """Decode a parsed record to the arrays of `dataset.examples`.
+
+    The NumPy counterpart of `tf_decode.decode_planes`.
+
+    Args:
+      values: The result of `example_codec.decode_example`.
+      description: The content of the dataset's `dataset.json`.
 
     Raises:
-      ValueError: the PNG is broken, or of another size.
+      ValueError: The PNG is broken or has another size.
     """
-    values = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    values = {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
     if description["encoding"] == "lab_uint8":
         values["image_l"] = values["image_l"] / np.float32(127.5) - 1
         values["image_ab"] = (values["image_ab"] - np.float32(128)) / 127
     elif description["encoding"] == "rgb_png":
-        pixels = _decode_png(values.pop("image_png"), tuple(description["features"]["image_png"]["shape"]))
+        pixels = _decode_png(
+            values.pop("image_png"), tuple(description["features"]["image_png"]["shape"])
+        )
         values["image_l"], values["image_ab"] = lab_color.scale_lab(lab_color.rgb_to_lab(pixels))
     return values
 
@@ -32,7 +43,7 @@ def _decode_png(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             size, mode = (image.height, image.width, 3), image.mode
             pixels = np.asarray(image) if (size, mode) == (shape, "RGB") else None
-    # What Pillow raises on broken data is bounded by nothing.
+    # Pillow may raise any exception on broken data.
     except Exception as error:
         raise ValueError(f"image_png cannot be decoded: {error}") from error
     if pixels is None:

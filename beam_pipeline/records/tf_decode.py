@@ -1,4 +1,4 @@
-"""Parsed records -> tensors."""
+"""Conversion of parsed records to tensors."""
 
 from __future__ import annotations
 
@@ -14,34 +14,52 @@ _DTYPES = {"float32": tf.float32, "int64": tf.int64}
 
 
 def feature_spec(description: dict[str, Any]) -> dict[str, tf.io.FixedLenFeature]:
-    """What `tf.io.parse_example` needs for the records that a `dataset.json` describes.
+    """Return the feature spec for `tf.io.parse_example`.
 
-    float32 and int64 are lists of numbers; all else, a raw array too, is one bytes value.
+    float32 and int64 features are lists of numbers; all others, raw arrays included, are one bytes
+    value.
+
+    Args:
+      description: The content of the dataset's `dataset.json`.
     """
     features = description["features"]
     return {
         name: tf.io.FixedLenFeature(
-            feature["shape"] if feature["dtype"] in _DTYPES else [], _DTYPES.get(feature["dtype"], tf.string)
+            feature["shape"] if feature["dtype"] in _DTYPES else [],
+            _DTYPES.get(feature["dtype"], tf.string),
         )
         for name, feature in features.items()
     }
 
 
-def decode_planes(values: dict[str, tf.Tensor], description: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """Turns what records hold into the tensors that `dataset.load` gives.
+def decode_planes(
+    values: dict[str, tf.Tensor], description: dict[str, Any]
+) -> dict[str, tf.Tensor]:
+    """Decode parsed records to the tensors of `dataset.load`.
 
     Args:
-      values: Parsed by `feature_spec`, of one example or of a batch.
-      description: What the dataset's `dataset.json` holds.
+      values: One example or a batch, parsed with `feature_spec`.
+      description: The content of the dataset's `dataset.json`.
     """
     features, encoding = description["features"], description["encoding"]
-    tensors = {name: value for name, value in values.items() if features[name]["dtype"] in ("bytes", *_DTYPES)}
+    tensors = {
+        name: value
+        for name, value in values.items()
+        if features[name]["dtype"] in ("bytes", *_DTYPES)
+    }
     if encoding == "lab_uint8":
-        l, ab = (tf.cast(_decode_raw(values[name], features[name]["shape"]), tf.float32) for name in ("image_l", "image_ab"))
+        l, ab = (
+            tf.cast(_decode_raw(values[name], features[name]["shape"]), tf.float32)
+            for name in ("image_l", "image_ab")
+        )
         return {**tensors, "image_l": l / 127.5 - 1, "image_ab": (ab - 128) / 127}
     if encoding == "rgb_png":
         lab = rgb_to_lab(_decode_png(values["image_png"], features["image_png"]["shape"]))
-        return {**tensors, "image_l": tf.clip_by_value(lab[..., :1] / 50 - 1, -1, 1), "image_ab": lab[..., 1:] / 127}
+        return {
+            **tensors,
+            "image_l": tf.clip_by_value(lab[..., :1] / 50 - 1, -1, 1),
+            "image_ab": lab[..., 1:] / 127,
+        }
     return tensors
 
 
@@ -52,14 +70,25 @@ def _decode_raw(data: tf.Tensor, shape: list[int]) -> tf.Tensor:
 
 def _decode_png(data: tf.Tensor, shape: list[int]) -> tf.Tensor:
     if data.shape.rank:
-        return tf.map_fn(lambda one: _decode_png(one, shape), data, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+        return tf.map_fn(
+            lambda one: _decode_png(one, shape),
+            data,
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
     return tf.ensure_shape(tf.io.decode_png(data, channels=3), shape)
 
 
 def rgb_to_lab(pixels: tf.Tensor) -> tf.Tensor:
-    """`color.rgb_to_lab` in TensorFlow, for graphs: uint8 (..., 3) to float32 (..., 3).
+    """Convert sRGB to CIE L*a*b* in a TensorFlow graph, as `lab_color.rgb_to_lab` does.
 
-    IEC 61966-2-1 to linear RGB, its primaries to XYZ, and CIE 15 to L*a*b*, with scikit-image's constants.
+    Sources: IEC 61966-2-1 for linear RGB and its primaries for XYZ, CIE 15 for L*a*b*, with
+    scikit-image's constants.
+
+    Args:
+      pixels: uint8 (..., 3).
+
+    Returns:
+      float32 (..., 3).
     """
     xyz = tf.tensordot(tf.gather(lab_color.LINEAR, tf.cast(pixels, tf.int32)), lab_color.TO_XYZ, 1)
     f = tf.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116)

@@ -1,4 +1,4 @@
-"""TFRecord files, read and written without TensorFlow.
+"""Reading and writing of TFRecord files without TensorFlow.
 
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -13,15 +13,16 @@ _MAX_BYTES = 2**31
 
 
 def read_records(file: IO[bytes], name: str, checked: bool = True) -> Iterator[bytes]:
-    """The records of a file.
+    """Yield the records of a file.
 
     Args:
-      file: Of uncompressed bytes.
-      name: Of the file, for errors.
-      checked: Whether they are held against their checksums, for which google-crc32c is imported.
+      file: A file of uncompressed bytes.
+      name: The file's name, for error messages.
+      checked: Whether to verify the checksums, which imports google-crc32c.
 
     Raises:
-      ValueError: a record is broken or cut off; names the file and the number of the record, from 0.
+      ValueError: A record is broken or cut off; the message names the file and the index of the
+        record, from 0.
     """
     number = 0
     while head := file.read(12):
@@ -36,13 +37,19 @@ def read_records(file: IO[bytes], name: str, checked: bool = True) -> Iterator[b
 
 
 def frame(data: bytes) -> bytes:
-    """Return a record as it lies in a file: its length, its bytes, and the checksum of each."""
+    """Return a record in the file format: its length and its bytes, each with a checksum."""
     length = struct.pack("<Q", len(data))
-    return b"".join((length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data))))
+    return b"".join(
+        (length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data)))
+    )
 
 
 def find_records(file: IO[bytes], name: str) -> list[int]:
-    """Where each record of a file begins, found without reading them. Raises ValueError, as `read_records` does unchecked."""
+    """Return the offset of each record of a file without reading the records.
+
+    Raises:
+      ValueError: A record is broken or cut off, as in `read_records` without checksums.
+    """
     places, place = [], 0
     while head := file.read(12):
         places.append(place)
@@ -55,9 +62,12 @@ def find_records(file: IO[bytes], name: str) -> list[int]:
 
 def _read_length(head: bytes, name: str, number: int, checked: bool) -> int:
     length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (_MAX_BYTES, None)
-    # No record is as long as protobuf's messages may be: a length that no checksum tells to be broken must not take all memory.
+    # Without checksums a broken length must not allocate all memory; no record reaches the size
+    # limit of protobuf messages.
     if length >= _MAX_BYTES or (checked and checksum != _masked_crc(head[:8])):
-        raise ValueError(f"{name} is broken at record {number}: its length does not match its checksum")
+        raise ValueError(
+            f"{name} is broken at record {number}: its length does not match its checksum"
+        )
     return int(length)
 
 

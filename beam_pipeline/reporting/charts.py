@@ -1,4 +1,4 @@
-"""The charts of a report as SVG, in the text colour of the page, for light and for dark."""
+"""The charts of a report as SVG, in the text colour of the page, for light and dark themes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_WIDTH = 4.2  # inches: a chart keeps its size, and its text stays legible, on a phone
-_INK = "#010203"  # replaced by the page's own
+_WIDTH = 4.2  # inches: on a phone a chart keeps its size and its text stays legible
+_INK = "#010203"  # replaced by the page's text colour
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"),
@@ -33,7 +33,11 @@ _BLUE = "#4a7fc1"
 
 @matplotlib.rc_context(_STYLE)
 def draw_lightness(counts: np.ndarray) -> Markup:
-    """Return the histogram of L*, from counts of whole steps, int64 (101,)."""
+    """Return the histogram of L*.
+
+    Args:
+      counts: Pixels by L* in steps of 1 from 0, int64 (101,).
+    """
     figure, axes = _begin(height=3.2)
     axes.bar(range(len(counts)), 100 * counts / max(1, counts.sum()), width=1, color=_BLUE)
     axes.set_xlabel("L*, black to white")
@@ -46,8 +50,8 @@ def draw_colours(counts: np.ndarray, limit: float) -> Markup:
     """Return the histogram of a* and b*, on a logarithmic scale.
 
     Args:
-      counts: int64 (N, N), from -limit to limit each.
-      limit: Of a* and of b*.
+      counts: Pixels by a* (rows) and b* (columns), each from -limit to limit, int64 (N, N).
+      limit: The largest value of a* and of b*.
     """
     figure, axes = _begin(height=3.2)
     shares = np.ma.masked_equal(100 * counts.T / max(1, counts.sum()), 0)
@@ -68,7 +72,7 @@ def draw_colours(counts: np.ndarray, limit: float) -> Markup:
 
 @matplotlib.rc_context(_STYLE)
 def draw_classes(sizes: Sequence[int]) -> Markup:
-    """Return a chart of the images of each class, the largest class first."""
+    """Return a chart of the number of images of each class, the largest class first."""
     figure, axes = _begin(height=3.2)
     ranks = np.arange(1, len(sizes) + 1)
     axes.fill_between(ranks, sorted(sizes, reverse=True), step="mid", color=_BLUE)
@@ -88,15 +92,15 @@ def _begin(height: float) -> tuple[Figure, Axes]:
 
 def _to_svg(name: str, figure: Figure) -> Markup:
     file = io.StringIO()
-    # Charts on one page need different ids inside.
+    # The element IDs of charts on one page must differ.
     with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has its own fonts
+        warnings.filterwarnings("ignore", "Glyph")  # the browser uses its own fonts
         metadata = {"Date": None, "Creator": None}
         figure.savefig(file, format="svg", transparent=True, metadata=metadata)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # As wide as its place, and no wider than it was made.
+    # The chart fills its container, up to its original width.
     svg = re.sub(
         r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"',
         rf'<svg \1style="max-width:\2pt" role="img" aria-label="{name}"',

@@ -1,4 +1,4 @@
-"""The names of ImageNet's classes, from files that strangers have made."""
+"""The names of ImageNet's classes, from untrusted files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CLASSES = 1000
 _MAX_BYTES = 10 * 2**20
 
 
-# All that a pickle of numbers and texts in a dictionary is made of. Nothing else is let in: not what imports or calls, nor what
-# makes much of little.
+# The opcodes of a pickled dictionary of integers and strings. All others are rejected: they may
+# import, call, or build large objects from little data.
 _OPCODES = {
     *(
         "PROTO",
@@ -39,6 +39,7 @@ _MAX_MEMO = 10_000
 
 
 def _check_pickle(data: bytes) -> None:
+    """Raise ValueError for a pickle with other opcodes or large memo indices."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in _OPCODES:
             raise ValueError(f"its {opcode.name} does more than hold numbers and names")
@@ -47,13 +48,17 @@ def _check_pickle(data: bytes) -> None:
 
 
 def read(path: str) -> list[str]:
-    """Reads the names of the 1,000 classes, by number: `imagenet1000_clsid_to_human.pkl`, or the same as text.
+    """Return the names of the 1,000 classes, in the order of their indices.
 
-    A pickle is read without executing anything in it. A text is a Python dictionary of numbers and names, or has one name a line.
+    A pickle is read without executing anything in it. A text file holds a Python dictionary of
+    indices and names, or one name per line.
+
+    Args:
+      path: `imagenet1000_clsid_to_human.pkl`, or the same as text.
 
     Raises:
-      ValueError: it is no such list, or would execute something; names the file.
-      OSError: it cannot be read.
+      ValueError: The file, which the message names, is not such a list or would execute code.
+      OSError: The file cannot be read.
     """
     with any_path.open_file(path) as file:
         data = file.read(_MAX_BYTES)
@@ -63,22 +68,29 @@ def read(path: str) -> list[str]:
             names = pickle.loads(data, encoding="utf-8")
         else:
             text = data.decode()
-            names = ast.literal_eval(text.strip()) if text.lstrip().startswith("{") else dict(enumerate(text.splitlines()))
+            names = (
+                ast.literal_eval(text.strip())
+                if text.lstrip().startswith("{")
+                else dict(enumerate(text.splitlines()))
+            )
         if not isinstance(names, dict) or set(names) != set(range(CLASSES)):
             raise ValueError(f"it does not hold names of the classes 0 to {CLASSES - 1}")
-        if not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names.values()):
+        if not all(
+            isinstance(name, str) and name.strip() and name.isprintable() for name in names.values()
+        ):
             raise ValueError("a name is no printable text")
-    # What a broken pickle or text raises is bounded by nothing.
+    # A broken pickle or text may raise any exception.
     except Exception as error:
         raise ValueError(f"{path} is no list of class names: {error}") from error
     return [names[number].strip() for number in range(CLASSES)]
 
 
 def best(logits: np.ndarray, names: list[str], number: int = 5) -> list[str]:
-    """The names of the best classes, the best first.
+    """Return the names of the classes with the highest logits, the highest first.
 
     Args:
       logits: float32 (1001,). Logit 0 is the background's; class i has logit i + 1.
-      names: By class.
+      names: The names in the order of the classes.
+      number: How many names to return.
     """
     return [names[index] for index in np.argsort(-logits[1:], kind="stable")[:number]]

@@ -11,18 +11,18 @@ from beam_pipeline.redaction import redact
 from beam_pipeline.reporting import class_names, formatting
 from beam_pipeline.reporting.sampling import SampledExample
 
-_SHEET = 12  # pictures, which fill rows of two, three and four
+_SHEET = 12  # pictures; fills rows of two, three or four
 
 
 def make_sheets(
     examples: Sequence[SampledExample],
     names: list[str] | None,
 ) -> list[dict[str, Any]]:
-    """Return the sheets that show anything: a title, its order, and a card for each picture.
+    """Return the sheets that are not empty: a title, the order, and a card for each picture.
 
     Args:
-      examples: A sample.
-      names: Of the classes, or None.
+      examples: A sample of the dataset.
+      names: The names of the classes, or None.
     """
     mixed = random.Random(0).sample(list(examples), min(2 * _SHEET, len(examples)))
     by_area = sorted(examples, key=_area)
@@ -53,7 +53,7 @@ def _chroma(example: SampledExample) -> float:
 def _make_card(example: SampledExample, names: list[str] | None) -> dict[str, Any]:
     best = []
     if names and example.embedding is not None:
-        # Of "tench, Tinca tinca" the first synonym.
+        # Only the first synonym: "tench" of "tench, Tinca tinca".
         best = [name.split(",")[0] or name for name in class_names.best(example.embedding, names)]
     return {
         "picture": f"data:image/jpeg;base64,{base64.b64encode(example.picture).decode()}",

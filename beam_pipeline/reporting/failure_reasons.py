@@ -1,4 +1,4 @@
-"""The reasons of failures in a few words. Pure."""
+"""Short explanations of the reasons of failures. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPLANATIONS = {
 
 
 def explain(reason: str) -> str:
-    """Return what a reason means; empty if it is unknown.
+    """Return the explanation of a reason; empty if the reason is unknown.
 
     >>> explain("http_404")
     'the server answered “Not Found”'

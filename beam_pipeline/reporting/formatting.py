@@ -1,4 +1,4 @@
-"""Numbers and untrusted text as the report shows them. Pure."""
+"""Formatting of numbers and untrusted text for the report. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def breakable(text: str, longest_run: int = 40, longest: int = _MAX_TEXT) -> Markup:
     """Return a URL, path or name as HTML that breaks after its slashes.
 
-    Each segment is an element. The page keeps it on one line where it fits, and breaks it at its
-    punctuation where it does not. Longer texts and runs are shortened in their middle, so that an
+    Each segment is an element. The page keeps a segment on one line if it fits, and otherwise
+    breaks it at its punctuation. Longer texts and runs are shortened in their middle, so that an
     untrusted URL cannot fill the page.
 
     Args:
-      text: Untrusted.
-      longest_run: Characters of a run of letters or of digits.
-      longest: Characters of the whole.
+      text: Untrusted text.
+      longest_run: Maximum number of characters of a run of letters and digits.
+      longest: Maximum number of characters of the complete text.
 
     >>> breakable("http://a.example/b<c.jpg")
     Markup('<span>http://</span><wbr><span>a.<wbr>example/</span><wbr><span>b&lt;c.<wbr>jpg</span>')
@@ -42,7 +42,7 @@ def _break_segment(segment: str) -> Markup:
 
 
 def shorten(text: str, longest: int) -> str:
-    """Return a text with an ellipsis for its middle if it has more than `longest` characters.
+    """Replace the middle of a text of more than `longest` characters with an ellipsis.
 
     >>> shorten("http://a.example/one/two/three.jpg", 24)
     'http://a.exampl…hree.jpg'
@@ -65,7 +65,7 @@ def abbreviate_url(url: str) -> str:
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """Return a number and its noun, in the plural (by default with an s) unless it is one.
+    """Return a number and its noun, in the plural (by default with an s) unless it is 1.
 
     >>> count(1, "duplicate"), count(1200, "duplicate")
     ('1 duplicate', '1,200 duplicates')
@@ -74,18 +74,18 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def inflect(number: int, noun: str, plural: str = "") -> str:
-    """Return a noun in the plural unless the number is one."""
+    """Return a noun in the plural unless the number is 1."""
     return noun if number == 1 else plural or f"{noun}s"
 
 
 def format_bytes(number: float) -> str:
-    """Return a number of bytes in the unit that suits it, on one line: `20.5 MB`."""
+    """Return a number of bytes in a suitable unit, with a no-break space: `20.5 MB`."""
     unit, [text] = align_bytes([number])
     return f"{text}\N{NO-BREAK SPACE}{unit}"
 
 
 def align_bytes(numbers: Sequence[float]) -> tuple[str, list[str]]:
-    """Return the unit that suits the smallest of some numbers of bytes, and all of them in it.
+    """Return a unit suitable for the smallest of some numbers of bytes, and all numbers in it.
 
     >>> align_bytes([1_073_000, 87_100])
     ('kB', ['1,073.0', '87.1'])
@@ -97,7 +97,7 @@ def align_bytes(numbers: Sequence[float]) -> tuple[str, list[str]]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in the unit that suits it: `90 seconds`, `12 minutes`, `3.5 hours`."""
+    """Return a duration in a suitable unit: `90 seconds`, `12 minutes`, `3.5 hours`."""
     if seconds < 180:
         return count(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 10_800 else f"{seconds / 3600:,.1f} hours"

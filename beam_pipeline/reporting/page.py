@@ -1,4 +1,4 @@
-"""The page of a report: what `dataset.json`, `metrics.json` and a sample of the examples say.
+"""The page of a report, from `dataset.json`, `metrics.json` and a sample of the examples.
 
 Jinja escapes all untrusted text, such as URLs.
 """
@@ -12,22 +12,29 @@ from beam_pipeline.metadata import worker_metrics
 from beam_pipeline.naming import SPLITS
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reading.dataset_dir import DatasetDir
-from beam_pipeline.reporting import charts, class_names, contact_sheets, formatting, sampling, tables
+from beam_pipeline.reporting import (
+    charts,
+    class_names,
+    contact_sheets,
+    formatting,
+    sampling,
+    tables,
+)
 from beam_pipeline.storage import any_path, filesystem
 
 _MAX_SAMPLE = 2_000  # examples whose pixels are read
 
 
 def write(path: str, class_names_path: str | None = None) -> str:
-    """Write the report of a finished dataset into its folder; return its path.
+    """Write the report of a complete dataset to its folder; return the path of the report.
 
     Args:
-      path: The folder, on any filesystem that Beam knows.
-      class_names_path: A list of class names, as `class_names.read` takes it.
+      path: The folder, on any filesystem that Beam supports.
+      class_names_path: A list of class names, as for `class_names.read`.
 
     Raises:
-      FileNotFoundError: the folder holds no finished dataset.
-      ValueError: a shard, or the list of names, is broken.
+      FileNotFoundError: The folder holds no complete dataset.
+      ValueError: A shard or the list of names is broken.
     """
     names = class_names.read(class_names_path) if class_names_path else None
     html = render(dataset_dir.open_dataset_dir(path), names)
@@ -40,11 +47,11 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
     """Return the page as HTML.
 
     Args:
-      folder: A finished dataset.
-      names: Of the 1,000 classes, to show with the pictures; or None.
+      folder: A complete dataset.
+      names: The names of the 1,000 classes, to show with the pictures; or None.
 
     Raises:
-      ValueError: a shard or a file of failures is broken.
+      ValueError: A shard or a file of failures is broken.
     """
     description, metrics = folder.description, worker_metrics.read(folder.path)
     sample = sampling.take_sample(folder, _MAX_SAMPLE)

@@ -17,8 +17,8 @@ from beam_pipeline.process import worker_processes
 from beam_pipeline.reading import numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 
-_SAMPLED = 50  # shards of which a sample is taken at most
-_SIDE = 150  # pixels of a picture, about
+_SAMPLED = 50  # maximum number of shards that are sampled
+_SIDE = 150  # side of a picture, about, pixels
 _PIXELS = 12  # images whose pixels are kept, or a few more
 
 
@@ -27,13 +27,13 @@ class SampledExample:
     """One example of a sample.
 
     Attributes:
-      url, id: As in the record.
+      url, id: The URL and the ID in the record.
       size: Width and height of the original, pixels.
-      chroma: The mean of `C* = sqrt(a*^2 + b*^2)` over its pixels without padding: 0 is grey.
+      chroma: The mean of `C* = sqrt(a*^2 + b*^2)` over the pixels without padding: 0 is grey.
       embedding: float32 (1001,), or None.
-      picture: A JPEG without padding, grey beside colour; of about 150 pixels each, since
-        thousands are in memory.
-      picture_size: Its width and height, pixels.
+      picture: A JPEG without padding, the grey image beside the colour one; each has a side of
+        about 150 pixels, because thousands are in memory.
+      picture_size: Width and height of the JPEG, pixels.
     """
 
     url: str
@@ -50,11 +50,11 @@ class Sample:
     """Some examples of one split, and the distribution of their pixels, without padding.
 
     Attributes:
-      split: `train`, or `validation` if the dataset has no examples for training.
+      split: `train`, or `validation` if the dataset has no training examples.
       examples: The examples.
-      l_counts: Pixels by L* in whole steps from 0, int64 (101,).
+      l_counts: Pixels by L* in steps of 1 from 0, int64 (101,).
       ab_counts: Pixels by a* and b* from -110 to 110 in steps of 2, int64 (110, 110).
-      pixels: The stored squares of a few of them, padding included, uint8 (S, S, 3).
+      pixels: The stored squares of a few of the examples, padding included, uint8 (S, S, 3).
     """
 
     split: str
@@ -65,10 +65,10 @@ class Sample:
 
 
 def take_sample(folder: DatasetDir, number: int) -> Sample:
-    """Return the examples for training, or `number` of them: the first ones of shards all over.
+    """Return all training examples, or about `number`: the first ones of evenly spaced shards.
 
     Raises:
-      ValueError: a shard is broken or holds fewer examples than `dataset.json` lists.
+      ValueError: A shard is broken or holds fewer examples than `dataset.json` lists.
     """
     by_split = {split: _shards_with_examples(folder, split) for split in naming.SPLITS}
     split = next((split for split, shards in by_split.items() if shards), naming.SPLITS[0])
@@ -121,7 +121,7 @@ def crop_padding(square: np.ndarray, original_size: tuple[int, int]) -> np.ndarr
 
     Args:
       square: An image that was resized with `pad`.
-      original_size: Width and height before that, pixels.
+      original_size: Width and height before resizing, pixels.
     """
     side = len(square)
     ratio = side / max(1, *original_size)
@@ -136,7 +136,7 @@ def _make_example(
     lab: np.ndarray,
 ) -> SampledExample:
     height, width = lab.shape[:2]
-    # An image may be thinner than a step.
+    # An image may be narrower than a step.
     step = min(math.ceil(max(height, width) / _SIDE), height, width)
     rows, columns = height // step, width // step
     blocks = lab[: rows * step, : columns * step].reshape(rows, step, columns, step, 3)

@@ -1,6 +1,7 @@
-"""The tables of a report, from `dataset.json`, `metrics.json` and a sample: rows with their bars.
+"""The tables of a report, from `dataset.json`, `metrics.json` and a sample: rows with bars.
 
-`bar` of a row is its length in percent of the longest one. `has_bars` is false where all are equal.
+`bar` of a row is the length of its bar in percent of the longest one. `has_bars` is false if all
+bars are equal.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from beam_pipeline.reporting.sampling import Sample
 from beam_pipeline.storage import any_path
 
 _MAX_ROWS = 20
-_MAX_EXTREMES = 5  # of the largest and of the smallest classes, if not all are listed
-_MAX_LINES = 5_000  # of each file of failures, to find examples in
+_MAX_EXTREMES = 5  # rows for the largest and for the smallest classes, if not all are listed
+_MAX_LINES = 5_000  # lines of each file of failures that are searched for examples
 
-# Label, namespace and name of the time in Beam's metrics, and the counter of its images if any.
+# Label, namespace and name of the time in Beam's metrics, and the counter of its images, if any.
 _STAGES = (
     ("wait for downloads", "fetch", "waited_microseconds", "images"),
     ("decode and resize", "decode_image", "microseconds", "images"),
@@ -36,10 +37,10 @@ _STAGES = (
 
 
 def describe_failures(folder: DatasetDir) -> dict[str, Any] | None:
-    """Return rows of stage, reason, explanation, number, share and example; None without any.
+    """Return rows of stage, reason, explanation, number, share and example; None without failures.
 
     Raises:
-      ValueError: a file of failures is broken.
+      ValueError: A file of failures is broken.
     """
     total = folder.description["counts"]["failures"]
     if not total:
@@ -79,7 +80,10 @@ def _read_failures(folder: DatasetDir) -> Iterator[dict[str, Any]]:
 
 
 def describe_hosts(description: dict[str, Any]) -> dict[str, Any] | None:
-    """Return rows of host, examples, failures and most frequent reasons; and the other hosts."""
+    """Return rows of host, examples, failures and most frequent reasons; and the other hosts.
+
+    None without hosts.
+    """
     if not description["hosts"]:
         return None
     rows = [_describe_host(host) for host in description["hosts"]]
@@ -87,7 +91,7 @@ def describe_hosts(description: dict[str, Any]) -> dict[str, Any] | None:
     table = _with_bars(shown, [row["examples"] + row["failed"] for row in shown])
     return {
         "rows": [_split_bar(row) for row in table["rows"]],
-        # Hosts with as many images may differ in what failed.
+        # Hosts with equally many images may differ in the number of failures.
         "has_bars": len({(row["examples"], row["failed"]) for row in shown}) > 1,
         "others": {
             "hosts": others["hosts"] + len(rest),
@@ -113,7 +117,10 @@ def _split_bar(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_time(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return rows of stage, seconds, images and milliseconds per image, by Beam's metrics."""
+    """Return rows of stage, seconds, images and milliseconds per image, from Beam's metrics.
+
+    None without metrics.
+    """
     metrics = metrics or {}
     rows = []
     for label, namespace, name, counter in _STAGES:
@@ -130,7 +137,7 @@ def describe_time(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
 def describe_sizes(folder: DatasetDir, sample: Sample) -> dict[str, Any]:
     """Return rows of encoding, compression, and the bytes of an example and of all of them.
 
-    Encodes a few examples in each way. `units` are those of the two columns of bytes.
+    A few examples are encoded in each way. `units` holds the units of the two columns of bytes.
     """
     options = folder.description["options"]
     total = folder.description["counts"]["examples"]
@@ -138,7 +145,7 @@ def describe_sizes(folder: DatasetDir, sample: Sample) -> dict[str, Any]:
     rows = []
     for encoding in ("lab_float32", "lab_uint8", "rgb_png"):
         encoded = [_encode(pixels, embedding, encoding) for pixels in sample.pixels]
-        # As Beam compresses shards.
+        # The compression of Beam's shards.
         sizes = {"none": map(len, encoded), "gzip": (len(zlib.compress(data)) for data in encoded)}
         for compression, values in sizes.items():
             is_this = (encoding, compression) == (options["encoding"], options["compression"])
@@ -161,7 +168,10 @@ def _encode(pixels: np.ndarray, embedding: np.ndarray | None, encoding: str) -> 
 
 
 def read_statistics(folder: DatasetDir) -> list[dict[str, Any]] | None:
-    """Return mean and deviation of L*, a* and b* by `transform/`; None where there is none."""
+    """Return mean and standard deviation of L*, a* and b* from `transform/`.
+
+    None without statistics.
+    """
     if not folder.has_statistics:
         return None
     # TensorFlow takes seconds to import, which a report without statistics does not need.
@@ -180,11 +190,11 @@ def read_statistics(folder: DatasetDir) -> list[dict[str, Any]] | None:
 
 
 def describe_classes(classes: dict[str, int]) -> dict[str, Any] | None:
-    """Return rows of class and images, how unequal they are, and a chart if there are many.
+    """Return rows of class and images, measures of imbalance, and a chart if there are many rows.
 
-    Where not all rows fit, `rows` has the largest and `smallest` the smallest ones. The effective
-    number of classes is the exponential of the entropy of their shares: that many classes of equal
-    size would be as even.
+    If not all rows fit, `rows` holds the largest classes and `smallest` the smallest ones. The
+    effective number of classes is the exponential of the entropy of their shares: as many classes
+    of equal size have the same entropy. None without classes.
     """
     if not classes:
         return None

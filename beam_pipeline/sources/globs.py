@@ -1,4 +1,7 @@
-"""Globs of files on this machine. Beam's own skip names with a backslash and take every bracket for a pattern."""
+"""Globs of local files.
+
+Beam's own globs skip names with a backslash and interpret every bracket as a pattern.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ from collections.abc import Iterator
 
 
 def match(pattern: str) -> list[str]:
-    """Return the files that a path or glob names, sorted.
+    """Return the files that match a path or glob, sorted.
 
-    `*` and `?` match within one name, `**` across folders, and `[12]` one of its characters or, as names may hold brackets,
-    its own text. A path without `*` and `?` that exists is itself alone, and so are the folders before the first of those:
-    so every path matches itself, and a file that is called `*` hides no other. A pattern that ends in a slash takes all files
-    of that folder.
+    `*` and `?` match within one name and `**` matches across folders. `[12]` matches one of its
+    characters or, because names may contain brackets, its own text.
+
+    An existing path without `*` and `?` matches only itself. The existing folders before the first
+    `*` or `?` are also taken literally. Therefore every path matches itself, and a file named `*`
+    does not hide other files.
+
+    Args:
+      pattern: A path or glob. One that ends in a slash matches all files of that folder.
     """
     if pattern.endswith("/"):
         pattern += "*"
@@ -26,7 +34,7 @@ def match(pattern: str) -> list[str]:
 
 
 def _split(pattern: str) -> tuple[str, str]:
-    """Split a pattern behind the last of the folders that exist as they are spelled, before any `*` or `?`."""
+    """Split a pattern after the last folder that exists as spelled, before any `*` or `?`."""
     place = 0
     for slash in re.finditer("/", pattern):
         folder = pattern[: slash.end()]
@@ -37,7 +45,15 @@ def _split(pattern: str) -> tuple[str, str]:
 
 
 def _walk(folder: str, depth: int | None) -> Iterator[str]:
-    """Paths of the files in a folder and, down to a depth, in folders below it; relative to it."""
+    """Yield the files in a folder and its subfolders.
+
+    Args:
+      folder: The folder.
+      depth: Maximum number of subfolders in a path; None for no limit.
+
+    Yields:
+      Paths relative to the folder.
+    """
     for path, folders, names in os.walk(folder):
         below = os.path.relpath(path, folder)
         if depth is not None and (0 if below == "." else below.count("/") + 1) >= depth:
@@ -46,19 +62,22 @@ def _walk(folder: str, depth: int | None) -> Iterator[str]:
 
 
 def _translate(glob: str) -> str:
-    """A regular expression for a glob."""
+    """Return the regular expression for a glob."""
     tokens = re.findall(r"\*\*|\*|\?|\[!?\]?[^\]]*\]|.", glob, re.DOTALL)
     known = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(known.get(token) or (_brackets(token) if len(token) > 1 else re.escape(token)) for token in tokens)
+    return "".join(
+        known.get(token) or (_brackets(token) if len(token) > 1 else re.escape(token))
+        for token in tokens
+    )
 
 
 def _brackets(token: str) -> str:
     inside = token[1:-1]
-    # Escaped, but for the ranges.
+    # All characters are escaped, except the hyphens of ranges.
     characters = re.escape(inside.removeprefix("!")).replace(r"\-", "-")
     one = f"(?!/)[{'^' * inside.startswith('!')}{characters}]"
     try:
         re.compile(one)
-    except re.error:  # a range that runs backwards
+    except re.error:  # a reversed range, such as [z-a]
         return re.escape(token)
     return f"(?:{one}|{re.escape(token)})"

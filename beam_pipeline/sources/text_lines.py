@@ -1,4 +1,4 @@
-"""A list of lines: wherever it is, whatever it is packed in and however it is encoded, read in little memory."""
+"""Streaming reader for lists of lines at any location, in any supported format and encoding."""
 
 from __future__ import annotations
 
@@ -26,14 +26,22 @@ import beam_pipeline
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.storage import any_path, filesystem
 
-LIST_TIMEOUT = 60  # seconds without a byte from the server of a list
-MAX_LINE = 64 * 1024  # bytes, with the line end
+LIST_TIMEOUT = 60  # maximum seconds without a byte from the server of a list
+MAX_LINE = 64 * 1024  # bytes, including the line end
 _BLOCK = 1 << 18
 
-# What a broken file or URL raises while it is opened, unpacked and read.
-READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, http.client.HTTPException, BeamIOError)
+# Exceptions of opening, decompressing and reading a damaged file or URL.
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    tarfile.TarError,
+    zlib.error,
+    http.client.HTTPException,
+    BeamIOError,
+)
 
-# What is not read, by the bytes it begins with. An .xz may ask for 4 GiB of memory.
+# Unsupported formats by their first bytes. An .xz file may require 4 GiB of memory.
 NOT_LISTS = {
     b"PK\x03\x04": "a .zip archive, or a table that is stored as one (.xlsx)",
     b"7z\xbc\xaf\x27\x1c": "a .7z archive",
@@ -42,7 +50,7 @@ NOT_LISTS = {
     b"\x28\xb5\x2f\xfd": "packed with zstd",
     b"PAR1": "a Parquet table",
 }
-# UTF-32 goes first: its mark begins with that of UTF-16.
+# UTF-32 comes first, because its byte order mark begins with that of UTF-16.
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -56,29 +64,42 @@ def is_url(path: str) -> bool:
 
 
 def read_lines(path: str, config: Config) -> Iterator[bytes]:
-    """Yield the lines of a list, in UTF-8 or Latin-1, with their ends.
+    """Yield the lines of a list.
 
     Args:
-      path: Of the list, or its URL.
-      config: The options of the run, which holds the copy of a pipe.
+      path: Path or URL of the list.
+      config: The options of the run. The copy of a pipe exists as long as this object.
+
+    Yields:
+      Lines in UTF-8 or Latin-1, including their line ends.
 
     Raises:
-      UsageError: it cannot be read to its end, or is no list of lines; names it.
+      UsageError: The list cannot be read to its end, or is not a list of lines. The error names it.
     """
     try:
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(_open(path, config))
             yield from split_lines(_check_text(decode(_unpack(raw, path, stack)), path))
     except READ_ERRORS as error:
-        raise UsageError(f"--input {path} cannot be read: {str(error) or type(error).__name__}") from error
+        raise UsageError(
+            f"--input {path} cannot be read: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Split bytes into lines, which end in LF, CRLF or CR; what exceeds `MAX_LINE` in a line may be cut by that much."""
+    """Split bytes into lines.
+
+    Args:
+      blocks: Consecutive blocks of the text.
+
+    Yields:
+      Lines including their line end: LF, CRLF or CR. A line longer than `MAX_LINE` may be cut, but
+      stays longer than `MAX_LINE`.
+    """
     rest = b""
     for block in blocks:
         lines = (rest + block).splitlines(keepends=True)
-        # A CR at the end of a block may be half of a CRLF.
+        # A CR at the end of a block may be the first half of a CRLF.
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if len(rest) > MAX_LINE:
             rest = rest[: MAX_LINE + 1] + (b"\r" if rest.endswith(b"\r") else b"")
@@ -88,7 +109,10 @@ def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Turn UTF-16 and UTF-32, known by their byte order mark, into UTF-8; leave all else as it is."""
+    """Convert UTF-16 and UTF-32 to UTF-8.
+
+    Both are recognized by their byte order mark. Any other text passes unchanged.
+    """
     blocks = iter(blocks)
     first = next(blocks, b"")
     encoding = next((name for mark, name in _ENCODINGS.items() if first.startswith(mark)), None)
@@ -104,25 +128,43 @@ def decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _check_text(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
-    """Pass blocks on. Raises UsageError if the first one is not text."""
+    """Yield the blocks unchanged; raise UsageError if the first one is not text."""
     head = next(blocks, b"")
     kind = next((kind for magic, kind in NOT_LISTS.items() if head.startswith(magic)), None)
     if kind:
         raise UsageError(f"--input {path} is {kind}: unpack it, or save it as text, one URL a line")
     if b"\0" in head[:8192]:
-        raise UsageError(f"--input {path} holds binary data (NUL bytes): give a list of URLs as UTF-8 text, one a line")
+        raise UsageError(
+            f"--input {path} holds binary data (NUL bytes): "
+            "give a list of URLs as UTF-8 text, one a line"
+        )
     yield head
     yield from blocks
 
 
 def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[bytes]:
-    """Blocks of a list in whatever it is packed; known by its bytes, as a URL often has no telling suffix."""
+    """Yield the blocks of a list, decompressed and taken out of a tar archive.
+
+    The format is recognized by its bytes, because a URL often has no meaningful suffix.
+
+    Args:
+      raw: The list as it is stored.
+      path: Path or URL of the list, for error messages.
+      stack: Closes the files that are opened here.
+
+    Raises:
+      UsageError: The list is an archive of several files.
+    """
     file = io.BufferedReader(cast(io.RawIOBase, raw), 1 << 20)
     head = file.peek(3)
     if head.startswith(b"\x1f\x8b"):
-        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(gzip.GzipFile(fileobj=file))), 1 << 20)
+        file = io.BufferedReader(
+            cast(io.RawIOBase, stack.enter_context(gzip.GzipFile(fileobj=file))), 1 << 20
+        )
     elif head.startswith(b"BZh"):
-        file = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(bz2.BZ2File(file))), 1 << 20)
+        file = io.BufferedReader(
+            cast(io.RawIOBase, stack.enter_context(bz2.BZ2File(file))), 1 << 20
+        )
     block = file.peek(512)[:512]
     empty_archive = len(block) == 512 and not any(block)
     if block[257:262] != b"ustar" and not empty_archive:
@@ -135,7 +177,9 @@ def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[
             continue
         lists += 1
         if lists > 1:
-            raise UsageError(f"--input {path} holds more than one file; unpack it and give the list itself")
+            raise UsageError(
+                f"--input {path} holds more than one file; unpack it and give the list itself"
+            )
         content = archive.extractfile(member)
         assert content is not None
         yield from _blocks(content)
@@ -147,8 +191,10 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 def _open(path: str, config: Config) -> IO[bytes]:
     if is_url(path):
-        request = urllib.request.Request(path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"})
-        # A run takes days to read it, and no server keeps a connection for that long.
+        request = urllib.request.Request(
+            path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"}
+        )
+        # A run may take days to read the list. No server keeps a connection open for that long.
         with _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)) as body:
             copy = _save(cast(IO[bytes], body), path)
         copy.seek(0)
@@ -159,7 +205,11 @@ def _open(path: str, config: Config) -> IO[bytes]:
 
 
 def is_pipe(path: str) -> bool:
-    """Whether a path is a pipe, which can be read only once. Raises UsageError if it is a device."""
+    """Return whether a path is a pipe, which can be read only once.
+
+    Raises:
+      UsageError: The path is a device or a terminal.
+    """
     if not any_path.is_local(path) or is_url(path):
         return False
     try:
@@ -171,7 +221,7 @@ def is_pipe(path: str) -> bool:
     return stat.S_ISFIFO(mode)
 
 
-# What came through a pipe, for as long as the command's options live: the list is read several times.
+# Copies of pipes, because a list is read several times. They live as long as the command's options.
 _saved: weakref.WeakKeyDictionary[Config, dict[str, IO[bytes]]] = weakref.WeakKeyDictionary()
 _saving = threading.Lock()
 
@@ -186,21 +236,31 @@ def _save_pipe(path: str, config: Config) -> IO[bytes]:
 
 
 def _save(source: IO[bytes], path: str) -> IO[bytes]:
-    """Copy all bytes to a file without a name, which ends with the process. Raises UsageError if they would fill the disk."""
+    """Copy all bytes to an unnamed file, which is deleted when the process ends.
+
+    Raises:
+      UsageError: The copy would take more than half of the free disk space.
+    """
     copy = tempfile.TemporaryFile()  # noqa: SIM115
     folder = tempfile.gettempdir()
     limit = shutil.disk_usage(folder).free // 2
     while block := source.read(1 << 20):
         limit -= len(block)
         if limit < 0:
-            raise UsageError(f"--input {path} would take more than half of the disk of {folder}: set TMPDIR to a larger one")
+            raise UsageError(
+                f"--input {path} would take more than half of the disk of {folder}: "
+                "set TMPDIR to a larger one"
+            )
         copy.write(block)
     copy.flush()
     return copy
 
 
 class _Copy(io.RawIOBase):
-    """A saved file from its beginning, with a position of its own; closing it keeps the file."""
+    """Reads a saved file from its beginning, with an independent position.
+
+    Closing a copy does not close the file.
+    """
 
     def __init__(self, file: IO[bytes]):
         self._file, self._position = file, 0
@@ -215,7 +275,10 @@ class _Copy(io.RawIOBase):
 
 
 class _Body(io.RawIOBase):
-    """What a server answers. Where it breaks off, http.client would have it end."""
+    """The body of a response; raises EOFError if it is truncated.
+
+    http.client treats a truncated body as a complete one.
+    """
 
     def __init__(self, response: http.client.HTTPResponse):
         self._response = response

@@ -1,4 +1,7 @@
-"""URL lists and folders of image files -> ImageRef. Plain generators; nothing is held but a line."""
+"""Readers of URL lists and folders of image files, as ImageRef.
+
+The readers are plain generators and hold one line at a time.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,37 @@ from beam_pipeline.elements import Failure, ImageRef
 from beam_pipeline.sources import globs, text_lines
 from beam_pipeline.storage import any_path, filesystem
 
-_MAX_DIGESTS = 64 * 2**20  # bytes of a file of sha256, a million
-# Of failures for which a body that is kept may be the cause.
+_MAX_DIGESTS = 64 * 2**20  # bytes of a file of sha256 digests: about a million digests
+# Stages of failures that a kept body may have caused.
 _STAGES_OF_BODIES = ("fetch", "decode")
-_CUT_AT = 1000  # bytes of a line that is too long; they stand for it in the record of its failure
-# No list holds it: spaces part fields.
+_CUT_AT = 1000  # bytes of an overlong line that appear in its failure record
+# Cannot occur in a URL of a list, because spaces separate fields.
 _CUT = f" ... cut from a line of more than {text_lines.MAX_LINE:,} bytes"
 
 
 def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[ImageRef]:
-    """Reads the images of `--input` or `--images`, in order, after `--skip` and up to `--count`.
+    """Yield the images of `--input` or `--images`, in order, after `--skip` and up to `--count`.
 
     Args:
       config: The options.
-      counts: Gets `lines` and `ignored` (blank, comment, failed for another reason than those of `--retry_reasons`, skipped,
-        past `--count`), complete at the end.
+      counts: Receives the number of `lines` and of `ignored` lines: blank lines, comments, failures
+        for a reason not in `--retry_reasons`, skipped lines and lines after `--count`. The numbers
+        are complete when the generator ends.
+
+    Yields:
+      One ImageRef per line that is not ignored.
 
     Raises:
-      UsageError: the list cannot be read to its end; names the file.
+      UsageError: The list cannot be read to its end. The error names the file.
     """
     end = None if config.count is None else config.skip + config.count
-    reasons = config.retry_reasons and {reason.strip() for reason in config.retry_reasons.split(",")}
+    reasons = config.retry_reasons and {
+        reason.strip() for reason in config.retry_reasons.split(",")
+    }
     number = -1
     for line in _lines(config):
         counts["lines"] += 1
-        # A path is neither blank nor a comment, whatever it begins with.
+        # A path (str) is never blank or a comment, whatever it begins with.
         if isinstance(line, bytes):
             if len(line) <= text_lines.MAX_LINE:
                 line = line.removeprefix(codecs.BOM_UTF8).strip()
@@ -56,9 +65,14 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
 
 
 def parse_line(line: bytes) -> ImageRef:
-    """Reads `URL`, `ID<whitespace>URL`, or a line of a `failures-*.jsonl`; what is not UTF-8 is Latin-1.
+    """Parse a line: `URL`, `ID<whitespace>URL`, or a line of a `failures-*.jsonl`.
 
-    Of a line longer than `MAX_LINE` the URL is the beginning, with a note.
+    Args:
+      line: The line in UTF-8; if it is not valid UTF-8, it is decoded as Latin-1.
+
+    Returns:
+      The image. For a line longer than `MAX_LINE`, its URL is the beginning of the line with a
+      note; see `check_length`.
     """
     if len(line) > text_lines.MAX_LINE:
         return ImageRef("", line[:_CUT_AT].decode(errors="replace") + _CUT)
@@ -71,65 +85,86 @@ def parse_line(line: bytes) -> ImageRef:
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             fields = json.loads(line.decode(encoding))
             is_retried = fields.get("stage") in _STAGES_OF_BODIES
-            return ImageRef(_encodable(fields.get("id") or ""), _encodable(fields["url"]), is_retried)
-    # Only ASCII's spaces part fields: Latin-1 has others, which stand in URLs.
+            return ImageRef(
+                _encodable(fields.get("id") or ""), _encodable(fields["url"]), is_retried
+            )
+    # Only ASCII whitespace separates fields. Latin-1 has other spaces, which occur in URLs.
     first, *others = (field.decode(encoding) for field in line.split())
     return ImageRef(first, others[-1]) if others else ImageRef("", first)
 
 
 def _reason_of(line: bytes) -> str | None:
-    """Why the image of a line of a `failures-*.jsonl` failed; None for a line of anything else."""
+    """Return the reason in a line of a `failures-*.jsonl`; None for any other line."""
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         return json.loads(line).get("reason")
     return None
 
 
 def check_length(ref: ImageRef) -> Failure | None:
-    """Return the failure of an image whose line was longer than `MAX_LINE`."""
+    """Return the failure of an image whose line was longer than `MAX_LINE`; None otherwise."""
     if not ref.url.endswith(_CUT):
         return None
-    return Failure(ref, "read", "invalid_url", f"its line is longer than {text_lines.MAX_LINE:,} bytes")
+    return Failure(
+        ref, "read", "invalid_url", f"its line is longer than {text_lines.MAX_LINE:,} bytes"
+    )
 
 
 def read_digests(path: str) -> frozenset[str]:
-    """Reads a file of sha256, one in hex a line; what stands behind it in the line, and lines that begin with #, are ignored.
+    """Read a file of sha256 digests.
+
+    Each line begins with a digest in hex; the rest of the line is ignored. Blank lines and lines
+    that begin with # are ignored.
+
+    Returns:
+      The digests, in lower-case hex.
 
     Raises:
-      UsageError: it cannot be read, holds something else, or is larger than 64 MiB.
+      UsageError: The file cannot be read, has other contents, or is larger than 64 MiB.
     """
     try:
         data = filesystem.read_bytes(path, _MAX_DIGESTS + 1)
     except (OSError, ValueError, BeamIOError) as error:
         raise UsageError(f"--exclude_sha256 {path} cannot be read: {error}") from error
     if len(data) > _MAX_DIGESTS:
-        raise UsageError(f"--exclude_sha256 {path} holds more than {_MAX_DIGESTS >> 20} MiB; give the most frequent ones")
+        raise UsageError(
+            f"--exclude_sha256 {path} holds more than {_MAX_DIGESTS >> 20} MiB; "
+            "give the most frequent ones"
+        )
     digests = set()
     for line in b"".join(text_lines.decode([data])).removeprefix(codecs.BOM_UTF8).splitlines():
         if not line.strip() or line.startswith(b"#"):
             continue
         digest = line.split()[0].lower().decode("latin-1")
         if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise UsageError(f"--exclude_sha256 {path} holds {digest[:80]!r}, which is no sha256 in hex")
+            raise UsageError(
+                f"--exclude_sha256 {path} holds {digest[:80]!r}, which is no sha256 in hex"
+            )
         digests.add(digest)
     return frozenset(digests)
 
 
 def check_readable(config: Config) -> None:
-    """Reads the list up to its first image, so that a list that cannot be used is told before anything is fetched.
+    """Read the list up to its first image, to report an unusable list before anything is fetched.
 
     Raises:
-      UsageError: it is not there, cannot be read, or holds no image.
+      UsageError: The list does not exist, cannot be read, or contains no image.
     """
     if next(read_refs(config, collections.Counter()), None) is None:
         if config.skip:
-            raise UsageError(f"{config.input or config.images} holds no image after the --skip {config.skip} that are left out")
+            raise UsageError(
+                f"{config.input or config.images} holds no image after "
+                f"the --skip {config.skip} that are left out"
+            )
         if config.retry_reasons:
-            raise UsageError(f"--input {config.input} holds no image that failed for one of --retry_reasons {config.retry_reasons}")
+            raise UsageError(
+                f"--input {config.input} holds no image that failed for one of "
+                f"--retry_reasons {config.retry_reasons}"
+            )
         raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
 
 
 def _lines(config: Config) -> Iterator[bytes | str]:
-    """Lines of lists, as bytes, or paths of images."""
+    """Yield the lines of the lists, as bytes, or the paths of image files, as str."""
     if config.images:
         yield from _match("--images", config.images)
         return
@@ -139,17 +174,28 @@ def _lines(config: Config) -> Iterator[bytes | str]:
 
 
 def list_files(config: Config) -> list[str]:
-    """The files of `--input`, none where that is a URL. Raises UsageError if there are none."""
-    return [] if config.input is None or text_lines.is_url(config.input) else _match("--input", config.input)
+    """Return the files of `--input`; none if it is a URL or not given.
+
+    Raises:
+      UsageError: `--input` cannot be read or matches no file.
+    """
+    return (
+        []
+        if config.input is None or text_lines.is_url(config.input)
+        else _match("--input", config.input)
+    )
 
 
 def refuse_pipe(config: Config) -> None:
-    """Raises UsageError if the list is a pipe: only the process of the command can read it, and only once."""
+    """Raise UsageError if the list is a pipe.
+
+    Only the process of the command can read a pipe, and only once.
+    """
     for path in list_files(config) if config.input and any_path.is_local(config.input) else ():
         if text_lines.is_pipe(path):
             raise UsageError(
-                f"--input {path} is a pipe, which the workers of this runner cannot read: save the list to a file, "
-                "or give --urls_per_commit"
+                f"--input {path} is a pipe, which the workers of this runner cannot read: "
+                "save the list to a file, or give --urls_per_commit"
             )
 
 
@@ -168,5 +214,5 @@ def _match(option: str, pattern: str) -> list[str]:
 
 
 def _encodable(text: object) -> str:
-    """JSON can spell half of a surrogate pair, which UTF-8 cannot."""
+    """Return the text with lone surrogates replaced; JSON can contain them, UTF-8 cannot."""
     return str(text).encode("utf-8", "replace").decode()

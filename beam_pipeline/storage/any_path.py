@@ -1,4 +1,4 @@
-"""Files on a disk or an object store, found and opened: without Beam where they lie on a disk."""
+"""Access to files on a disk or an object store; local files are read without Beam."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from typing import IO, cast
 
 @contextlib.contextmanager
 def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
-    """Open a file for reading; unpack gzip. Raises OSError, which names the path, also for a pipe or a device."""
+    """Open a file for reading.
+
+    Args:
+      path: A path on a disk or an object store.
+      packed: Whether to decompress the file, as gzip.
+
+    Yields:
+      The open file.
+
+    Raises:
+      OSError: The file cannot be opened, or is a pipe or a device. The error names the path.
+    """
     with contextlib.ExitStack() as stack:
         if is_local(path):
             raw = stack.enter_context(open_regular(path))
@@ -26,8 +37,15 @@ def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
 
 
 def open_regular(path: str) -> IO[bytes]:
-    """Open a file on a disk for reading. Raises OSError, which names it, for a pipe or a device, which are not waited for."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))  # noqa: SIM115
+    """Open a regular file on a disk for reading.
+
+    Raises:
+      OSError: The file cannot be opened, or is a pipe or a device, which would block. The error
+        names the path.
+    """
+    file = open(  # noqa: SIM115
+        path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    )
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", path)
@@ -44,9 +62,21 @@ def exists(path: str) -> bool:
 
 
 def list_files(folder: str, below: str = "") -> dict[str, int]:
-    """The files in a folder, or in a folder below it, and deeper: paths in the folder, with their bytes."""
+    """Return all files in a folder, at any depth.
+
+    Args:
+      folder: The folder.
+      below: A subfolder; only its files are listed.
+
+    Returns:
+      Paths relative to `folder`, with their sizes in bytes.
+    """
     if is_local(folder):
-        found = (os.path.join(path, name) for path, _, names in os.walk(os.path.join(folder, below)) for name in names)
+        found = (
+            os.path.join(path, name)
+            for path, _, names in os.walk(os.path.join(folder, below))
+            for name in names
+        )
         return {os.path.relpath(path, folder): os.path.getsize(path) for path in found}
     from beam_pipeline.storage import filesystem
 
@@ -60,5 +90,5 @@ def join(folder: str, name: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is one of this machine's: without a scheme, as Beam tells it."""
+    """Return whether a path is local: it has no scheme, by Beam's rule."""
     return re.match(r"[a-zA-Z][-a-zA-Z0-9+.]*://", path.strip()) is None

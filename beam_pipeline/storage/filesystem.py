@@ -1,4 +1,7 @@
-"""Files on any filesystem that Beam knows: local ones, and those of object stores whose client is installed."""
+"""Access to files on any filesystem that Beam supports.
+
+These are local filesystems and the object stores whose client is installed.
+"""
 
 from __future__ import annotations
 
@@ -13,58 +16,82 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-import beam_pipeline.storage.s3  # noqa: F401  # has Beam share its clients
+import beam_pipeline.storage.s3  # noqa: F401  # makes Beam share its clients
 from beam_pipeline.storage import any_path
 
-# Beam's S3 wants options, if only empty ones, where no pipeline has set them: at reading, and in some workers.
+# Beam's S3 filesystem requires options, even if empty. No pipeline has set them in code that
+# only reads, and in some workers.
 if FileSystems._pipeline_options is None:
     FileSystems.set_options(PipelineOptions([]))
 
-# Whose client is an extra: the module that it needs.
+# Schemes whose client is an extra: the extra, and the module that the client needs.
 _EXTRAS = {"gs": ("gcp", "google.cloud.storage"), "s3": ("aws", "boto3")}
 
 
 def check_client(path: str) -> None:
-    """Raises ValueError, which tells what to install, if the client of the path's object store is not."""
+    """Check that the client of a path's object store is installed.
+
+    Raises:
+      ValueError: The client is not installed. The message says what to install.
+    """
     scheme = FileSystems.get_scheme(path)
     if scheme in _EXTRAS:
         extra, module = _EXTRAS[scheme]
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ValueError(f"{path} needs the client of {scheme}://: pip install 'beam_pipeline[{extra}]'") from error
+            raise ValueError(
+                f"{path} needs the client of {scheme}://: pip install 'beam_pipeline[{extra}]'"
+            ) from error
 
 
 def open_bytes(path: str) -> IO[bytes]:
-    """Opens a file as it lies there, for reading. Raises OSError, which names the path."""
+    """Open a file for reading as it is stored, without decompression.
+
+    Raises:
+      OSError: The file cannot be opened. The error names the path.
+    """
     return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:
-    """Reads a file as it lies there, at most `limit` bytes of it.
+    """Read a file as it is stored, without decompression.
+
+    Args:
+      path: A path on any filesystem that Beam supports.
+      limit: Maximum number of bytes to read; -1 for all.
 
     Raises:
-      OSError: it cannot be read, or is a pipe or a device, which are not waited for; names the path.
+      OSError: The file cannot be read, or is a pipe or a device, which would block. The error names
+        the path.
     """
-    with any_path.open_regular(path) if FileSystems.get_scheme(path) is None else open_bytes(path) as file:
+    with (
+        any_path.open_regular(path)
+        if FileSystems.get_scheme(path) is None
+        else open_bytes(path) as file
+    ):
         return file.read(limit)
 
 
 def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
+    """Write a file atomically: after any error or crash it is either complete or absent.
 
-    Object stores show a file only when it is closed; on a disk it is written beside its place and renamed.
+    Object stores show a file only once it is closed. On a disk, the data is written to a temporary
+    file in the same folder, which is then renamed.
 
     Args:
-      path: On any filesystem that Beam knows.
-      data: What it is to hold.
-      durable: On a disk, make sure that it outlives a loss of power.
-      mark: Goes into the temporary name, `PATH.MARK*.tmp`.
+      path: A path on any filesystem that Beam supports.
+      data: The content of the file.
+      durable: Whether a file on a disk must survive a loss of power.
+      mark: Part of the temporary name, `PATH.MARK*.tmp`.
     """
     on_disk = FileSystems.get_scheme(path) is None
     target = f"{path}.{mark}{uuid.uuid4().hex}.tmp" if on_disk else path
     try:
-        with naming(path), FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        with (
+            naming(path),
+            FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file,
+        ):
             file.write(data)
         if durable:
             sync(target)
@@ -79,7 +106,10 @@ def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -
 
 
 def sync(path: str) -> None:
-    """Make what a file or folder holds outlive a loss of power; object stores do so by themselves."""
+    """Make the content of a file or folder survive a loss of power.
+
+    Object stores need no call: they are durable by themselves.
+    """
     if FileSystems.get_scheme(path) is not None:
         return
     with naming(path):
@@ -91,7 +121,7 @@ def sync(path: str) -> None:
 
 
 def list_folder(folder: str, pattern: str = "*") -> dict[str, int]:
-    """Paths of the files in a folder that match a pattern, with their sizes in bytes."""
+    """Return the paths of the files in a folder that match a pattern, with their sizes in bytes."""
     [match] = FileSystems.match([FileSystems.join(folder, pattern)])
     return {file.path: file.size_in_bytes for file in match.metadata_list}
 
@@ -102,7 +132,10 @@ def base_name(path: str) -> str:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Has errors of the operating system name a file, which those of writing, such as on a full disk, do not by themselves."""
+    """Add a path to errors of the operating system that name no file.
+
+    Errors of writing, such as on a full disk, do not name the file.
+    """
     try:
         yield
     except OSError as error:

@@ -1,8 +1,10 @@
-"""What is typical of a dataset: an analysis of its training examples by tensorflow_transform, in the graph that makes them.
+"""Dataset statistics: an analysis of the training examples with tensorflow_transform.
 
-The analysis adds up one row of sums a batch, so that no pixel is shuffled, and the sums of a commit are the next one's start. From
-those of the last commit tensorflow_transform makes `transform/`, for training and serving alike: the SavedModel `transform_fn`,
-which normalizes raw examples, the schema of what it gives, and the schema of the raw examples.
+The analysis runs in the graph that makes the examples. It adds up one row of sums per batch, so no
+pixels are shuffled, and each commit starts from the sums of the one before. From the sums of the
+last commit tensorflow_transform writes `transform/`, for training and serving: the SavedModel
+`transform_fn`, which normalizes raw examples, the schema of its outputs, and the schema of the raw
+examples.
 """
 
 from __future__ import annotations
@@ -32,16 +34,27 @@ _BATCH = 16
 
 
 class AnalyzeExamples(beam.PTransform):
-    """Serialized training examples -> `transform/`, or the sums of a commit for the next one. Gives one element, when that is done.
+    """Analyze serialized training examples and write `transform/`.
+
+    A commit that is not the last one writes its sums for the next one instead. Returns a
+    PCollection of one element, which is emitted when the files are written.
 
     Attributes:
       output: The dataset's folder.
       description: `encoding` and `features`, as in `dataset.json`.
-      before, after: Files with the sums up to this commit, and with it; None for the first, and the last.
-      temporary: A folder that all workers can reach; removed at the end.
+      before: File with the sums of the earlier commits; None for the first commit.
+      after: File for the sums including this commit; None for the last commit.
+      temporary: A folder that all workers can access; removed at the end.
     """
 
-    def __init__(self, output: str, description: dict[str, Any], before: str | None, after: str | None, temporary: str):
+    def __init__(
+        self,
+        output: str,
+        description: dict[str, Any],
+        before: str | None,
+        after: str | None,
+        temporary: str,
+    ):
         super().__init__()
         self._output, self._description = output, description
         self._before, self._after, self._temporary = before, after, temporary
@@ -49,7 +62,9 @@ class AnalyzeExamples(beam.PTransform):
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
         description, pipeline = self._description, examples.pipeline
         metadata = tft.DatasetMetadata.from_feature_spec(tf_decode.feature_spec(description))
-        arrow = tfxio.TFExampleBeamRecord("beam", ["beam_pipeline"], schema=metadata.schema).TensorAdapterConfig()
+        arrow = tfxio.TFExampleBeamRecord(
+            "beam", ["beam_pipeline"], schema=metadata.schema
+        ).TensorAdapterConfig()
         add_up = functools.partial(AddRows, before=self._before, after=self._after)
 
         def preprocess(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -73,7 +88,12 @@ class AnalyzeExamples(beam.PTransform):
 
 
 class AddRows(beam.PTransform):
-    """Batches of rows, float64 (N, width), in tuples of one -> their sum, (width,), with the sums of a file; another keeps it."""
+    """Sum rows, and add the sums of the earlier commits.
+
+    The input is batches of rows, float64 (N, width), in tuples of one; the output is one array,
+    float64 (width,). The sums in the file `before` are added; the total is saved in the file
+    `after`.
+    """
 
     def __init__(self, width: int, before: str | None, after: str | None):
         super().__init__()
@@ -89,11 +109,14 @@ class AddRows(beam.PTransform):
 
 
 def add_rows(rows: Iterable[np.ndarray]) -> np.ndarray | float:
-    """The sum of rows; 0 if there is none."""
+    """Return the sum of rows; 0 if there are none."""
     return sum(rows, start=0.0)
 
 
-def keep_sums(sums: np.ndarray | float, width: int, before: str | None, after: str | None) -> np.ndarray:
+def keep_sums(
+    sums: np.ndarray | float, width: int, before: str | None, after: str | None
+) -> np.ndarray:
+    """Add the sums in the file `before`, save the total in the file `after`, and return it."""
     total = np.load(io.BytesIO(filesystem.read_bytes(before))) if before else np.zeros(width)
     total += sums
     if after:
@@ -109,10 +132,14 @@ def remove_folder(unused_done: Any, folder: str) -> None:
 
 
 def to_record_batch(batch: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:
-    """Serialized examples in Arrow's form, which tensorflow_transform takes. Its own reader would take 2 ms an image."""
+    """Convert serialized examples to an Arrow record batch for tensorflow_transform.
+
+    tensorflow_transform's own reader takes 2 ms per image.
+    """
     examples = [example_proto.read_example(record) for record in batch]
     return pa.RecordBatch.from_arrays(
-        [_to_column([one[field.name] for one in examples], field.type) for field in schema], schema=schema
+        [_to_column([one[field.name] for one in examples], field.type) for field in schema],
+        schema=schema,
     )
 
 

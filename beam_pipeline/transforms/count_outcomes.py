@@ -1,4 +1,4 @@
-"""Counts examples by class, and examples and failures by host."""
+"""Counts of examples by class, and of examples and failures by host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from beam_pipeline.transforms.thread_map import in_global_window
 
 
 class CountOutcomes(beam.DoFn):
-    """EmbeddedImage | Failure -> Tally, at the end of each bundle."""
+    """Count outcomes; emit a Tally for each class and host at the end of each bundle.
+
+    The input elements are EmbeddedImage or Failure.
+    """
 
     def start_bundle(self) -> None:
         self._counts: collections.Counter[tuple[str, ...]] = collections.Counter()
@@ -23,7 +26,9 @@ class CountOutcomes(beam.DoFn):
     def process(self, outcome: EmbeddedImage | Failure) -> None:
         is_example = not isinstance(outcome, Failure)
         if host := host_of(outcome.ref.url):
-            self._counts["host", host, "example" if isinstance(outcome, EmbeddedImage) else outcome.reason] += 1
+            self._counts[
+                "host", host, "example" if isinstance(outcome, EmbeddedImage) else outcome.reason
+            ] += 1
         if is_example and (wnid := class_of(outcome.ref.id)):
             self._counts["class", wnid] += 1
 
@@ -32,16 +37,20 @@ class CountOutcomes(beam.DoFn):
 
 
 def host_of(url: str) -> str:
-    """The host of a URL, in small letters; empty for a path, or if there is none."""
+    """Return the host of a URL in lower case; empty for a path or a URL without a host."""
     try:
         host = urllib.parse.urlsplit(url).hostname or ""
     except ValueError:
         return ""
-    # Beam cannot encode the surrogates that stand for bytes of a path that are no text.
+    # Beam cannot encode surrogates, which represent the bytes of a path that are not UTF-8.
     return host.encode(errors="replace").decode()
 
 
 def class_of(image_id: str) -> str:
-    """The WordNet id with which ImageNet's IDs begin: `n00004475` of `n00004475_6590`; empty if there is none."""
+    """Return the WordNet ID at the start of an ImageNet ID; empty if there is none.
+
+    >>> class_of("n00004475_6590")
+    'n00004475'
+    """
     match = re.match(r"(n\d{8})(?:_|$)", image_id)
     return match[1] if match else ""

@@ -1,4 +1,7 @@
-"""The step that fetches images, while the worker's thread embeds and writes those that have arrived."""
+"""The step that fetches images.
+
+The worker's thread embeds and writes the images that have arrived in the meantime.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,17 @@ from beam_pipeline.fetching.http_client import MAX_WEIGHT
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
 from beam_pipeline.transforms.thread_map import in_global_window
 
-# Images that a bundle may have under way for each request in flight: enough that some hosts may keep theirs waiting
-# while others are asked. They are names and URLs; of those that have come, no more than twice the requests are held.
+# Images of a bundle in progress per request in flight: enough that slow hosts do not block the
+# others. Only their names and URLs are in memory; the number of downloaded images held is at most
+# twice the number of requests.
 _AHEAD = 16
 
 
 class FetchImages(beam.DoFn):
-    """ImageRef -> EncodedImage; those that cannot be had go to the output `failures`, as Failure."""
+    """Fetch the image of each ImageRef; emit it as EncodedImage.
+
+    Images that cannot be fetched are emitted as Failure to the output `failures`.
+    """
 
     def __init__(self, config: Config):
         self._config = config
@@ -40,7 +47,7 @@ class FetchImages(beam.DoFn):
         self.teardown()
         self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._under_way: set[Fetched] = set()
-        # Of each bundle its own, so that one that is broken off leaves nothing taken.
+        # One semaphore per bundle, so that an aborted bundle leaves nothing acquired.
         self._room = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MAX_WEIGHT))
 
     def process(self, ref: ImageRef) -> Iterator[EncodedImage | TaggedOutput]:
@@ -55,7 +62,7 @@ class FetchImages(beam.DoFn):
             yield in_global_window(self._next())
 
     def teardown(self) -> None:
-        """Forgets what a bundle that was broken off has under way."""
+        """Cancel the pending images of an aborted bundle."""
         for future in getattr(self, "_under_way", ()):
             future.cancel()
 

@@ -1,4 +1,7 @@
-"""The preprocessing_fn: what tensorflow_transform is to learn of raw examples, and what it makes of them then. Pure."""
+"""The preprocessing_fn of tensorflow_transform: statistics of raw examples and their normalization.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,26 @@ with native_output.suppress_stderr():
     import tensorflow as tf
     import tensorflow_transform as tft
 
-# Zhang et al. 2016, https://arxiv.org/abs/1603.08511: how far the frequencies are smoothed, and mixed with uniform ones.
+# Zhang et al. 2016, https://arxiv.org/abs/1603.08511: the standard deviation that smooths the
+# frequencies, and the share of uniform ones mixed in.
 SIGMA, UNIFORM = 5.0, 0.5
 
 
 def transform_examples(
-    inputs: dict[str, tf.Tensor], description: dict[str, Any], add_up: Callable[[int], beam.PTransform]
+    inputs: dict[str, tf.Tensor],
+    description: dict[str, Any],
+    add_up: Callable[[int], beam.PTransform],
 ) -> dict[str, tf.Tensor]:
-    """The preprocessing_fn.
+    """Transform a batch of raw examples; this is the preprocessing_fn.
 
     Args:
       inputs: Raw features of a batch.
       description: `encoding` and `features`, as in `dataset.json`.
-      add_up: Makes what adds up rows of a width over the dataset.
+      add_up: Returns a transform that adds up rows of a given width over the dataset.
 
     Returns:
-      What `dataset.load` gives, but `image_embedding` z-scored, with `image_weight`; and the fields of `Statistics` but that
-      `ab_frequency` is flat, each the same for all examples.
+      The tensors of `dataset.load`, with `image_embedding` z-scored and `image_weight` added; and
+      the fields of `Statistics`, equal for all examples, with `ab_frequency` flattened.
     """
     outputs = tf_decode.decode_planes(inputs, description)
     l, ab, embedding = outputs["image_l"], outputs["image_ab"], outputs.get("image_embedding")
@@ -48,10 +54,15 @@ def transform_examples(
     }
     if embedding is not None:
         precise = tf.cast(embedding, tf.float64)
-        parts |= {"embedding": tf.reduce_sum(precise, 0), "embedding_squares": tf.reduce_sum(precise * precise, 0)}
+        parts |= {
+            "embedding": tf.reduce_sum(precise, 0),
+            "embedding_squares": tf.reduce_sum(precise * precise, 0),
+        }
     widths = [part.shape[0] for part in parts.values()]
     row = tf.concat(list(parts.values()), 0)[None]
-    [sums] = tft.experimental.ptransform_analyzer([row], add_up(sum(widths)), [tf.float64], [[sum(widths)]], name="sums")
+    [sums] = tft.experimental.ptransform_analyzer(
+        [row], add_up(sum(widths)), [tf.float64], [[sum(widths)]], name="sums"
+    )
     added = dict(zip(parts, tf.split(tf.ensure_shape(sums, [sum(widths)]), widths), strict=True))
 
     examples = added["examples"][0]
@@ -65,7 +76,9 @@ def transform_examples(
     }
     if embedding is not None:
         mean, variance = _moments(added["embedding"], added["embedding_squares"], examples)
-        outputs["image_embedding"] = tf.cast(tf.math.divide_no_nan(precise - mean, tf.sqrt(variance)), tf.float32)
+        outputs["image_embedding"] = tf.cast(
+            tf.math.divide_no_nan(precise - mean, tf.sqrt(variance)), tf.float32
+        )
         constants |= {"embedding_mean": mean, "embedding_variance": variance}
     outputs["image_weight"] = tf.gather(tf.cast(rebalance(frequency), tf.float32), bins)[..., None]
     for name, constant in constants.items():
@@ -75,12 +88,17 @@ def transform_examples(
 
 
 def _sum_pixels(planes: tf.Tensor) -> tf.Tensor:
-    """(N, S, S, C) to float64 (C,); in float32 within an image, which is precise to 1e-6."""
+    """Sum planes, (N, S, S, C), over examples and pixels to float64 (C,).
+
+    Sums within an image are in float32, which is precise to 1e-6.
+    """
     return tf.reduce_sum(tf.cast(tf.reduce_sum(planes, [1, 2]), tf.float64), 0)
 
 
 def _count(bins: tf.Tensor) -> tf.Tensor:
-    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=lab_color.AB_BINS**2, maxlength=lab_color.AB_BINS**2)
+    counts = tf.math.bincount(
+        tf.reshape(bins, [-1]), minlength=lab_color.AB_BINS**2, maxlength=lab_color.AB_BINS**2
+    )
     return tf.ensure_shape(counts, [lab_color.AB_BINS**2])
 
 
@@ -90,19 +108,28 @@ def _moments(sums: tf.Tensor, squares: tf.Tensor, number: tf.Tensor) -> tuple[tf
 
 
 def _to_bins(ab: tf.Tensor) -> tf.Tensor:
-    """The bin of each pixel: (..., 2), a* and b* divided by 127, to int32 (...,)."""
+    """Return the bin of each pixel, int32 (...,), from a* and b* divided by 127, (..., 2)."""
     places = tf.clip_by_value(
-        tf.cast(tf.floor(ab * (127 / lab_color.AB_BIN) + (lab_color.AB_BINS // 2 + 0.5)), tf.int32), 0, lab_color.AB_BINS - 1
+        tf.cast(tf.floor(ab * (127 / lab_color.AB_BIN) + (lab_color.AB_BINS // 2 + 0.5)), tf.int32),
+        0,
+        lab_color.AB_BINS - 1,
     )
     return places[..., 0] * lab_color.AB_BINS + places[..., 1]
 
 
 def rebalance(frequency: tf.Tensor) -> tf.Tensor:
-    """The weight of each bin, float64 (529,), from their frequencies, whose sum is 1: section 2.2 of Zhang et al. 2016.
+    """Return the weight of each bin: section 2.2 of Zhang et al. 2016.
 
-    The frequencies are smoothed over the bins that sRGB reaches, mixed half and half with uniform ones, and inverted. The mean
-    weight of the training pixels is 1, so that the scale of a loss does not depend on how grey they are; theirs is that of pixels
-    with smoothed frequencies.
+    The frequencies are smoothed over the bins that sRGB reaches, mixed half and half with uniform
+    ones, and inverted. The weights are scaled so that the mean weight of the training pixels is 1;
+    the scale of a loss then does not depend on how grey they are. In the paper the mean weight of
+    pixels with the smoothed frequencies is 1.
+
+    Args:
+      frequency: float64 (529,), sum 1.
+
+    Returns:
+      float64 (529,).
     """
     kernel, reached = _smoothing()
     smoothed = tf.linalg.matvec(kernel, frequency)
@@ -112,14 +139,22 @@ def rebalance(frequency: tf.Tensor) -> tf.Tensor:
 
 @functools.cache
 def _smoothing() -> tuple[np.ndarray, int]:
-    """The share of each bin, (529, 529), that each other one has from it, and the number of bins that sRGB reaches."""
+    """Return the smoothing kernel, (529, 529), and the number of bins that sRGB reaches.
+
+    Column j of the kernel holds the shares of bin j that the bins receive.
+    """
     levels = np.arange(0, 256, 3, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    places = np.floor(lab_color.rgb_to_lab(cube)[0, :, 1:] / lab_color.AB_BIN + lab_color.AB_BINS // 2 + 0.5).astype(int)
+    places = np.floor(
+        lab_color.rgb_to_lab(cube)[0, :, 1:] / lab_color.AB_BIN + lab_color.AB_BINS // 2 + 0.5
+    ).astype(int)
     is_reached = np.zeros((lab_color.AB_BINS, lab_color.AB_BINS), bool)
     is_reached[places[:, 0], places[:, 1]] = True
     centres = (
-        np.stack(np.meshgrid(np.arange(lab_color.AB_BINS), np.arange(lab_color.AB_BINS), indexing="ij"), -1).reshape(-1, 2)
+        np.stack(
+            np.meshgrid(np.arange(lab_color.AB_BINS), np.arange(lab_color.AB_BINS), indexing="ij"),
+            -1,
+        ).reshape(-1, 2)
         * lab_color.AB_BIN
     )
     distances = np.square(centres[:, None] - centres[None]).sum(-1)

@@ -1,4 +1,7 @@
-"""Work beside the worker's own thread: Pillow and NumPy let others run while they compute, and so does the network."""
+"""Work in threads beside the worker's own one.
+
+Pillow, NumPy and the network release the interpreter's lock while they compute.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ from apache_beam.transforms.window import GlobalWindows
 
 from beam_pipeline.process import processors
 
-# More would wait for the interpreter's lock: an image is held up by it for a tenth of its time.
+# More threads would wait for the interpreter's lock, which an image needs for a tenth of its time.
 MAX_THREADS = 8
 MAX_BYTES = 64 * 2**20
-# Below all else that computes, but not so low that a thread with the interpreter's lock in its hands comes to a halt.
+# Niceness: below all other computation, but not so low that a thread stalls while it holds the
+# interpreter's lock.
 _LOW_PRIORITY = 10
 _making = threading.Lock()
 
@@ -31,10 +35,11 @@ _making = threading.Lock()
 class ThreadMap(beam.DoFn):
     """`beam.Map` of a function in the process's threads, in the order of the elements.
 
-    The worker's thread goes on meanwhile: it hands on an outcome when so many elements as are to be ahead have followed. So there
-    is always as much to do for the threads while it computes embeddings.
+    The worker's thread continues meanwhile: it emits a result once `ahead` newer elements are
+    queued. The threads therefore have work while it computes embeddings.
 
-    Counts `images` and `microseconds`, of a processor or of waiting, in a namespace that is called like the function.
+    Counts `images` and `microseconds`, the wall time of the function including waiting, in a
+    namespace named after the function.
     """
 
     def __init__(
@@ -45,21 +50,32 @@ class ThreadMap(beam.DoFn):
         low_priority: bool = False,
         threads: int | None = None,
     ):
-        """Args:
-        function: Of an element, which has `nbytes`, and the arguments; gives an element, or a TaggedOutput.
-        arguments: The further arguments.
-        ahead: Elements under way, of at most 64 MiB together; one for each thread by default.
-        low_priority: With low priority, as beside the network.
-        threads: How many; as many as there are processors by default.
+        """Initialize the transform.
+
+        Args:
+          function: Takes an element, which has `nbytes`, and the arguments; returns an element or
+            a TaggedOutput.
+          arguments: Further arguments of the function.
+          ahead: Maximum number of elements in progress, of at most 64 MiB together; by default one
+            per thread.
+          low_priority: Whether the threads run with low priority, so that the network goes first.
+          threads: Number of threads; by default one per processor, at most `MAX_THREADS`.
         """
-        self._function, self._arguments, self._low_priority, self._threads = function, arguments, low_priority, threads
+        self._function, self._arguments, self._low_priority, self._threads = (
+            function,
+            arguments,
+            low_priority,
+            threads,
+        )
         self._most_ahead = ahead
         self._images = Metrics.counter(function.__name__, "images")
         self._microseconds = Metrics.counter(function.__name__, "microseconds")
 
     def start_bundle(self) -> None:
         self.teardown()
-        self._under_way: collections.deque[tuple[concurrent.futures.Future[tuple[Any, int]], int]] = collections.deque()
+        self._under_way: collections.deque[
+            tuple[concurrent.futures.Future[tuple[Any, int]], int]
+        ] = collections.deque()
         self._bytes = 0
         self._ahead = self._most_ahead or _count_threads()
 
@@ -76,7 +92,7 @@ class ThreadMap(beam.DoFn):
             yield in_global_window(self._next())
 
     def teardown(self) -> None:
-        """Forgets what a bundle that was broken off has under way."""
+        """Cancel the pending elements of an aborted bundle."""
         for future, _ in getattr(self, "_under_way", ()):
             future.cancel()
 
@@ -84,21 +100,21 @@ class ThreadMap(beam.DoFn):
         future, nbytes = self._under_way.popleft()
         self._bytes -= nbytes
         outcome, microseconds = future.result()
-        # Beam drops what is counted in another thread.
+        # Beam drops counts from other threads.
         self._images.inc()
         self._microseconds.inc(microseconds)
         return outcome
 
 
 def _time(function: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
-    """What a function returns, and the microseconds for which it ran."""
+    """Return the result of a function and its wall time in microseconds."""
     began = time.perf_counter()
     outcome = function(*arguments)
     return outcome, round((time.perf_counter() - began) * 1e6)
 
 
 def in_global_window(outcome: Any) -> Any:
-    """An outcome as Beam wants it at the end of a bundle."""
+    """Return an outcome in the form that Beam requires at the end of a bundle."""
     if isinstance(outcome, TaggedOutput):
         return TaggedOutput(outcome.tag, GlobalWindows.windowed_value(outcome.value))
     return GlobalWindows.windowed_value(outcome)
@@ -106,7 +122,9 @@ def in_global_window(outcome: Any) -> Any:
 
 @functools.cache
 def _make_executor(threads: int, low_priority: bool) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(threads, "images", initializer=_low_priority if low_priority else None)
+    return concurrent.futures.ThreadPoolExecutor(
+        threads, "images", initializer=_low_priority if low_priority else None
+    )
 
 
 def _executor_of(threads: int, low_priority: bool) -> concurrent.futures.ThreadPoolExecutor:
@@ -119,7 +137,10 @@ def _count_threads() -> int:
 
 
 def _low_priority() -> None:
-    """Lets the network go first: its threads wait for one another, so that one that is held up holds up all."""
-    if sys.platform == "linux":  # where each thread has a priority of its own
+    """Lower the priority of the current thread so that the network goes first.
+
+    The network's threads wait for one another: one that is delayed delays all.
+    """
+    if sys.platform == "linux":  # where priorities are per thread
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)

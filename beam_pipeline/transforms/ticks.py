@@ -1,4 +1,4 @@
-"""Counts the images that are done, across processes, for the progress line."""
+"""Counts of completed images across processes, for the progress line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import io
 
 
 class Ticks:
-    """Counts what is done in this process and those it started: each adds a byte to a file, which needs no lock."""
+    """Counts completed images of this process and its child processes.
+
+    Each image appends a byte to a file, which needs no lock.
+    """
 
     def __init__(self, path: str):
         self._path = path
@@ -20,7 +23,7 @@ class Ticks:
 
     def _add(self, tick: bytes) -> None:
         if self._file is None:
-            self._file = io.FileIO(self._path, "a")  # closed when it is forgotten
+            self._file = io.FileIO(self._path, "a")  # closed when garbage-collected
         self._file.write(tick)
 
     def __reduce__(self) -> tuple[type[Ticks], tuple[str]]:

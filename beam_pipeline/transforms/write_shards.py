@@ -1,7 +1,8 @@
-"""Where a run ends: shards of examples, lines of failures.
+"""The sinks of a run: shards of examples, and files of failures with one line each.
 
-Beam's `FileBasedSink` writes bundles where they are, under temporary names, and renames them when all are complete. Here it
-limits the records of a file, and reports what each file holds.
+Beam's `FileBasedSink` writes bundles without a shuffle, under temporary names, and renames the
+files when all are complete. Here it also limits the records of a file and reports what each file
+holds.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ _BYTES, _MICROSECONDS = Metrics.counter("write", "bytes"), Metrics.counter("writ
 
 
 class _Writer(iobase.Writer):
-    """Writes one file. Closes to its temporary path and the number of its records. Its errors name the file."""
+    """Writes one file.
+
+    `close` returns the temporary path and the number of records. Errors name the file.
+    """
 
     def __init__(self, writer: Any):
-        """Args:
-        writer: The writer of a `FileBasedSink`.
+        """Initialize the writer.
+
+        Args:
+          writer: The writer of a `FileBasedSink`.
         """
         self._writer = writer
 
@@ -54,17 +60,27 @@ class _Writer(iobase.Writer):
 
 
 class FileSink(filebasedsink.FileBasedSink):
-    """Writes bytes, and yields the `Shard` of each file, as JSON since Beam has results as str.
+    """Writes bytes, and yields the `Shard` of each file, as JSON because Beam's results are str.
 
-    It also yields files that an earlier attempt at finishing had already renamed, which Beam's own leaves out.
+    Unlike Beam's sink, it also yields files that an earlier attempt to finalize already renamed.
     """
 
-    def __init__(self, prefix: str, suffix: str, compression: str, records_per_file: int, frame: Callable[[bytes], bytes]):
-        """Args:
-        prefix, suffix: What is in front of the numbers in the path of a file, and behind them.
-        compression: One of Beam's `CompressionTypes`.
-        records_per_file: No file holds more.
-        frame: Gives the bytes in the file for those of a record.
+    def __init__(
+        self,
+        prefix: str,
+        suffix: str,
+        compression: str,
+        records_per_file: int,
+        frame: Callable[[bytes], bytes],
+    ):
+        """Initialize the sink.
+
+        Args:
+          prefix: Path of the files up to the shard numbers.
+          suffix: The part of the path after the shard numbers.
+          compression: One of Beam's `CompressionTypes`.
+          records_per_file: Maximum number of records in a file.
+          frame: Returns the bytes in the file for those of a record.
         """
         super().__init__(
             prefix,
@@ -87,10 +103,15 @@ class FileSink(filebasedsink.FileBasedSink):
         super().pre_finalize(init_result, [path for path, _ in writer_results])
 
     def finalize_write(
-        self, init_result: str, writer_results: Iterable[tuple[str, int]], unused_pre_finalize_results: Any
+        self,
+        init_result: str,
+        writer_results: Iterable[tuple[str, int]],
+        unused_pre_finalize_results: Any,
     ) -> Iterator[str]:
         results = sorted(writer_results)
-        for _ in super().finalize_write(init_result, [path for path, _ in results], unused_pre_finalize_results):
+        for _ in super().finalize_write(
+            init_result, [path for path, _ in results], unused_pre_finalize_results
+        ):
             pass
         for index, (_, records) in enumerate(results):
             path = f"{self._prefix}{naming.shard_numbers(index, len(results))}{self._suffix}"
@@ -99,7 +120,7 @@ class FileSink(filebasedsink.FileBasedSink):
 
 
 class WriteFiles(beam.PTransform):
-    """Writes bytes where they are, with no shuffle. Returns a `Shard` a file."""
+    """Write bytes without a shuffle. Returns a PCollection of one `Shard` per file."""
 
     def __init__(self, sink: FileSink):
         super().__init__()
@@ -115,7 +136,7 @@ def example_sink(prefix: str, compression: str, examples_per_shard: int) -> File
     Args:
       prefix: Path of the shards up to their numbers.
       compression: `none` or `gzip`.
-      examples_per_shard: No shard holds more.
+      examples_per_shard: Maximum number of examples in a shard.
     """
     suffix, beam_compression = {
         "none": (".tfrecord", CompressionTypes.UNCOMPRESSED),
@@ -125,8 +146,14 @@ def example_sink(prefix: str, compression: str, examples_per_shard: int) -> File
 
 
 def failure_sink(prefix: str) -> FileSink:
-    """Return the sink of failures that `encode_failure` has encoded, which writes a line for each."""
-    return FileSink(prefix, ".jsonl", CompressionTypes.UNCOMPRESSED, FAILURES_PER_SHARD, lambda line: line + b"\n")
+    """Return the sink of failures from `encode_failure`, which writes one line for each."""
+    return FileSink(
+        prefix,
+        ".jsonl",
+        CompressionTypes.UNCOMPRESSED,
+        FAILURES_PER_SHARD,
+        lambda line: line + b"\n",
+    )
 
 
 def encode_failure(failure: Failure) -> bytes:

@@ -1,4 +1,8 @@
-"""A checkpoint is downloaded once, noticed when it is replaced, and kept only if it is one; what is interrupted leaves nothing."""
+"""Tests of the checkpoint cache.
+
+A checkpoint is downloaded once, is downloaded again when it is replaced, and is kept only if it is
+valid. An interrupted download leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,15 @@ NAME = "InceptionResnetV2/weights"
 
 
 def write_checkpoint(path: Path, value: float, version: int = 1) -> Path:
-    """Writes a checkpoint with one variable of two numbers, which is all that the network of these tests has."""
+    """Write a checkpoint with the only variable of the tests' network, of two numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = [np.full(2, value, np.float32)]
     if version == 1:
         tf.raw_ops.Save(filename=str(path), tensor_names=[NAME], data=data)
     else:
-        tf.raw_ops.SaveV2(prefix=str(path), tensor_names=[NAME], shape_and_slices=[""], tensors=data)
+        tf.raw_ops.SaveV2(
+            prefix=str(path), tensor_names=[NAME], shape_and_slices=[""], tensors=data
+        )
     return path
 
 
@@ -70,18 +76,18 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def kept_in(cache: Path) -> set[str]:
-    """What is in the cache beside the lock, which holds nothing."""
+    """Return the names of the files in the cache, without the lock, which is empty."""
     return {path.name for path in cache.iterdir()} - {"lock"}
 
 
 class Server:
-    """A folder behind a URL.
+    """A server of a folder.
 
     Attributes:
-      statuses: Of the answers so far.
-      answer: A status and a body to give instead, if there is one.
-      has_validators: Whether it says when a file was changed.
-      pause: What it waits for before it ends such an answer.
+      statuses: The statuses of the responses so far.
+      answer: A status, a body and a Content-Length to respond with instead of a file, or None.
+      has_validators: Whether responses say when a file was changed.
+      pause: The event that the server waits for before it ends such a response.
     """
 
     def __init__(self, folder: Path):
@@ -134,33 +140,38 @@ def server(tmp_path) -> Iterator[Server]:
     server.close()
 
 
-@pytest.mark.parametrize("name", ["model.tar.gz", "model.tgz", "model.ckpt", "model.tar.gz?X-Amz-Signature=a/b.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["model.tar.gz", "model.tgz", "model.ckpt", "model.tar.gz?X-Amz-Signature=a/b.ckpt"]
+)
 def test_a_url_is_downloaded_once(server, cache, name):
     replace(server.folder / name.partition("?")[0], 1)
     url = f"{server.url}/{name}"
     sha256 = checkpoints.verify(url)
     assert checkpoints.verify(url) == sha256
     assert server.statuses == [200, 304]
-    # Workers ask nothing.
+    # Workers send no request.
     assert value_of(url, sha256) == 1
     assert server.statuses == [200, 304]
     assert len(kept_in(cache)) == 2 and sha256 in kept_in(cache)
 
 
-@pytest.mark.parametrize(("name", "has_validators"), [("model.tar.gz", True), ("model.ckpt", True), ("model.tar.gz", False)])
+@pytest.mark.parametrize(
+    ("name", "has_validators"),
+    [("model.tar.gz", True), ("model.ckpt", True), ("model.tar.gz", False)],
+)
 def test_a_file_that_was_replaced_is_noticed(server, name, has_validators):
     server.has_validators = has_validators
     replace(server.folder / name, 1)
     url = f"{server.url}/{name}"
     first = checkpoints.verify(url)
     replace(server.folder / name, 2)
-    if not has_validators:  # then the length tells
+    if not has_validators:  # then the length differs
         with open(server.folder / name, "ab") as file:
             file.write(bytes(1000))
     second = checkpoints.verify(url)
     assert first != second
     assert value_of(url, second) == 2
-    # A run that was begun with the first one goes on with it.
+    # A run that was started with the first file continues with it.
     assert value_of(url, first) == 1
 
 
@@ -186,7 +197,9 @@ def test_a_v2_prefix_on_a_store_is_copied(tmp_path, cache):
         checkpoints.verify(f"{PREFIX}{tmp_path}/nothing.ckpt")
 
 
-@pytest.mark.parametrize("answer", [(404, b"", 0), (403, b"expired", 7), (503, b"", 0), None], ids=str)
+@pytest.mark.parametrize(
+    "answer", [(404, b"", 0), (403, b"expired", 7), (503, b"", 0), None], ids=str
+)
 def test_the_copy_is_used_while_the_server_is_away(server, caplog, answer):
     replace(server.folder / "model.tar.gz", 1)
     url = f"{server.url}/model.tar.gz"
@@ -202,7 +215,11 @@ HTML = b"<!DOCTYPE html><title>Sign in</title>"
 
 
 @pytest.mark.parametrize("name", ["model.tar.gz", "model.ckpt"])
-@pytest.mark.parametrize("body", [HTML, gzip.compress(HTML), b"", b"\x1f\x8b"], ids=["page", "packed page", "nothing", "cut"])
+@pytest.mark.parametrize(
+    "body",
+    [HTML, gzip.compress(HTML), b"", b"\x1f\x8b"],
+    ids=["page", "packed page", "nothing", "cut"],
+)
 def test_what_is_no_checkpoint_is_not_kept(server, cache, name, body):
     replace(server.folder / name, 1)
     server.answer = (200, body, len(body))
@@ -226,13 +243,15 @@ def test_the_checkpoint_of_another_network_is_not_kept(server, cache, monkeypatc
 def test_what_cannot_be_downloaded_leaves_no_trace(server, cache, path):
     if path == "half.tar.gz":
         server.answer = (200, b"\x1f\x8b half", 1000)
-    with pytest.raises(UsageError, match=f"{path} cannot be read: (HTTP Error 404|the server sent 7 of 1000 bytes)"):
+    with pytest.raises(
+        UsageError, match=f"{path} cannot be read: (HTTP Error 404|the server sent 7 of 1000 bytes)"
+    ):
         checkpoints.verify(f"{server.url}/{path}")
     assert kept_in(cache) == set()
 
 
 def make_archive(path: Path, *members: tuple[str, Any]) -> str:
-    """An archive of files, each given by its bytes, or by the number of its zeros."""
+    """Return an archive of files; a number as the content stands for that many zeros."""
     with tarfile.open(path, "w:gz") as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)
@@ -242,7 +261,10 @@ def make_archive(path: Path, *members: tuple[str, Any]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("names", [[], ["readme"], ["a.ckpt", "b.ckpt"], ["a.ckpt.index"], ["a.ckpt.data-00000-of-00001"]])
+@pytest.mark.parametrize(
+    "names",
+    [[], ["readme"], ["a.ckpt", "b.ckpt"], ["a.ckpt.index"], ["a.ckpt.data-00000-of-00001"]],
+)
 def test_an_archive_holds_one_checkpoint(tmp_path, cache, names):
     path = make_archive(tmp_path / "a.tar.gz", *[(name, b"x") for name in names])
     with pytest.raises(UsageError, match="holds no checkpoint, or several"):
@@ -272,7 +294,11 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path, cache, monkeypatch, name)
 def test_a_sparse_file_takes_no_disk(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(checkpoint_sources, "MAX_BYTES", 1 << 20)
     member = tarfile.TarInfo("model.ckpt")
-    member.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(1 << 40)}
+    member.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.size": str(1 << 40),
+    }
     member.pax_headers |= {"GNU.sparse.map": f"{(1 << 40) - 1},1", "GNU.sparse.numblocks": "1"}
     member.size = 1
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
@@ -297,18 +323,25 @@ def test_the_sha256_is_that_of_the_file_that_is_named(server, cache, name):
     path, url = server.folder / name, f"{server.url}/{name}"
     replace(path, 1)
     wanted = sha256_of(path)
-    with pytest.raises(UsageError, match=f"{url} has the sha256 {wanted}, but --checkpoint_sha256 is {'f' * 64}$"):
+    with pytest.raises(
+        UsageError, match=f"{url} has the sha256 {wanted}, but --checkpoint_sha256 is {'f' * 64}$"
+    ):
         checkpoints.verify(url, "F" * 64)
     assert kept_in(cache) == set()
     sha256 = checkpoints.verify(url, wanted.upper())
-    with pytest.raises(UsageError, match=f"has the sha256 {wanted}, but --checkpoint_sha256 is {'0' * 64}$"):
+    with pytest.raises(
+        UsageError, match=f"has the sha256 {wanted}, but --checkpoint_sha256 is {'0' * 64}$"
+    ):
         checkpoints.verify(url, "0" * 64)
     asked = len(server.statuses)
-    # Who names the sha256 gets that file, whatever the server has now.
+    # With --checkpoint_sha256 that file is used, whatever the server has now.
     replace(path, 2)
     assert checkpoints.verify(url, wanted) == sha256
     assert len(server.statuses) == asked
-    with pytest.raises(UsageError, match=f"has the sha256 {sha256_of(path)}, but --checkpoint_sha256 is {'0' * 64}$"):
+    with pytest.raises(
+        UsageError,
+        match=f"has the sha256 {sha256_of(path)}, but --checkpoint_sha256 is {'0' * 64}$",
+    ):
         checkpoints.verify(url, "0" * 64)
 
 
@@ -320,7 +353,10 @@ def test_workers_elsewhere_download_what_was_verified_or_nothing(server, tmp_pat
     assert value_of(url, sha256) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "late worker"))
     replace(path, 2)
-    with pytest.raises(UsageError, match=f"{url} has changed since the run was begun: its sha256 is [0-9a-f]*, not {sha256}"):
+    with pytest.raises(
+        UsageError,
+        match=f"{url} has changed since the run was begun: its sha256 is [0-9a-f]*, not {sha256}",
+    ):
         value_of(url, sha256)
 
 
@@ -348,13 +384,15 @@ def test_an_interrupted_download_leaves_nothing(server, cache, number):
     server.answer = (200, bytes(1 << 20), 1 << 21)
     server.pause.clear()
     url = f"{server.url}/model.tar.gz"
-    process = subprocess.Popen([sys.executable, "-c", DOWNLOAD, url], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", DOWNLOAD, url], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not (archive := cache / "partial" / "archive").exists() or not archive.stat().st_size:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     if number == signal.SIGKILL:
-        # Another process waits for what is under way, and then removes what is left of it.
+        # Another process waits for the download in progress, then removes its remains.
         threading.Timer(0.3, process.kill).start()
         checkpoints.verify(str(write_archive(server.folder.parent / "other.tar.gz", 7)))
         assert process.wait(60) == -signal.SIGKILL

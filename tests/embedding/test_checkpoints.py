@@ -1,4 +1,4 @@
-"""The checkpoint is found wherever it is, and one that is not the network's is refused by name."""
+"""Tests of finding a checkpoint, of every kind of path, and of naming one that is refused."""
 
 import hashlib
 import json
@@ -16,21 +16,30 @@ from beam_pipeline.embedding import checkpoints
 ALL_VARIABLES = json.loads((Path(__file__).parents[1] / "data" / "variables.json").read_text())
 
 
-def write_checkpoint(path: Path, version: int, variables: dict[str, list[int]] | None = None) -> Path:
-    """Writes a TF1 checkpoint of the published one's form, with the weights that `untrained` has."""
+def write_checkpoint(
+    path: Path, version: int, variables: dict[str, list[int]] | None = None
+) -> Path:
+    """Write a TF1 checkpoint in the published one's format, with the weights of `untrained`."""
     variables = ALL_VARIABLES if variables is None else variables
-    names, data = list(variables), [checkpoints.untrained_weights(name, shape) for name, shape in variables.items()]
+    names, data = (
+        list(variables),
+        [checkpoints.untrained_weights(name, shape) for name, shape in variables.items()],
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     if version == 1:
         tf.raw_ops.Save(filename=str(path), tensor_names=names, data=data)
     else:
-        tf.raw_ops.SaveV2(prefix=str(path), tensor_names=names, shape_and_slices=[""] * len(names), tensors=data)
+        tf.raw_ops.SaveV2(
+            prefix=str(path), tensor_names=names, shape_and_slices=[""] * len(names), tensors=data
+        )
     return path
 
 
 @pytest.fixture(scope="module")
 def v1(tmp_path_factory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("v1") / "inception_resnet_v2_2016_08_30.ckpt", 1)
+    return write_checkpoint(
+        tmp_path_factory.mktemp("v1") / "inception_resnet_v2_2016_08_30.ckpt", 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,10 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def expected_weights():
-    return [checkpoints.untrained_weights(name, shape) for name, shape in checkpoints.expected_variables().items()]
+    return [
+        checkpoints.untrained_weights(name, shape)
+        for name, shape in checkpoints.expected_variables().items()
+    ]
 
 
 def assert_weights(checkpoint: str):
@@ -63,7 +75,9 @@ def assert_weights(checkpoint: str):
 
 def test_expected_variables_are_the_published_ones_without_the_training_head():
     expected = checkpoints.expected_variables()
-    assert list(expected.items()) == [item for item in ALL_VARIABLES.items() if "AuxLogits" not in item[0]]
+    assert list(expected.items()) == [
+        item for item in ALL_VARIABLES.items() if "AuxLogits" not in item[0]
+    ]
 
 
 def test_untrained_weights_are_the_same_each_time_and_differ_by_name():
@@ -92,10 +106,19 @@ def test_sha256_is_the_files_wherever_they_come_from(v1, archive):
 
 
 def test_the_sha256_that_is_asked_for(v1, v2, archive):
-    of_v2 = hashlib.sha256(b"".join(path.read_bytes() for path in [Path(f"{v2}.index"), *v2.parent.glob("*.data-*")]))
-    for path, sha256 in ((v1, file_sha256(v1)), (archive, file_sha256(archive)), (v2, of_v2.hexdigest())):
+    of_v2 = hashlib.sha256(
+        b"".join(path.read_bytes() for path in [Path(f"{v2}.index"), *v2.parent.glob("*.data-*")])
+    )
+    for path, sha256 in (
+        (v1, file_sha256(v1)),
+        (archive, file_sha256(archive)),
+        (v2, of_v2.hexdigest()),
+    ):
         assert checkpoints.verify(str(path), sha256.upper())
-        with pytest.raises(UsageError, match=rf"{path} has the sha256 {sha256}, but --checkpoint_sha256 is {'0' * 64}$"):
+        with pytest.raises(
+            UsageError,
+            match=rf"{path} has the sha256 {sha256}, but --checkpoint_sha256 is {'0' * 64}$",
+        ):
             checkpoints.verify(str(path), "0" * 64)
 
 
@@ -109,7 +132,11 @@ def test_workers_load_what_was_verified_or_nothing(v1, tmp_path):
     sha256 = checkpoints.verify(str(path))
     next(checkpoints.read_weights(str(path), sha256))
     path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(UsageError, match=f"has changed since the run was begun: its sha256 is {file_sha256(path)}, not {sha256}"):
+    with pytest.raises(
+        UsageError,
+        match="has changed since the run was begun: "
+        f"its sha256 is {file_sha256(path)}, not {sha256}",
+    ):
         next(checkpoints.read_weights(str(path), sha256))
 
 
@@ -121,14 +148,19 @@ def test_names_the_variable_that_is_missing(tmp_path):
     variables = dict(ALL_VARIABLES)
     del variables["InceptionResnetV2/Mixed_6a/Branch_1/Conv2d_0b_3x3/weights"]
     path = write_checkpoint(tmp_path / "a.ckpt", 2, variables)
-    with pytest.raises(UsageError, match="lacks the variable InceptionResnetV2/Mixed_6a/Branch_1/Conv2d_0b_3x3/weights"):
+    with pytest.raises(
+        UsageError,
+        match="lacks the variable InceptionResnetV2/Mixed_6a/Branch_1/Conv2d_0b_3x3/weights",
+    ):
         checkpoints.verify(str(path))
 
 
 def test_names_the_variable_of_another_shape(tmp_path):
     variables = {**ALL_VARIABLES, "InceptionResnetV2/Logits/Logits/biases": [1000]}
     path = write_checkpoint(tmp_path / "a.ckpt", 1, variables)
-    with pytest.raises(UsageError, match=r"InceptionResnetV2/Logits/Logits/biases has shape \[1000\], not \[1001\]"):
+    with pytest.raises(
+        UsageError, match=r"InceptionResnetV2/Logits/Logits/biases has shape \[1000\], not \[1001\]"
+    ):
         checkpoints.verify(str(path))
 
 
@@ -141,7 +173,10 @@ def test_refuses_what_is_not_there(tmp_path, name):
 def test_refuses_what_is_no_checkpoint(tmp_path):
     path = tmp_path / "notes.ckpt"
     path.write_text("not a checkpoint")
-    with pytest.raises(UsageError, match=r"notes\.ckpt is no TensorFlow checkpoint, or it is damaged; give an [^\n]*$"):
+    with pytest.raises(
+        UsageError,
+        match=r"notes\.ckpt is no TensorFlow checkpoint, or it is damaged; give an [^\n]*$",
+    ):
         checkpoints.verify(str(path))
 
 
@@ -156,5 +191,8 @@ def test_names_the_variable_that_cannot_be_read(v2, tmp_path):
         shutil.copy(path, tmp_path)
     [data] = tmp_path.glob("model.ckpt.data-*")
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    with pytest.raises(UsageError, match=r"model\.ckpt is damaged: the variable InceptionResnetV2/.* cannot be read;"):
+    with pytest.raises(
+        UsageError,
+        match=r"model\.ckpt is damaged: the variable InceptionResnetV2/.* cannot be read;",
+    ):
         checkpoints.verify(str(tmp_path / "model.ckpt"))

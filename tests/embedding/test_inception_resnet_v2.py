@@ -1,4 +1,4 @@
-"""The network computes what the published TF-Slim definition does, down to the records of a run."""
+"""Tests of the network against the published TF-Slim definition, up to the records of a run."""
 
 import concurrent.futures
 import json
@@ -26,8 +26,10 @@ TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module")
 def network() -> inception_resnet_v2.Network:
-    # Layers of another model take names from the counter that the network's layers get theirs from.
-    keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization(), keras.layers.Conv2D(2, 3)])
+    # Layers of another model take names from the same counter as the network's layers.
+    keras.Sequential(
+        [keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization(), keras.layers.Conv2D(2, 3)]
+    )
     return inception_resnet_v2.load_network("untrained", "float32")
 
 
@@ -40,7 +42,9 @@ def images(tmp_path_factory) -> Path:
 
 
 def test_logits_are_the_references(network):
-    np.testing.assert_allclose(network.embed(REFERENCE["pixels"]), REFERENCE["logits"], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(
+        network.embed(REFERENCE["pixels"]), REFERENCE["logits"], atol=TOLERANCE, rtol=0
+    )
 
 
 def test_logits_do_not_depend_on_the_batch(network):
@@ -55,12 +59,18 @@ def test_front_end_sees_the_references_grey(network):
 
 def test_the_network_sees_its_own_square_of_an_image(network):
     stored = np.zeros((64, 64, 3), np.uint8)
-    images = [RgbImage(ImageRef("", ""), stored, (500, 375), pixels) for pixels in REFERENCE["pixels"][:2]]
+    images = [
+        RgbImage(ImageRef("", ""), stored, (500, 375), pixels) for pixels in REFERENCE["pixels"][:2]
+    ]
     images.append(RgbImage(ImageRef("", ""), REFERENCE["pixels"][2], (500, 375)))
-    embedded = list(inception_resnet_v2.EmbeddingHandler("untrained", "float32", 3).run_inference(images, network))
+    embedded = list(
+        inception_resnet_v2.EmbeddingHandler("untrained", "float32", 3).run_inference(
+            images, network
+        )
+    )
     logits = np.stack([image.embedding for image in embedded if image.embedding is not None])
     np.testing.assert_allclose(logits, REFERENCE["logits"][:3], atol=TOLERANCE, rtol=0)
-    # It is not needed any more, and each takes 0.3 MB.
+    # The pixels are not needed any more, and each array takes 0.3 MB.
     assert all(image.image.network_pixels is None for image in embedded)
 
 
@@ -78,7 +88,10 @@ def test_threads_share_one_network(monkeypatch):
     monkeypatch.setattr(inception_resnet_v2, "_networks", {})
     monkeypatch.setattr(inception_resnet_v2, "Network", SlowNetwork)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(inception_resnet_v2.load_network, "untrained", "float32") for _ in range(8)]
+        asked = [
+            threads.submit(inception_resnet_v2.load_network, "untrained", "float32")
+            for _ in range(8)
+        ]
         all_ask.set()
         assert {future.result() for future in asked} == set(made)
     assert len(made) == 1
@@ -90,7 +103,10 @@ def test_building_leaves_the_dtype_policy_of_the_process_alone(network):
 
 def test_handler_keeps_each_embedding_with_its_image(network):
     handler = inception_resnet_v2.EmbeddingHandler("untrained", "float32", 2)
-    batch = [RgbImage(ImageRef("", str(number)), pixels, (1, 1)) for number, pixels in enumerate(REFERENCE["pixels"])]
+    batch = [
+        RgbImage(ImageRef("", str(number)), pixels, (1, 1))
+        for number, pixels in enumerate(REFERENCE["pixels"])
+    ]
     embedded = list(handler.run_inference(batch, network))
     assert [image.ref.url for image in embedded] == ["0", "1", "2", "3"]
     for image, logits in zip(embedded, REFERENCE["logits"], strict=True):
@@ -127,7 +143,10 @@ def test_records_of_a_run_hold_the_references_logits(version, images, tmp_path, 
     )
     assert status == 0
     assert len(made) == 1, "each commit has loaded the network anew"
-    examples = {Path(example["image_url"].numpy().decode()).stem: example for example in dataset.load(str(output))}
+    examples = {
+        Path(example["image_url"].numpy().decode()).stem: example
+        for example in dataset.load(str(output))
+    }
     assert sorted(examples) == ["0", "1", "2", "3"]
     for number, logits in enumerate(REFERENCE["logits"]):
         embedding = examples[str(number)]["image_embedding"]
@@ -136,31 +155,43 @@ def test_records_of_a_run_hold_the_references_logits(version, images, tmp_path, 
 
 
 def test_records_in_bfloat16_are_near_those_in_float32(network, tmp_path, monkeypatch):
-    """The difference is that of the network: what is between it and the training code takes embeddings as float32."""
+    """Only the network may add an error: all later steps hold embeddings as float32."""
     monkeypatch.setattr(inception_resnet_v2, "_networks", {("untrained", "float32", None): network})
     embeddings = {}
     for number, pixels in enumerate(REFERENCE["pixels"]):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     for precision in ("float32", "bfloat16"):
         output = tmp_path / precision
-        options = f"--checkpoint untrained --precision {precision} --statistics=false --report=false"
-        assert run.main(["--images", f"{tmp_path}/*.png", "--output", str(output), *options.split()]) == 0
+        options = (
+            f"--checkpoint untrained --precision {precision} --statistics=false --report=false"
+        )
+        assert (
+            run.main(["--images", f"{tmp_path}/*.png", "--output", str(output), *options.split()])
+            == 0
+        )
         examples = sorted(dataset.examples(output), key=lambda example: example["image_url"])
-        assert json.loads((output / "dataset.json").read_text())["options"]["precision"] == precision
+        assert (
+            json.loads((output / "dataset.json").read_text())["options"]["precision"] == precision
+        )
         embeddings[precision] = np.array([example["image_embedding"] for example in examples])
         assert embeddings[precision].dtype == np.float32
     np.testing.assert_allclose(embeddings["float32"], REFERENCE["logits"], atol=TOLERANCE, rtol=0)
     difference = np.abs(embeddings["bfloat16"] - embeddings["float32"])
-    # bfloat16 has 8 bits of precision: it differs, but by far less than images do.
+    # bfloat16 has 8 bits of precision: it differs, but far less than images do.
     assert 0 < difference.max() < 0.25 * _deviation()
     assert difference.mean() < 0.05 * _deviation()
-    # Each image is nearest to itself.
-    distances = np.linalg.norm(embeddings["bfloat16"][:, None] - embeddings["float32"][None], axis=-1)
+    # Each image is its own nearest neighbour.
+    distances = np.linalg.norm(
+        embeddings["bfloat16"][:, None] - embeddings["float32"][None], axis=-1
+    )
     assert (distances.argmin(axis=1) == np.arange(len(distances))).all()
 
 
 def _deviation() -> float:
-    """Of a logit from image to image: what all images share says nothing."""
+    """Return the mean standard deviation of a logit over the images.
+
+    The part that all images share carries no information.
+    """
     return float(REFERENCE["logits"].std(axis=0).mean())
 
 

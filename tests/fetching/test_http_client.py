@@ -1,3 +1,5 @@
+"""Tests of fetching images over HTTP: retries, redirects, limits, and blocked addresses."""
+
 from __future__ import annotations
 
 import asyncio
@@ -34,13 +36,18 @@ REASONS = re.compile(
 
 
 class Names(AbstractResolver):
-    """Knows the names it is told, and counts the questions. An address `hang` is never answered."""
+    """A resolver that knows only the given names, and records the queries.
+
+    It never answers for a name whose address is `hang`.
+    """
 
     def __init__(self, **addresses: Sequence[str]):
         self.addresses = {name.replace("_", "."): list(found) for name, found in addresses.items()}
         self.asked: list[str] = []
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
         self.asked.append(host)
         if self.addresses.get(host) == ["hang"]:
             await asyncio.Event().wait()
@@ -64,7 +71,15 @@ class Names(AbstractResolver):
 
 @contextlib.asynccontextmanager
 async def open_client(names: Names | None = None, **options):
-    config = Config(**{"input": "-", "output": "-", "allow_private_addresses": True, "fetch_timeout": 5, **options})
+    config = Config(
+        **{
+            "input": "-",
+            "output": "-",
+            "allow_private_addresses": True,
+            "fetch_timeout": 5,
+            **options,
+        }
+    )
     client = WebClient(config, asyncio.Semaphore(config.fetch_concurrency), names or Names())
     try:
         yield client
@@ -72,12 +87,16 @@ async def open_client(names: Names | None = None, **options):
         await client.close()
 
 
-def fetch_all(urls: Sequence[str], names: Names | None = None, **options) -> list[EncodedImage | Failure]:
-    """Fetches all at once."""
+def fetch_all(
+    urls: Sequence[str], names: Names | None = None, **options
+) -> list[EncodedImage | Failure]:
+    """Fetch all URLs concurrently."""
 
     async def fetch() -> list[EncodedImage | Failure]:
         async with open_client(names, **options) as client:
-            return await asyncio.gather(*(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls))
+            return await asyncio.gather(
+                *(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls)
+            )
 
     return asyncio.run(fetch())
 
@@ -99,7 +118,7 @@ def impatient(monkeypatch):
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that nothing listens on, and nothing else gets."""
+    """Yield a port that nothing listens on and that no other process can bind."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -107,7 +126,7 @@ def closed_port() -> Iterator[int]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nothing listens on, for an origin to listen on later."""
+    """Return a port that nothing listens on, for an origin to listen on later."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return bound.getsockname()[1]
@@ -115,16 +134,22 @@ def free_port() -> int:
 
 @pytest.fixture
 def loopback_is_public(monkeypatch):
-    """Lets the origin, and nothing else of this machine, pass for a server of the internet."""
+    """Make the origin's address, and no other of this machine, count as public."""
     is_public = public_addresses.is_public
-    monkeypatch.setattr(public_addresses, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
+    monkeypatch.setattr(
+        public_addresses, "is_public", lambda address: address == "127.0.0.1" or is_public(address)
+    )
 
 
 class TestImages:
     def test_comes_as_it_is(self, origin):
         outcome = fetch_one(origin.url("good/x.jpg"), user_agent="tests/1.0")
         assert isinstance(outcome, EncodedImage)
-        assert (outcome.data, outcome.attempts, outcome.final_url) == (image("x.jpg"), 1, origin.url("good/x.jpg"))
+        assert (outcome.data, outcome.attempts, outcome.final_url) == (
+            image("x.jpg"),
+            1,
+            origin.url("good/x.jpg"),
+        )
         headers = origin.requests[0].headers
         assert headers["user-agent"] == "tests/1.0"
         assert headers["accept-encoding"] == "identity"
@@ -240,7 +265,7 @@ class TestFailures:
 
     def test_a_connection_that_is_reset(self, origin):
         assert tell(fetch_one(origin.url("reset"))) == ("connection_lost", 3)
-        # The HTTP library repeats by itself, once, what was not answered at all.
+        # The HTTP library itself repeats, once, a request without any response.
         assert 3 <= len(origin.requests) <= 6
 
     @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
@@ -257,8 +282,24 @@ class TestFailures:
 
     def test_each_image_has_one_outcome(self, origin, closed_port):
         paths = [
-            *("good/x.jpg", "status/404", "flaky/1/503/x.jpg", "redirect/2/x.jpg", "redirect-loop", "cut/x.jpg", "hang/x.jpg"),
-            *("empty/x.jpg", "reset", "garbage", "large/30000/x.jpg", "bomb/30000/x.jpg", "slow/0.01/x.jpg", "half/x.jpg"),
+            *(
+                "good/x.jpg",
+                "status/404",
+                "flaky/1/503/x.jpg",
+                "redirect/2/x.jpg",
+                "redirect-loop",
+                "cut/x.jpg",
+                "hang/x.jpg",
+            ),
+            *(
+                "empty/x.jpg",
+                "reset",
+                "garbage",
+                "large/30000/x.jpg",
+                "bomb/30000/x.jpg",
+                "slow/0.01/x.jpg",
+                "half/x.jpg",
+            ),
         ]
         urls = [origin.url(path) for path in paths] * 3
         urls += [f"http://nowhere.test/{number}" for number in range(10)]
@@ -266,10 +307,30 @@ class TestFailures:
         outcomes = fetch_all(urls, fetch_timeout=0.5, fetch_concurrency=16, max_image_bytes=20_000)
         assert [outcome.ref.url for outcome in outcomes] == urls
         told = [tell(outcome)[0] for outcome in outcomes]
-        assert told[: len(paths)] == told[len(paths) : 2 * len(paths)] == told[2 * len(paths) : 3 * len(paths)]
+        assert (
+            told[: len(paths)]
+            == told[len(paths) : 2 * len(paths)]
+            == told[2 * len(paths) : 3 * len(paths)]
+        )
         assert told[: len(paths)] == [
-            *("image", "http_404", "image", "image", "too_many_redirects", "connection_lost", "timeout"),
-            *("empty", "connection_lost", "connection_lost", "too_large", "too_large", "timeout", "image"),
+            *(
+                "image",
+                "http_404",
+                "image",
+                "image",
+                "too_many_redirects",
+                "connection_lost",
+                "timeout",
+            ),
+            *(
+                "empty",
+                "connection_lost",
+                "connection_lost",
+                "too_large",
+                "too_large",
+                "timeout",
+                "image",
+            ),
         ]
         assert told[-20:] == ["dns"] * 10 + ["connect"] * 10
 
@@ -317,7 +378,9 @@ class TestFailures:
         ids=lambda answer: repr(answer[:60]),
     )
     def test_no_answer_is_too_odd(self, origin, answer):
-        outcome = fetch_one(origin.url(f"raw/{quote(answer, safe='')}"), fetch_attempts=2, fetch_timeout=1)
+        outcome = fetch_one(
+            origin.url(f"raw/{quote(answer, safe='')}"), fetch_attempts=2, fetch_timeout=1
+        )
         assert isinstance(outcome, Failure)
         assert REASONS.fullmatch(outcome.reason)
         assert len(outcome.detail) <= 1000
@@ -333,7 +396,7 @@ class TestRetryAfter:
     def test_date(self, origin):
         assert tell(fetch_one(origin.url("retry-after-date/1.5/x.jpg"))) == ("image", 2)
         first, second = origin.requests
-        assert second.begun - first.ended >= 0.4  # a date has whole seconds
+        assert second.begun - first.ended >= 0.4  # a date has a resolution of one second
 
     @pytest.mark.parametrize("value", ["181", "1e300", "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
     def test_longer_than_is_waited(self, origin, value):
@@ -361,12 +424,18 @@ class TestRetryAfter:
     def test_an_image_that_had_to_queue_is_tried_again_all_the_same(self, origin, monkeypatch):
         monkeypatch.setattr(http_client, "RETRY_DEADLINE", 0.3)
         urls = [origin.url("delay/0.5/x.jpg"), origin.url("flaky/1/503/y.jpg")]
-        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [("image", 1), ("image", 2)]
+        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [
+            ("image", 1),
+            ("image", 2),
+        ]
 
     def test_an_image_that_queues_between_its_tries_has_all_of_them(self, origin, monkeypatch):
         monkeypatch.setattr(http_client, "RETRY_DEADLINE", 0.3)
         urls = [origin.url("flaky/2/503/x.jpg"), origin.url("delay/0.5/y.jpg")]
-        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [("image", 3), ("image", 1)]
+        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [
+            ("image", 3),
+            ("image", 1),
+        ]
 
 
 class TestRedirects:
@@ -374,7 +443,11 @@ class TestRedirects:
     def test_are_followed(self, origin, code):
         outcome = fetch_one(origin.url(f"redirect-to?url=good/x.jpg&status={code}"))
         assert isinstance(outcome, EncodedImage)
-        assert (outcome.data, outcome.attempts, outcome.final_url) == (image("x.jpg"), 1, origin.url("good/x.jpg"))
+        assert (outcome.data, outcome.attempts, outcome.final_url) == (
+            image("x.jpg"),
+            1,
+            origin.url("good/x.jpg"),
+        )
 
     def test_to_another_server(self, origin):
         with contextlib.closing(Origin()) as other:
@@ -388,7 +461,11 @@ class TestRedirects:
 
     def test_beyond_the_limit(self, origin):
         outcome = fetch_one(origin.url(f"redirect/{MAX_REDIRECTS + 1}/x.jpg"))
-        assert (*tell(outcome), outcome.final_url) == ("too_many_redirects", 1, origin.url("redirect/1/x.jpg"))
+        assert (*tell(outcome), outcome.final_url) == (
+            "too_many_redirects",
+            1,
+            origin.url("redirect/1/x.jpg"),
+        )
         assert len(origin.requests) == MAX_REDIRECTS + 1
 
     def test_in_a_loop(self, origin):
@@ -418,14 +495,20 @@ class TestDeadline:
         outcome = fetch_one(origin.url(path), fetch_timeout=0.2, fetch_attempts=2)
         assert time.monotonic() - begun < 10
         assert isinstance(outcome, Failure)
-        assert outcome.reason in (("timeout", "connection_lost") if path == "endless-headers" else ("timeout",))
+        assert outcome.reason in (
+            ("timeout", "connection_lost") if path == "endless-headers" else ("timeout",)
+        )
         assert outcome.attempts == 2
         assert len(origin.requests) == 2 * (2 if path.startswith("redirect") else 1)
 
     def test_is_one_for_all_redirects(self, origin):
         step = "delay/0.2/redirect/1/"
-        assert tell(fetch_one(origin.url(f"{3 * step}x.jpg"), fetch_timeout=0.5, fetch_attempts=1)) == ("timeout", 1)
-        assert tell(fetch_one(origin.url(f"{2 * step}x.jpg"), fetch_timeout=5, fetch_attempts=1)) == ("image", 1)
+        assert tell(
+            fetch_one(origin.url(f"{3 * step}x.jpg"), fetch_timeout=0.5, fetch_attempts=1)
+        ) == ("timeout", 1)
+        assert tell(
+            fetch_one(origin.url(f"{2 * step}x.jpg"), fetch_timeout=5, fetch_attempts=1)
+        ) == ("image", 1)
 
     def test_does_not_run_while_an_image_queues(self, origin):
         urls = [origin.url(f"delay/0.2/{number}.jpg") for number in range(6)]
@@ -484,7 +567,10 @@ class TestAddresses:
         assert tell(fetch_one(url, allow_private_addresses=False)) == ("blocked_address", 1)
         assert not origin.requests
 
-    @pytest.mark.parametrize("found", [["127.0.0.1"], ["10.0.0.1"], ["::1"], ["8.8.8.8", "127.0.0.1"], ["fd00::1", "8.8.8.8"]])
+    @pytest.mark.parametrize(
+        "found",
+        [["127.0.0.1"], ["10.0.0.1"], ["::1"], ["8.8.8.8", "127.0.0.1"], ["fd00::1", "8.8.8.8"]],
+    )
     def test_that_a_name_leads_to_are_refused_if_only_one_is_not_public(self, origin, found):
         names = Names(name_test=found)
         urls = [f"http://name.test:{origin.port}/{number}.jpg" for number in range(3)]
@@ -494,18 +580,28 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         "target",
-        ["http://127.0.0.2:{}/", "http://[::1]:{}/", "http://0x7f.2:{}/", "http://inside.test:{}/", "http://169.254.169.254/"],
+        [
+            "http://127.0.0.2:{}/",
+            "http://[::1]:{}/",
+            "http://0x7f.2:{}/",
+            "http://inside.test:{}/",
+            "http://169.254.169.254/",
+        ],
     )
     def test_that_a_redirect_leads_to_are_refused(self, origin, loopback_is_public, target):
         target = target.format(origin.port)
         url = f"http://outside.test:{origin.port}/redirect-to?url={target}"
-        outcome = fetch_one(url, Names(outside_test=["127.0.0.1"], inside_test=["127.0.0.3"]), allow_private_addresses=False)
+        outcome = fetch_one(
+            url,
+            Names(outside_test=["127.0.0.1"], inside_test=["127.0.0.3"]),
+            allow_private_addresses=False,
+        )
         assert tell(outcome) == ("blocked_address", 1)
         assert len(origin.requests) == 1
 
     @pytest.fixture
     def connected(self, monkeypatch) -> list[str]:
-        """The addresses that connections are begun to."""
+        """Return the list of addresses that the client starts to connect to."""
         begun: list[str] = []
         connect = asyncio.selector_events.BaseSelectorEventLoop.sock_connect
 
@@ -522,13 +618,13 @@ class TestAddresses:
         self, origin, loopback_is_public, connected, monkeypatch, rebound, checked
     ):
         names = Names(name_test=["127.0.0.1"])
-        if not checked:  # as if the address changed after the resolver's answer was checked
+        if not checked:  # simulates an address that changed after the resolver's answer was checked
             monkeypatch.setattr(public_addresses.PublicResolver, "resolve", names.resolve)
 
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(names, allow_private_addresses=False) as client:
                 outcomes = []
-                # The client remembers the addresses of a name by port.
+                # The client caches the addresses of a name per port.
                 for port, address in ((origin.port, "127.0.0.1"), (1, rebound)):
                     names.addresses["name.test"] = [address]
                     ref = ImageRef("", f"http://name.test:{port}/x.jpg")
@@ -541,7 +637,9 @@ class TestAddresses:
 
     def test_in_any_spelling_are_allowed_on_demand(self, origin):
         for host in ("2130706433", "0x7f.1", "name.test", "[::ffff:127.0.0.1]"):
-            outcome = fetch_one(f"http://{host}:{origin.port}/x.jpg", Names(name_test=["127.0.0.1"]))
+            outcome = fetch_one(
+                f"http://{host}:{origin.port}/x.jpg", Names(name_test=["127.0.0.1"])
+            )
             assert tell(outcome) == ("image", 1)
         assert fetch_one(f"http://2130706433:{origin.port}/x.jpg").final_url == origin.url("x.jpg")
 
@@ -549,7 +647,9 @@ class TestAddresses:
 class TestConnections:
     def test_are_kept(self, origin):
         paths = [
-            path for number in range(10) for path in (f"{number}.jpg", "status/404", f"redirect/1/{number}.png", "chunked/x.jpg")
+            path
+            for number in range(10)
+            for path in (f"{number}.jpg", "status/404", f"redirect/1/{number}.png", "chunked/x.jpg")
         ]
         fetch_all([origin.url(path) for path in paths], fetch_concurrency=2)
         assert len(origin.requests) == 50
@@ -560,7 +660,9 @@ class TestConnections:
     def test_that_end_as_they_are_used_again(self, origin, end, count):
         async def fetch(client: WebClient, path: str) -> list[EncodedImage | Failure]:
             refs = [ImageRef("", origin.url(f"{path}/{number}.jpg")) for number in range(count)]
-            return await asyncio.gather(*(client.fetch(ref, asyncio.Semaphore(1000)) for ref in refs))
+            return await asyncio.gather(
+                *(client.fetch(ref, asyncio.Semaphore(1000)) for ref in refs)
+            )
 
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(fetch_attempts=1) as client:
@@ -595,11 +697,15 @@ class TestConnections:
         with socket.socket() as deaf, contextlib.ExitStack() as stack:
             deaf.bind(("127.0.0.1", 0))
             deaf.listen(0)
-            for _ in range(4):  # which fill the queue of those to be accepted
+            for _ in range(4):  # fill the queue of connections to accept
                 waiting = stack.enter_context(socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(deaf.getsockname())
-            outcome = fetch_one(f"http://127.0.0.1:{deaf.getsockname()[1]}/x.jpg", fetch_timeout=0.3, fetch_attempts=2)
+            outcome = fetch_one(
+                f"http://127.0.0.1:{deaf.getsockname()[1]}/x.jpg",
+                fetch_timeout=0.3,
+                fetch_attempts=2,
+            )
             assert tell(outcome) == ("timeout", 2)
 
     def test_secure(self, monkeypatch):
@@ -610,11 +716,17 @@ class TestConnections:
         authority.configure_trust(trusting)
         names = Names(name_test=["127.0.0.1"], other_test=["127.0.0.1"])
         with contextlib.closing(Origin(tls=served)) as origin:
-            assert tell(fetch_one(origin.url("x.jpg"))) == ("tls", 1)  # who signed it is not known
+            assert tell(fetch_one(origin.url("x.jpg"))) == ("tls", 1)  # the signer is unknown
             monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
-            assert tell(fetch_one(origin.url("x.jpg", "other.test"), names)) == ("tls", 1)  # it is another's
+            # The certificate is for another name.
+            assert tell(fetch_one(origin.url("x.jpg", "other.test"), names)) == (
+                "tls",
+                1,
+            )
             assert not origin.requests
-            outcomes = fetch_all([origin.url("x.jpg"), origin.url("redirect/1/reset-body/y.jpg", "name.test")], names)
+            outcomes = fetch_all(
+                [origin.url("x.jpg"), origin.url("redirect/1/reset-body/y.jpg", "name.test")], names
+            )
             assert [tell(outcome) for outcome in outcomes] == [("image", 1), ("connection_lost", 3)]
 
     @pytest.mark.parametrize("fault", ["expired", "not yet valid", "self-signed"])
@@ -643,7 +755,10 @@ class TestConnections:
                 writer.write(b"220 mail.test ESMTP\r\n")
                 writer.close()
 
-            async with await asyncio.start_server(greet, "127.0.0.1", 0) as server, open_client() as client:
+            async with (
+                await asyncio.start_server(greet, "127.0.0.1", 0) as server,
+                open_client() as client,
+            ):
                 url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x.jpg"
                 return await client.fetch(ImageRef("", url), asyncio.Semaphore(1000))
 
@@ -653,20 +768,31 @@ class TestConnections:
 class TestLimits:
     def test_of_requests_overall(self, origin):
         names = Names(**{f"host{number}_test": ["127.0.0.1"] for number in range(8)})
-        urls = [origin.url(f"delay/0.05/{number}.jpg", f"host{number % 8}.test") for number in range(24)]
+        urls = [
+            origin.url(f"delay/0.05/{number}.jpg", f"host{number % 8}.test") for number in range(24)
+        ]
         outcomes = fetch_all(urls, names, fetch_concurrency=5, host_concurrency=4)
         assert {tell(outcome) for outcome in outcomes} == {("image", 1)}
         assert peak(origin.requests) == 5
 
     def test_of_requests_to_a_host(self, origin):
         with contextlib.closing(Origin()) as other:
-            urls = [server.url(f"delay/0.05/{number}.jpg") for number in range(12) for server in (origin, other)]
-            assert {tell(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {("image", 1)}
+            urls = [
+                server.url(f"delay/0.05/{number}.jpg")
+                for number in range(12)
+                for server in (origin, other)
+            ]
+            assert {tell(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {
+                ("image", 1)
+            }
             assert peak(origin.requests) == 3
             assert peak(other.requests) == 3
 
     def test_of_requests_to_a_host_that_is_named_with_users(self, origin):
-        urls = [origin.url(f"delay/0.05/{number}.jpg", f"user{number}:secret@127.0.0.1") for number in range(12)]
+        urls = [
+            origin.url(f"delay/0.05/{number}.jpg", f"user{number}:secret@127.0.0.1")
+            for number in range(12)
+        ]
         assert {tell(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {("image", 1)}
         assert peak(origin.requests) == 3
 
@@ -674,10 +800,15 @@ class TestLimits:
         with contextlib.closing(Origin()) as target:
             names = Names(**{f"host{number}_test": ["127.0.0.1"] for number in range(12)})
             urls = [
-                origin.url(f"redirect-to?url={target.url(f'delay/0.05/{number}.jpg')}", f"host{number}.test")
+                origin.url(
+                    f"redirect-to?url={target.url(f'delay/0.05/{number}.jpg')}",
+                    f"host{number}.test",
+                )
                 for number in range(12)
             ]
-            assert {tell(outcome) for outcome in fetch_all(urls, names, host_concurrency=3)} == {("image", 1)}
+            assert {tell(outcome) for outcome in fetch_all(urls, names, host_concurrency=3)} == {
+                ("image", 1)
+            }
             assert peak(target.requests) == 3
 
     def test_a_slow_host_does_not_keep_others_waiting(self, origin):
@@ -686,10 +817,15 @@ class TestLimits:
             urls += [origin.url(f"{number}.jpg") for number in range(20)]
             fetch_all(urls, fetch_concurrency=4, host_concurrency=2)
             assert len(origin.requests) == 20
-            assert max(request.ended for request in origin.requests) < max(request.begun for request in slow.requests)
+            assert max(request.ended for request in origin.requests) < max(
+                request.begun for request in slow.requests
+            )
 
     def test_retries_of_one_image_leave_room_to_others(self, origin):
-        urls = [origin.url("retry-after/0.5/slow.jpg"), *(origin.url(f"{number}.jpg") for number in range(5))]
+        urls = [
+            origin.url("retry-after/0.5/slow.jpg"),
+            *(origin.url(f"{number}.jpg") for number in range(5)),
+        ]
         assert tell(fetch_all(urls, fetch_concurrency=1)[0]) == ("image", 2)
         assert origin.paths[-1] == "/retry-after/0.5/slow.jpg"
 
@@ -702,18 +838,31 @@ class TestGivingUpAHost:
     def test_whose_name_is_not_found(self):
         urls = [f"http://nowhere.test/{number}.jpg" for number in range(HOST_STRIKES + 4)]
         outcomes = fetch_all(urls, names := Names(), host_concurrency=1, fetch_attempts=1)
-        assert [tell(outcome) for outcome in outcomes] == [("dns", 1)] * HOST_STRIKES + [("dns", 0)] * 4
+        assert [tell(outcome) for outcome in outcomes] == [("dns", 1)] * HOST_STRIKES + [
+            ("dns", 0)
+        ] * 4
         assert names.asked == ["nowhere.test"] * HOST_STRIKES
         assert isinstance(outcomes[-1], Failure)
         assert "given up" in outcomes[-1].detail
 
     def test_whose_name_is_not_answered(self):
         urls = [f"http://silent.test/{number}.jpg" for number in range(HOST_STRIKES + 4)]
-        outcomes = fetch_all(urls, Names(silent_test=["hang"]), host_concurrency=1, fetch_attempts=1, fetch_timeout=0.1)
-        assert [tell(outcome) for outcome in outcomes] == [("timeout", 1)] * HOST_STRIKES + [("timeout", 0)] * 4
+        outcomes = fetch_all(
+            urls,
+            Names(silent_test=["hang"]),
+            host_concurrency=1,
+            fetch_attempts=1,
+            fetch_timeout=0.1,
+        )
+        assert [tell(outcome) for outcome in outcomes] == [("timeout", 1)] * HOST_STRIKES + [
+            ("timeout", 0)
+        ] * 4
 
     def test_that_others_redirect_to(self, origin, closed_port):
-        urls = [origin.url(f"redirect-to?url=http://127.0.0.1:{closed_port}/{number}.jpg") for number in range(HOST_STRIKES + 4)]
+        urls = [
+            origin.url(f"redirect-to?url=http://127.0.0.1:{closed_port}/{number}.jpg")
+            for number in range(HOST_STRIKES + 4)
+        ]
         outcomes = fetch_all(urls, host_concurrency=1, fetch_attempts=1)
         assert {tell(outcome)[0] for outcome in outcomes} == {"connect"}
         details = [outcome.detail for outcome in outcomes if isinstance(outcome, Failure)]
@@ -722,15 +871,24 @@ class TestGivingUpAHost:
     def test_only_after_failures_in_a_row(self, free_port, origin):
         async def fetch(client: WebClient, count: int) -> list[tuple[str, int]]:
             url = f"http://127.0.0.1:{free_port}/x.jpg"
-            return [tell(await client.fetch(ImageRef("", url), asyncio.Semaphore(1000))) for _ in range(count)]
+            return [
+                tell(await client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
+                for _ in range(count)
+            ]
 
         async def run() -> None:
             async with open_client(fetch_attempts=1) as client:
-                assert await fetch(client, HOST_STRIKES - 1) == [("connect", 1)] * (HOST_STRIKES - 1)
+                assert await fetch(client, HOST_STRIKES - 1) == [("connect", 1)] * (
+                    HOST_STRIKES - 1
+                )
                 with contextlib.closing(Origin(port=free_port)):
                     assert await fetch(client, 1) == [("image", 1)]
-                assert await fetch(client, HOST_STRIKES + 1) == [("connect", 1)] * HOST_STRIKES + [("connect", 0)]
-                assert tell(await client.fetch(ImageRef("", origin.url("x.jpg")), asyncio.Semaphore(1000))) == ("image", 1)
+                assert await fetch(client, HOST_STRIKES + 1) == [("connect", 1)] * HOST_STRIKES + [
+                    ("connect", 0)
+                ]
+                assert tell(
+                    await client.fetch(ImageRef("", origin.url("x.jpg")), asyncio.Semaphore(1000))
+                ) == ("image", 1)
 
         asyncio.run(run())
 
@@ -738,7 +896,10 @@ class TestGivingUpAHost:
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(fetch_attempts=3) as client:
                 urls = [f"http://127.0.0.1:{free_port}/{number}.jpg" for number in range(1000)]
-                fetching = [asyncio.ensure_future(client.fetch(ImageRef("", url), asyncio.Semaphore(1000))) for url in urls]
+                fetching = [
+                    asyncio.ensure_future(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
+                    for url in urls
+                ]
                 await asyncio.sleep(0.1)
                 with contextlib.closing(Origin(port=free_port)):
                     return await asyncio.gather(*fetching)
@@ -760,7 +921,9 @@ class TestGivingUpAHost:
             names = Names(**{f"host{number}_test": ["127.0.0.1"] for number in range(20)})
             async with open_client(names) as client:
                 urls = [origin.url(f"{number}.jpg", f"host{number}.test") for number in range(20)]
-                outcomes = await asyncio.gather(*(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls))
+                outcomes = await asyncio.gather(
+                    *(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls)
+                )
                 assert {tell(outcome) for outcome in outcomes} == {("image", 1)}
                 return len(client._hosts)
 
@@ -800,7 +963,9 @@ class TestUrls:
         assert tell(fetch_one(origin.url(f"{folder}/d?url=e%3Furl=/x.jpg"))) == ("image", 1)
         assert origin.paths[1:] == [f"/{folder}/e?url=/x.jpg", "/x.jpg"]
 
-    @pytest.mark.parametrize("url", ["http://xn--zz--.example/", "http://xn--a.example/", "x.jpg", "\udcff"])
+    @pytest.mark.parametrize(
+        "url", ["http://xn--zz--.example/", "http://xn--a.example/", "x.jpg", "\udcff"]
+    )
     def test_that_are_none_are_failures(self, url):
         outcome = fetch_one(url)
         assert isinstance(outcome, Failure)
@@ -829,8 +994,22 @@ class TestRobots:
     @pytest.mark.parametrize(
         "tags",
         [
-            *(["noai"], ["noimageai"], ["noindex"], ["noimageindex"], ["none"], ["NoAI"], ["nofollow, noindex"], ["all", "noai"]),
-            *(["*: noai"], ["beam_pipeline: noindex"], ["Beam_Pipeline:noarchive,noai"], ["otherbot: all, beam_pipeline: noai"]),
+            *(
+                ["noai"],
+                ["noimageai"],
+                ["noindex"],
+                ["noimageindex"],
+                ["none"],
+                ["NoAI"],
+                ["nofollow, noindex"],
+                ["all", "noai"],
+            ),
+            *(
+                ["*: noai"],
+                ["beam_pipeline: noindex"],
+                ["Beam_Pipeline:noarchive,noai"],
+                ["otherbot: all, beam_pipeline: noai"],
+            ),
             ["unavailable_after: 25 Jun 2030 15:00:00 PST, noindex"],
             *(["max-image-preview:large, noindex"], ["max-snippet: 20, noai"]),
             ["max-snippet:-1, max-image-preview: large, max-video-preview:-1, noimageindex"],
@@ -842,7 +1021,16 @@ class TestRobots:
         assert len(origin.requests) == 1
 
     @pytest.mark.parametrize(
-        "tag", ["all", "nofollow", "nosnippet", "otherbot: noindex", "otherbot: nofollow, noai", "noai2", ": , :"]
+        "tag",
+        [
+            "all",
+            "nofollow",
+            "nosnippet",
+            "otherbot: noindex",
+            "otherbot: nofollow, noai",
+            "noai2",
+            ": , :",
+        ],
     )
     def test_that_do_not(self, origin, tag):
         assert tell(fetch_one(origin.url(f"robots/x.jpg?tag={quote(tag)}"))) == ("image", 1)
@@ -881,7 +1069,12 @@ def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
 
 
 def test_large_bodies_count_for_more_and_never_wait_for_one_another():
-    assert [http_client.weigh(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [1, 1, 2, 6]
+    assert [http_client.weigh(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [
+        1,
+        1,
+        2,
+        6,
+    ]
     assert http_client.weigh(bytes(100 * 2**20)) == http_client.MAX_WEIGHT
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""URLs are requested as they are spelled, and no text is too odd to be refused."""
+"""Tests that URLs are requested as spelled, and that any text is either a URL or refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_ascii_stays_as_it_is_spelled(target):
     [
         ("/a b.jpg", "/a%20b.jpg"),
         ("/é.jpg?ü=ß", "/%C3%A9.jpg?%C3%BC=%C3%9F"),
-        ("/\udcff.jpg", "/%FF.jpg"),  # a byte of a header that is no UTF-8
+        ("/\udcff.jpg", "/%FF.jpg"),  # a header byte that is not UTF-8
         ("/a\0\x1f\x7f\x85b", "/a%00%1F%7F%C2%85b"),
         ("/a\r\n\tb", "/ab"),
         ("/a#b?c", "/a"),
@@ -106,7 +106,7 @@ def test_possible_hosts(host, name):
     assert parse(f"http://{host}:80/1.jpg").raw_host == name
 
 
-ANY = st.characters(exclude_categories=())  # halves of surrogate pairs, too
+ANY = st.characters(exclude_categories=())  # including halves of surrogate pairs
 BRACKETED = st.one_of(st.ip_addresses(v=6), st.text(max_size=5))
 HOST = st.one_of(
     st.text(ANY, max_size=12),
@@ -127,7 +127,7 @@ TEXT = st.one_of(
 
 
 def check_requestable(url: yarl.URL) -> None:
-    """What the HTTP client and the sockets do with a URL, up to the network."""
+    """Do what the HTTP client and the sockets do with a URL, up to the network."""
     assert url.scheme in ("http", "https")
     assert url.raw_host and url.host and url.raw_host.encode("idna")
     assert url.port is not None and 0 <= url.port < 2**16
@@ -174,7 +174,9 @@ def test_every_ascii_target_stays_as_it_is_spelled(target):
     assert join(BASE, f"https://a.example/{target}").raw_path_qs == f"/{target}"
 
 
-@pytest.mark.parametrize("url", ["http://u:s3cr3t@xn--a/b", "http://u:s3cr3t@a:99999999/", "http://u:s3cr3t@[::/b"])
+@pytest.mark.parametrize(
+    "url", ["http://u:s3cr3t@xn--a/b", "http://u:s3cr3t@a:99999999/", "http://u:s3cr3t@[::/b"]
+)
 def test_an_error_names_no_credentials(url):
     with pytest.raises(UrlError) as caught:
         parse(url)

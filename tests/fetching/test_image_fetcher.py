@@ -1,3 +1,5 @@
+"""Tests of the FetchImages step and of its Fetcher."""
+
 from __future__ import annotations
 
 import asyncio
@@ -31,7 +33,7 @@ from beam_pipeline.images.png_notes import encode_png
 from beam_pipeline.transforms import fetch_images
 from beam_pipeline.transforms.fetch_images import FetchImages
 
-PATIENCE = 10  # seconds after which something hangs
+PATIENCE = 10  # seconds after which a test counts as hanging
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,16 @@ def impatient(monkeypatch):
 
 def make_config(**options) -> Config:
     source = {} if "images" in options else {"input": "-"}
-    return Config(**{**source, "output": "-", "checkpoint": "none", "allow_private_addresses": True, "fetch_timeout": 5, **options})
+    return Config(
+        **{
+            **source,
+            "output": "-",
+            "checkpoint": "none",
+            "allow_private_addresses": True,
+            "fetch_timeout": 5,
+            **options,
+        }
+    )
 
 
 def make_refs(origin: Origin, *paths: str) -> list[ImageRef]:
@@ -53,28 +64,38 @@ def numbered(origin: Origin, count: int, form: str = "{}.jpg") -> list[ImageRef]
 
 
 def tell(outcome: EncodedImage | Failure) -> tuple[str, str | bytes, int]:
-    """The URL, with the reason or the bytes, and the tries."""
-    return (outcome.ref.url, outcome.reason if isinstance(outcome, Failure) else outcome.data, outcome.attempts)
+    """Return the URL, the reason or the bytes, and the number of attempts."""
+    return (
+        outcome.ref.url,
+        outcome.reason if isinstance(outcome, Failure) else outcome.data,
+        outcome.attempts,
+    )
 
 
-def run_graph(config: Config, refs: list[ImageRef], images: list, failures: list) -> beam.runners.runner.PipelineResult:
-    """Fetches in a graph of its own, which asserts on what comes out, as `tell` has it."""
+def run_graph(
+    config: Config, refs: list[ImageRef], images: list, failures: list
+) -> beam.runners.runner.PipelineResult:
+    """Fetch in a graph of its own and assert on its outputs, in the form of `tell`."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    fetched = pipeline | beam.Create(refs) | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
+    fetched = (
+        pipeline
+        | beam.Create(refs)
+        | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
+    )
     assert_that(fetched.main | "TellImages" >> beam.Map(tell), equal_to(images), "Images")
     assert_that(fetched.failures | "TellFailures" >> beam.Map(tell), equal_to(failures), "Failures")
     return pipeline.run()
 
 
 def copy(images: FetchImages) -> FetchImages:
-    """Another instance of the same step, as a worker makes for each of its threads."""
+    """Return another instance of the same step, as a worker makes for each thread."""
     another = pickle.loads(pickle.dumps(images))
     another.setup()
     return another
 
 
 def outcomes_of(outputs: Iterable) -> list[EncodedImage | Failure]:
-    """The images and failures among what a step yields, with or without a tag and a window."""
+    """Return the images and failures that a step yields, with or without tag and window."""
     values = []
     for output in outputs:
         while hasattr(output, "value"):
@@ -90,7 +111,7 @@ def run_bundle(images: FetchImages, refs: list[ImageRef]) -> list[EncodedImage |
 
 
 def in_time(work: Callable, *arguments: object):
-    """The result of some work that may hang, which is a failure then."""
+    """Return the result of `work`; fail if it takes longer than `PATIENCE`."""
     result: concurrent.futures.Future = concurrent.futures.Future()
 
     def run() -> None:
@@ -118,12 +139,22 @@ class TestReadFile:
         for limit in (len(image("x.jpg")), 10**9):
             outcome = read_file(ref, limit)
             assert isinstance(outcome, EncodedImage)
-            assert (outcome.ref, outcome.data, outcome.attempts, outcome.final_url) == (ref, image("x.jpg"), 1, str(path))
+            assert (outcome.ref, outcome.data, outcome.attempts, outcome.final_url) == (
+                ref,
+                image("x.jpg"),
+                1,
+                str(path),
+            )
 
     def test_what_cannot_be_read(self, tmp_path):
         (tmp_path / "empty.jpg").touch()
         (tmp_path / "large.jpg").write_bytes(b"x" * 101)
-        for name, reason in (("none.jpg", "not_found"), ("", "not_found"), ("empty.jpg", "empty"), ("large.jpg", "too_large")):
+        for name, reason in (
+            ("none.jpg", "not_found"),
+            ("", "not_found"),
+            ("empty.jpg", "empty"),
+            ("large.jpg", "too_large"),
+        ):
             outcome = read_file(ImageRef("", str(tmp_path / name)), 100)
             assert isinstance(outcome, Failure)
             assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", reason, 1)
@@ -134,17 +165,32 @@ class TestReadFile:
         (tmp_path / "folder.jpg").mkdir()
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
             server.bind(str(tmp_path / "s"))
-            paths = [*(tmp_path / name for name in ("pipe.jpg", "link.jpg", "folder.jpg", "s")), "/dev/zero", "/dev/null"]
+            paths = [
+                *(tmp_path / name for name in ("pipe.jpg", "link.jpg", "folder.jpg", "s")),
+                "/dev/zero",
+                "/dev/null",
+            ]
             for path in paths:
                 outcome = in_time(read_file, ImageRef("", str(path)), 100)
                 assert isinstance(outcome, Failure)
-                assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", "not_found", 1)
+                assert (outcome.stage, outcome.reason, outcome.attempts) == (
+                    "fetch",
+                    "not_found",
+                    1,
+                )
 
 
 class TestGraph:
     def test_parts_images_from_failures(self, origin):
         refs = make_refs(
-            origin, "x.jpg", "status/404", "flaky/1/503/y.png", "hang", "reset-body/z.jpg", "redirect/2/x.jpg", "half/x.jpg"
+            origin,
+            "x.jpg",
+            "status/404",
+            "flaky/1/503/y.png",
+            "hang",
+            "reset-body/z.jpg",
+            "redirect/2/x.jpg",
+            "half/x.jpg",
         )
         result = run_graph(
             make_config(fetch_timeout=0.5),
@@ -155,7 +201,11 @@ class TestGraph:
                 (refs[5].url, image("x.jpg"), 1),
                 (refs[6].url, image("x.jpg")[: len(image("x.jpg")) // 2], 1),
             ],
-            [(refs[1].url, "http_404", 1), (refs[3].url, "timeout", 3), (refs[4].url, "connection_lost", 3)],
+            [
+                (refs[1].url, "http_404", 1),
+                (refs[3].url, "timeout", 3),
+                (refs[4].url, "connection_lost", 3),
+            ],
         )
         counters = result.metrics().query(MetricsFilter().with_namespace("fetch"))["counters"]
         size = 2 * len(image("x.jpg")) + len(image("y.png")) + len(image("x.jpg")) // 2
@@ -165,7 +215,12 @@ class TestGraph:
 
     def test_refuses_private_addresses(self, origin):
         refs = make_refs(origin, "x.jpg")
-        run_graph(make_config(allow_private_addresses=False), refs, [], [(refs[0].url, "blocked_address", 1)])
+        run_graph(
+            make_config(allow_private_addresses=False),
+            refs,
+            [],
+            [(refs[0].url, "blocked_address", 1)],
+        )
         assert not origin.requests
 
     def test_empty(self):
@@ -176,14 +231,19 @@ class TestGraph:
         for ref, name in zip(refs[:2], ("x.jpg", "y.png"), strict=True):
             (tmp_path / ref.name).write_bytes(image(name))
         kept = [(refs[0].url, image("x.jpg"), 0), (refs[1].url, image("y.png"), 0)]
-        run_graph(make_config(original_dir=str(tmp_path)), refs, kept, [(refs[2].url, "http_404", 1)])
+        run_graph(
+            make_config(original_dir=str(tmp_path)), refs, kept, [(refs[2].url, "http_404", 1)]
+        )
         assert origin.paths == ["/status/404"]
 
     def test_reads_local_files(self, origin, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
         refs = [ImageRef("", str(tmp_path / name)) for name in ("x.jpg", "none.jpg")]
         run_graph(
-            make_config(images=f"{tmp_path}/*.jpg"), refs, [(refs[0].url, image("x.jpg"), 1)], [(refs[1].url, "not_found", 1)]
+            make_config(images=f"{tmp_path}/*.jpg"),
+            refs,
+            [(refs[0].url, image("x.jpg"), 1)],
+            [(refs[1].url, "not_found", 1)],
         )
 
     def test_downloads_while_what_has_come_is_worked_on(self, origin):
@@ -192,7 +252,9 @@ class TestGraph:
             fetched = (
                 pipeline
                 | beam.Create(numbered(origin, 40, "delay/0.05/{}.jpg"))
-                | beam.ParDo(FetchImages(make_config(fetch_concurrency=2))).with_outputs("failures", main="main")
+                | beam.ParDo(FetchImages(make_config(fetch_concurrency=2))).with_outputs(
+                    "failures", main="main"
+                )
             )
             _ = fetched.main | beam.Map(work_slowly)
         assert len(OVERLAP["arrived"]) == 40
@@ -242,7 +304,9 @@ class TestKeptImages:
         assert self.fetch(config, downloaded).data == image("y.jpg")
         assert origin.paths == ["/y.jpg"]
 
-    @pytest.mark.parametrize("content", [b"", b"no image", image("x.png")[:20], b"\x89PNG\r\n\x1a\n" + bytes(40)])
+    @pytest.mark.parametrize(
+        "content", [b"", b"no image", image("x.png")[:20], b"\x89PNG\r\n\x1a\n" + bytes(40)]
+    )
     def test_resized_that_is_none_is_left_alone(self, origin, config, content):
         [ref] = make_refs(origin, "x.jpg")
         Path(config.resized_dir, ref.name).write_bytes(content)
@@ -250,14 +314,16 @@ class TestKeptImages:
 
     def test_resized_in_another_way_is_left_alone(self, origin, tmp_path):
         ref = ImageRef("", origin.url("x.jpg"))
-        (tmp_path / ref.name).write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8), resize="crop"))
+        (tmp_path / ref.name).write_bytes(
+            encode_png(np.zeros((64, 64, 3), np.uint8), resize="crop")
+        )
         config = make_config(resized_dir=str(tmp_path), image_size=64, resize="pad")
         assert self.fetch(config, ref).data == image("x.jpg")
         config = make_config(resized_dir=str(tmp_path), image_size=64, resize="crop")
         assert self.fetch(config, ref).data == (tmp_path / ref.name).read_bytes()
 
     def test_original_without_a_byte_is_left_alone(self, origin, config):
-        # As one is that a machine wrote while its power failed.
+        # Such a file remains when a machine loses power while it writes.
         [ref] = make_refs(origin, "x.jpg")
         path = Path(config.original_dir, ref.name)
         path.touch()
@@ -280,7 +346,9 @@ class TestBundles:
         images = copy(FetchImages(make_config(fetch_concurrency=1)))
         images.start_bundle()
         refs = numbered(origin, 3 * fetch_images._AHEAD, "delay/0.01/{}.jpg")
-        handed_on = in_time(lambda: outcomes_of(output for ref in refs for output in images.process(ref)))
+        handed_on = in_time(
+            lambda: outcomes_of(output for ref in refs for output in images.process(ref))
+        )
         at_the_end = in_time(outcomes_of, images.finish_bundle())
         assert len(handed_on) + len(at_the_end) == len(refs)
         assert len(at_the_end) < fetch_images._AHEAD
@@ -299,7 +367,8 @@ class TestBundles:
         images.start_bundle()
         first, *others = numbered(origin, 80)
         outcomes = outcomes_of(images.process(first))
-        # What has come is handed on only when the next image is asked for, as when a network is busy with the first.
+        # The step emits results only when the next image is requested, as when a network is busy
+        # with the first.
         for ref in others:
             future = images._fetcher.submit(ref, images._room)
             images._under_way.add(future)
@@ -329,7 +398,11 @@ class TestBundles:
         def run(then: Callable) -> None:
             with beam.Pipeline(runner=FnApiRunner()) as pipeline:
                 refs = numbered(origin, 10, "delay/0.02/{}.jpg")
-                fetched = pipeline | beam.Create(refs) | beam.ParDo(images).with_outputs("failures", main="main")
+                fetched = (
+                    pipeline
+                    | beam.Create(refs)
+                    | beam.ParDo(images).with_outputs("failures", main="main")
+                )
                 _ = fetched.main | beam.Map(then)
 
         for _ in range(2):
@@ -345,8 +418,15 @@ def fail(_image: EncodedImage) -> None:
 
 
 def open_things() -> tuple[int, int, set[threading.Thread]]:
-    """How many files are open and how many threads there are, those included that Python knows nothing of."""
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), set(threading.enumerate())
+    """Return the numbers of open files and of threads, and the threads that Python knows.
+
+    The number of threads includes those that Python does not know.
+    """
+    return (
+        len(os.listdir("/proc/self/fd")),
+        len(os.listdir("/proc/self/task")),
+        set(threading.enumerate()),
+    )
 
 
 class TestFetcher:
@@ -362,7 +442,7 @@ class TestFetcher:
     @pytest.mark.parametrize("end", ["closed", "forgotten"])
     def test_leaves_nothing_open(self, origin, tmp_path, end):
         refs = numbered(origin, 4)
-        self.use(refs).close()  # makes what is made once and stays
+        self.use(refs).close()  # creates what is created once per process and kept
         files, tasks, threads = open_things()
         for _ in range(3):
             fetcher = self.use(refs, original_dir=str(tmp_path))
@@ -389,10 +469,14 @@ class TestFetcher:
         assert {type(future.result(PATIENCE)) for future in futures} == {EncodedImage}
 
     def test_breaks_off_what_is_under_way(self, origin):
-        fetcher = self.use([*make_refs(origin, "hang"), *numbered(origin, 3, "slow/1/{}.jpg")], wait=False)
+        fetcher = self.use(
+            [*make_refs(origin, "hang"), *numbered(origin, 3, "slow/1/{}.jpg")], wait=False
+        )
         assert wait_until(lambda: len(origin.requests) == 4)
         in_time(fetcher.close)
-        assert wait_until(lambda: all(request.ended < time.monotonic() for request in origin.requests))
+        assert wait_until(
+            lambda: all(request.ended < time.monotonic() for request in origin.requests)
+        )
 
     @pytest.mark.parametrize("where", ["loop", "files"])
     def test_may_be_forgotten_in_its_own_threads(self, origin, where):
@@ -402,7 +486,9 @@ class TestFetcher:
         gc.disable()
         try:
             del cycle
-            loop.call_soon_threadsafe(*((gc.collect,) if where == "loop" else (loop.run_in_executor, None, gc.collect)))
+            loop.call_soon_threadsafe(
+                *((gc.collect,) if where == "loop" else (loop.run_in_executor, None, gc.collect))
+            )
             thread.join(PATIENCE)
         finally:
             gc.enable()
@@ -422,5 +508,7 @@ for path in ("x.jpg", "hang"):
     print(path == "hang" or len(list(images.finish_bundle())) > 0)
 """
         root = Path(__file__).parents[2]
-        done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\n", "")

@@ -1,4 +1,4 @@
-"""What is kept of images is what they were, is used again, and replaces nothing else."""
+"""Tests of kept images: they are unchanged, are used again, and replace no other files."""
 
 import dataclasses
 import hashlib
@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,13 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 def config(tmp_path) -> Config:
     for name in ("original", "resized"):
         (tmp_path / name).mkdir()
-    folders = {"original_dir": str(tmp_path / "original"), "resized_dir": str(tmp_path / "resized")}
-    return Config(input="urls.txt", output=str(tmp_path / "out"), checkpoint="none", image_size=16, **folders)  # type: ignore[arg-type]
+    folders: dict[str, Any] = {
+        "original_dir": str(tmp_path / "original"),
+        "resized_dir": str(tmp_path / "resized"),
+    }
+    return Config(
+        input="urls.txt", output=str(tmp_path / "out"), checkpoint="none", image_size=16, **folders
+    )
 
 
 def keep(config: Config, body: bytes | None = b"body") -> None:
@@ -40,7 +46,10 @@ def test_the_body_and_the_pixels_are_kept(config, tmp_path):
     keep(config)
     assert (tmp_path / "original" / REF.name).read_bytes() == b"body"
     with Image.open(tmp_path / "resized" / REF.name) as resized:
-        assert np.array_equal(np.asarray(resized), PIXELS) and resized.info == {"resize": "pad", "original": "40x30"}
+        assert np.array_equal(np.asarray(resized), PIXELS) and resized.info == {
+            "resize": "pad",
+            "original": "40x30",
+        }
 
 
 def test_the_resized_image_goes_first_and_the_body_second(config, tmp_path):
@@ -72,7 +81,9 @@ def test_a_large_file_that_no_run_has_resized_is_never_replaced(config, tmp_path
 
 
 def test_an_image_that_was_resized_otherwise_is_replaced(config, tmp_path):
-    (tmp_path / "resized" / REF.name).write_bytes(png_notes.encode_png(PIXELS[:8, :8], resize="pad", original="40x30"))
+    (tmp_path / "resized" / REF.name).write_bytes(
+        png_notes.encode_png(PIXELS[:8, :8], resize="pad", original="40x30")
+    )
     assert kept_images.read(config, REF) is None
     keep(config)
     kept = kept_images.read(config, REF)
@@ -99,8 +110,10 @@ def test_an_image_without_a_note_is_not_taken_as_resized(config, tmp_path):
 
 
 def test_a_resized_image_is_not_taken_as_an_original(config, tmp_path):
-    """The folder of an earlier run's --resized_dir may be given as --original_dir."""
-    (tmp_path / "original" / REF.name).write_bytes(png_notes.encode_png(PIXELS, resize="pad", original="40x30"))
+    """The --resized_dir of an earlier run may be given as --original_dir."""
+    (tmp_path / "original" / REF.name).write_bytes(
+        png_notes.encode_png(PIXELS, resize="pad", original="40x30")
+    )
     assert kept_images.read(config, REF) is None
 
 
@@ -119,7 +132,10 @@ def test_an_empty_file_is_not_there(config, tmp_path):
 
 
 def command(urls: Path, output: Path, *others: str) -> list[str]:
-    fixed = "--checkpoint none --image_size 16 --allow_private_addresses --report=false --fetch_attempts 1"
+    fixed = (
+        "--checkpoint none --image_size 16 --allow_private_addresses --report=false "
+        "--fetch_attempts 1"
+    )
     return ["--input", str(urls), "--output", str(output), *fixed.split(), *others]
 
 
@@ -127,18 +143,32 @@ def test_a_body_that_does_not_decode_is_not_kept_and_asked_for_again(origin: Ori
     originals = tmp_path / "originals"
     urls = [origin.url(path) for path in ("good/1.jpg", "half/2.jpg", "html/3.jpg")]
     (tmp_path / "urls.txt").write_text("\n".join(urls))
-    assert run.main(command(tmp_path / "urls.txt", tmp_path / "first", "--original_dir", str(originals))) == 0
+    assert (
+        run.main(
+            command(tmp_path / "urls.txt", tmp_path / "first", "--original_dir", str(originals))
+        )
+        == 0
+    )
     assert [path.name for path in originals.iterdir()] == [ImageRef("", urls[0]).name]
     before = len(origin.requests)
-    assert run.main(command(tmp_path / "urls.txt", tmp_path / "second", "--original_dir", str(originals))) == 0
+    assert (
+        run.main(
+            command(tmp_path / "urls.txt", tmp_path / "second", "--original_dir", str(originals))
+        )
+        == 0
+    )
     assert len(origin.requests) == before + 2
 
 
 def test_originals_in_the_folder_of_resized_images_survive(origin: Origin, tmp_path):
     urls = tmp_path / "urls.txt"
     urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(4)))
-    assert run.main(command(urls, tmp_path / "first", "--original_dir", str(tmp_path / "kept"))) == 0
-    assert run.main(command(urls, tmp_path / "second", "--resized_dir", str(tmp_path / "kept"))) == 2
+    assert (
+        run.main(command(urls, tmp_path / "first", "--original_dir", str(tmp_path / "kept"))) == 0
+    )
+    assert (
+        run.main(command(urls, tmp_path / "second", "--resized_dir", str(tmp_path / "kept"))) == 2
+    )
     digests = {hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "kept").iterdir()}
     assert digests == {hashlib.sha256(image(f"{number}.jpg")).digest() for number in range(4)}
 
@@ -152,14 +182,16 @@ def test_a_folder_in_the_place_of_an_original_costs_no_image(origin: Origin, tmp
 
 
 def test_what_is_being_retried_is_not_taken_from_there(origin: Origin, tmp_path):
-    """As after a download that was cut off, of a server that sends no length."""
+    """A truncated original remains after an interrupted download without a known length."""
     urls, kept = tmp_path / "urls.txt", tmp_path / "kept"
     urls.write_text(origin.url("good/1.jpg\n") + origin.url("good/2.jpg\n"))
     kept.mkdir()
     broken = kept / ImageRef("", origin.url("good/1.jpg")).name
     broken.write_bytes(image("1.jpg")[:300])
     assert run.main(command(urls, tmp_path / "first", "--original_dir", str(kept))) == 0
-    assert json.loads((tmp_path / "first" / "dataset.json").read_text())["counts"]["failures_by_reason"] == {"truncated": 1}
+    assert json.loads((tmp_path / "first" / "dataset.json").read_text())["counts"][
+        "failures_by_reason"
+    ] == {"truncated": 1}
     failures = Path(tmp_path / "first" / "failures-*.jsonl")
     assert run.main(command(failures, tmp_path / "second", "--original_dir", str(kept))) == 0
     assert json.loads((tmp_path / "second" / "dataset.json").read_text())["counts"]["examples"] == 1

@@ -1,4 +1,4 @@
-"""X-Robots-Tag: opt-outs for all agents or ours are found, whatever stands around them."""
+"""Tests of X-Robots-Tag: opt-outs for all agents or ours are found, in any context."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ FORBIDDING = [
     *("otherbot: nofollow, *: noai", "otherbot: beam_pipeline: noindex"),
     "otherbot: max-snippet: 3, beam_pipeline: noindex",
     *("max-novelty: 3, noindex", "novelty: a: b, noai", ":, noai", "otherbot:, noai"),
-    *("max-snippet:-1 noindex", "max-snippet:-1: noindex", "noindex:", "noindex: true", '"noindex"'),
+    *(
+        "max-snippet:-1 noindex",
+        "max-snippet:-1: noindex",
+        "noindex:",
+        "noindex: true",
+        '"noindex"',
+    ),
     "unavailable_after: 25 Jun 2010 15:00:00 PST noai",
 ]
 
@@ -70,7 +76,7 @@ SPACE = st.sampled_from(["", " ", "  ", "\t"])
 
 @st.composite
 def spelled(draw: st.DrawFn, *pieces: str) -> str:
-    """Pieces with a colon between them, in any case and spacing."""
+    """Join pieces with colons, in any case and spacing."""
     cased = [draw(st.sampled_from([piece, piece.upper(), piece.title()])) for piece in pieces]
     return ":".join(draw(SPACE) + piece + draw(SPACE) for piece in cased)
 

@@ -1,4 +1,4 @@
-"""Encoded bytes to square pixels: every format, mode and orientation, and files that are broken on purpose."""
+"""Tests of decoding: every format, mode and orientation, and files that are broken on purpose."""
 
 import concurrent.futures
 import io
@@ -29,8 +29,14 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 NEXT_FRAME = Image.new("RGB", (24, 16), RED)
 
-# How each format is written without loss; JPEG cannot be.
-LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}, "GIF": {}}
+# The options with which each format is lossless; JPEG has none.
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "BMP": {},
+    "TIFF": {},
+    "WEBP": {"lossless": True},
+    "GIF": {},
+}
 
 
 def decode(data: bytes, size: int, resize: str, max_pixels: int) -> np.ndarray:
@@ -48,10 +54,12 @@ def flat(mode: str, color, size: int = 8) -> Image.Image:
 
 
 def photo(width: int = 24, height: int = 16) -> Image.Image:
-    """An image with all sorts of colors, none like its neighbor, and few enough of them for a GIF."""
+    """Return an image of many colors, few enough for a GIF; no two neighbors are equal."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(
-        np.stack([x * 255 // width // 32 * 32, y * 255 // height // 32 * 32, (x + y) % 4 * 80], -1).astype(np.uint8)
+        np.stack(
+            [x * 255 // width // 32 * 32, y * 255 // height // 32 * 32, (x + y) % 4 * 80], -1
+        ).astype(np.uint8)
     )
 
 
@@ -60,7 +68,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def padded(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Pixels in the middle of a white square, as large as they are."""
+    """Return the pixels, at their size, in the middle of a white square."""
     height, width = pixels.shape[:2]
     top, left = (size - height) // 2, (size - width) // 2
     square = np.full((size, size, 3), 255, np.uint8)
@@ -76,7 +84,7 @@ def reason_of(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
 
 
 def color_of(data: bytes) -> list[int]:
-    """The color of an image that has only one."""
+    """Return the color of an image that has only one."""
     pixels = decode(data, 4, "pad", MAX_PIXELS)
     assert (pixels == pixels[0, 0]).all()
     return pixels[0, 0].tolist()
@@ -90,8 +98,10 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def make_png(width: int, height: int, depth: int, color_type: int, row: bytes, *chunks: bytes) -> bytes:
-    """A PNG whose rows are all the same, of kinds that Pillow cannot write."""
+def make_png(
+    width: int, height: int, depth: int, color_type: int, row: bytes, *chunks: bytes
+) -> bytes:
+    """Return a PNG of a kind that Pillow cannot write; its rows are all the same."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress((b"\0" + row) * height))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
@@ -137,7 +147,9 @@ def test_pad_by_example(width, height, size, box):
 
 
 @pytest.mark.parametrize("resize", ["pad", "crop", "stretch"])
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 500), (500, 1), (299, 299), (640, 480), (7, 11)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (1, 500), (500, 1), (299, 299), (640, 480), (7, 11)]
+)
 @pytest.mark.parametrize("size", [1, 2, 299])
 def test_squares_have_the_size_that_was_asked_for(resize, width, height, size):
     image = make_square(Image.new("RGB", (width, height), (1, 2, 3)), size, resize)
@@ -154,7 +166,10 @@ def test_crop_cuts_out_the_centre():
 
 def test_crop_fills_the_square():
     for width, height in ((400, 20), (20, 400), (3, 2), (1, 9)):
-        assert np.asarray(make_square(Image.new("RGB", (width, height), "black"), 50, "crop")).max() == 0
+        assert (
+            np.asarray(make_square(Image.new("RGB", (width, height), "black"), 50, "crop")).max()
+            == 0
+        )
 
 
 def test_stretch_shows_the_whole_image():
@@ -193,7 +208,8 @@ def test_resizing_is_smooth():
 def test_lossless_formats_give_their_pixels(format):
     image = photo()
     np.testing.assert_array_equal(
-        decode(encode(image, format, **LOSSLESS[format]), 24, "pad", MAX_PIXELS), padded(pixels_of(image), 24)
+        decode(encode(image, format, **LOSSLESS[format]), 24, "pad", MAX_PIXELS),
+        padded(pixels_of(image), 24),
     )
 
 
@@ -231,7 +247,10 @@ def test_formats_have_many_kinds(format, options):
         (encode(flat("1", 0), "BMP"), (0, 0, 0)),
         (make_png(8, 8, 2, 0, b"\xaa\xaa"), (170, 170, 170)),
         (make_png(8, 8, 4, 0, b"\x33" * 4), (51, 51, 51)),
-        (make_png(8, 8, 2, 3, b"\x55\x55", chunk(b"PLTE", bytes([1, 2, 3, 200, 100, 50]))), (200, 100, 50)),
+        (
+            make_png(8, 8, 2, 3, b"\x55\x55", chunk(b"PLTE", bytes([1, 2, 3, 200, 100, 50]))),
+            (200, 100, 50),
+        ),
         (encode(flat("RGB", (200, 100, 50)).quantize(4), "PNG"), (200, 100, 50)),
         (encode(flat("RGB", (200, 100, 50)).quantize(4), "TIFF"), (200, 100, 50)),
         (encode(flat("RGB", (200, 100, 50)).quantize(4), "BMP"), (200, 100, 50)),
@@ -249,7 +268,15 @@ def test_grey_jpeg():
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [(0, 0), (65535, 255), (257 * 77, 77), (257 * 77 + 100, 77), (257 * 77 + 200, 78), (40_000, 156), (128, 0)],
+    [
+        (0, 0),
+        (65535, 255),
+        (257 * 77, 77),
+        (257 * 77 + 100, 77),
+        (257 * 77 + 200, 78),
+        (40_000, 156),
+        (128, 0),
+    ],
 )
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bit_grey(format, level, expected):
@@ -279,18 +306,25 @@ def test_16_bit_png_of_other_kinds(color_type, pixel, expected):
     assert color_of(make_png(8, 8, 16, color_type, pixel * 8)) == list(expected)
 
 
-@pytest.mark.parametrize("cmyk", [(0, 0, 0, 0), (255, 255, 255, 0), (0, 0, 0, 255), (0, 255, 255, 0), (55, 155, 205, 40)])
+@pytest.mark.parametrize(
+    "cmyk", [(0, 0, 0, 0), (255, 255, 255, 0), (0, 0, 0, 255), (0, 255, 255, 0), (55, 155, 205, 40)]
+)
 def test_cmyk(cmyk):
     c, m, y, k = cmyk
     expected = [(255 - ink) * (255 - k) / 255 for ink in (c, m, y)]
     assert color_of(encode(flat("CMYK", cmyk), "TIFF")) == pytest.approx(expected, abs=1)
-    assert color_of(encode(flat("CMYK", cmyk), "JPEG", quality=100, subsampling=0)) == pytest.approx(expected, abs=3)
+    assert color_of(
+        encode(flat("CMYK", cmyk), "JPEG", quality=100, subsampling=0)
+    ) == pytest.approx(expected, abs=3)
 
 
-@pytest.mark.parametrize("cmyk", [(0, 255, 255, 0), (55, 155, 205, 40), (255, 0, 0, 0), (10, 20, 30, 200)])
+@pytest.mark.parametrize(
+    "cmyk", [(0, 255, 255, 0), (55, 155, 205, 40), (255, 0, 0, 0), (10, 20, 30, 200)]
+)
 def test_ycck(cmyk):
-    # Adobe's way: the inks go through the formula for YCbCr, and all four channels are stored the other way round. Pillow
-    # writes CMYK only, so it is given what YCCK would hold, and the marker that tells one from the other is set here.
+    # Adobe's way: the inks go through the formula for YCbCr, and all four channels are stored
+    # inverted. Pillow writes CMYK only, so it receives the values that YCCK would hold, and the
+    # test sets the marker that distinguishes the two.
     c, m, y, k = cmyk
     inks = np.asarray(Image.new("RGB", (1, 1), (c, m, y)).convert("YCbCr"))[0, 0].tolist()
     stored = (*(255 - ink for ink in inks), k)
@@ -298,7 +332,9 @@ def test_ycck(cmyk):
     transform = data.index(b"Adobe") + 11
     assert data[transform] == 0
     data[transform] = 2
-    assert color_of(bytes(data)) == pytest.approx([(255 - ink) * (255 - k) / 255 for ink in (c, m, y)], abs=4)
+    assert color_of(bytes(data)) == pytest.approx(
+        [(255 - ink) * (255 - k) / 255 for ink in (c, m, y)], abs=4
+    )
 
 
 def test_colors_in_lab():
@@ -329,7 +365,20 @@ def test_floating_point_pixels_are_not_guessed_at():
         encode(flat("L", 10), "PNG", transparency=10),
         encode(flat("1", 0), "PNG", transparency=0),
     ],
-    ids=["rgba-png", "tiff", "webp", "gif", "la-png", "la-tiff", "p-png", "p-png-bytes", "p-gif", "rgb-trns", "l-trns", "1-trns"],
+    ids=[
+        "rgba-png",
+        "tiff",
+        "webp",
+        "gif",
+        "la-png",
+        "la-tiff",
+        "p-png",
+        "p-png-bytes",
+        "p-gif",
+        "rgb-trns",
+        "l-trns",
+        "1-trns",
+    ],
 )
 def test_what_is_transparent_is_white(data):
     assert color_of(data) == list(WHITE)
@@ -341,7 +390,9 @@ def test_what_is_transparent_is_white(data):
         encode(flat("RGBA", (0, 100, 200, 51)), "PNG"),
         encode(flat("RGBA", (0, 100, 200, 51)), "TIFF"),
         encode(flat("RGBA", (0, 100, 200, 51)), "WEBP", lossless=True),
-        make_png(8, 8, 8, 3, bytes(8), chunk(b"PLTE", bytes([0, 100, 200])), chunk(b"tRNS", b"\x33")),
+        make_png(
+            8, 8, 8, 3, bytes(8), chunk(b"PLTE", bytes([0, 100, 200])), chunk(b"tRNS", b"\x33")
+        ),
     ],
     ids=["png", "tiff", "webp", "palette"],
 )
@@ -356,8 +407,17 @@ def test_half_transparent_grey_is_mixed_with_white():
 @pytest.mark.parametrize(
     ("depth", "color_type", "row", "value"),
     [
-        *((1, 0, b"\0", b"\0\0"), (2, 0, b"\x55" * 2, b"\0\1"), (4, 0, b"\x55" * 4, b"\0\5"), (8, 0, b"\x55" * 8, b"\0\x55")),
-        *((16, 0, b"\x12\x34" * 8, b"\x12\x34"), (8, 2, b"abc" * 8, b"\0a\0b\0c"), (16, 2, b"abcdef" * 8, b"abcdef")),
+        *(
+            (1, 0, b"\0", b"\0\0"),
+            (2, 0, b"\x55" * 2, b"\0\1"),
+            (4, 0, b"\x55" * 4, b"\0\5"),
+            (8, 0, b"\x55" * 8, b"\0\x55"),
+        ),
+        *(
+            (16, 0, b"\x12\x34" * 8, b"\x12\x34"),
+            (8, 2, b"abc" * 8, b"\0a\0b\0c"),
+            (16, 2, b"abcdef" * 8, b"abcdef"),
+        ),
     ],
 )
 def test_the_transparent_color_of_a_png_is_white(depth, color_type, row, value):
@@ -368,7 +428,10 @@ def test_the_transparent_color_of_a_png_is_white(depth, color_type, row, value):
     ("depth", "color_type", "row", "value", "expected"),
     [
         *((2, 0, b"\x55" * 2, b"\0\2", (85, 85, 85)), (8, 0, b"\x55" * 8, b"\0\x56", (85, 85, 85))),
-        *((16, 0, b"\x55\x55" * 8, b"\x56\x55", (85, 85, 85)), (8, 2, b"abc" * 8, b"\0a\0b\0d", (97, 98, 99))),
+        *(
+            (16, 0, b"\x55\x55" * 8, b"\x56\x55", (85, 85, 85)),
+            (8, 2, b"abc" * 8, b"\0a\0b\0d", (97, 98, 99)),
+        ),
     ],
 )
 def test_other_colors_of_a_png_with_a_transparent_one_stay(depth, color_type, row, value, expected):
@@ -406,7 +469,8 @@ def test_the_first_frame_of_an_animation_may_be_smaller_than_it():
 
 # Orientation.
 
-# How the stored pixels become the upright ones. Exif 2.32, 4.6.4, tag 274: where row 0 and column 0 of the file belong.
+# The transformation of the stored pixels to the upright ones. Exif 2.32, 4.6.4, tag 274: the sides
+# where row 0 and column 0 of the file belong.
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda stored: stored,  # top, left
     2: lambda stored: stored[:, ::-1],  # top, right
@@ -436,7 +500,11 @@ def test_orientation_is_applied(format, orientation):
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_orientation_is_applied_to_a_jpeg(orientation):
     corners = Image.new("RGB", (48, 32), RED)
-    for color, box in ((GREEN, (24, 0, 48, 16)), (BLUE, (0, 16, 24, 32)), (WHITE, (24, 16, 48, 32))):
+    for color, box in (
+        (GREEN, (24, 0, 48, 16)),
+        (BLUE, (0, 16, 24, 32)),
+        (WHITE, (24, 16, 48, 32)),
+    ):
         corners.paste(color, box)
     data = encode(corners, "JPEG", quality=95, subsampling=0, exif=oriented(orientation))
     pixels = decode(data, 48, "pad", MAX_PIXELS)
@@ -450,10 +518,16 @@ def test_an_orientation_that_there_is_not_is_ignored(orientation):
     np.testing.assert_array_equal(decode(data, 24, "pad", MAX_PIXELS), pixels_of(photo(24, 24)))
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 9], ids=ascii)
+@pytest.mark.parametrize(
+    "exif",
+    [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 9],
+    ids=ascii,
+)
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_absurd_metadata_costs_no_image(format, exif):
-    assert color_of(encode(flat("RGB", (200, 100, 50)), format, exif=exif, **LOSSLESS.get(format, {}))) == near((200, 100, 50))
+    assert color_of(
+        encode(flat("RGB", (200, 100, 50)), format, exif=exif, **LOSSLESS.get(format, {}))
+    ) == near((200, 100, 50))
 
 
 def test_orientation_and_transparency_together():
@@ -474,7 +548,10 @@ def test_an_image_may_have_as_many_pixels_as_are_allowed_and_no_more(format):
     assert reason_of(data, 24 * 16 - 1) == "too_many_pixels"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1001, 1000), (10_000, 10_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(1001, 1000), (10_000, 10_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1)],
+)
 def test_too_many_pixels_are_told_by_the_header(width, height):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"")
@@ -495,7 +572,7 @@ def test_too_many_pixels_are_told_by_the_header(width, height):
         ("GIF", {}),
         ("BMP", {}),
         ("TIFF", {}),
-        # This one has its directory at the end.
+        # A file with its directory at the end.
         ("TIFF", {"compression": "tiff_lzw"}),
     ],
 )
@@ -509,7 +586,9 @@ def test_a_file_that_breaks_off_is_truncated(format, options, part):
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"noise" * 99),
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", b"noise" * 99),
         b"RIFF" + struct.pack("<I", 112) + b"WEBPVP8 " + struct.pack("<I", 100) + b"noise" * 20,
         TIFF_LZW[:8] + b"\xff" * 32 + TIFF_LZW[40:],
     ],
@@ -529,7 +608,8 @@ def test_a_file_that_is_long_enough_but_makes_no_sense_is_corrupt(data):
         b"<!DOCTYPE html><html><body>404</body></html>",
         b"  \r\n<html><head><title>Not found</title></head></html>",
         b"\xef\xbb\xbf<!doctype html>\n<html></html>",
-        b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" "">\n<html></html>',
+        b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC '
+        b'"-//W3C//DTD XHTML 1.0 Strict//EN" "">\n<html></html>',
         b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
         b'{"error": "not found"}',
         encode(photo(), "PPM"),
@@ -544,7 +624,9 @@ def test_what_is_no_image_is_told(data):
 
 def test_a_web_page_is_called_one():
     with pytest.raises(DecodeError) as caught:
-        decode(b"<!DOCTYPE html><title>This photo is no longer available</title>", 8, "pad", MAX_PIXELS)
+        decode(
+            b"<!DOCTYPE html><title>This photo is no longer available</title>", 8, "pad", MAX_PIXELS
+        )
     assert "web page" in caught.value.detail
 
 
@@ -553,8 +635,15 @@ def test_a_web_page_is_called_one():
     [
         (b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', "SVG"),
         (b'\n <svg xmlns="http://www.w3.org/2000/svg"></svg>', "SVG"),
-        (b'<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>', "SVG"),
-        (b'\xef\xbb\xbf<?xml version="1.0"?><!-- Inkscape --><!DOCTYPE svg PUBLIC "" ""><svg></svg>', "SVG"),
+        (
+            b'<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+            "SVG",
+        ),
+        (
+            b'\xef\xbb\xbf<?xml version="1.0"?><!-- Inkscape -->'
+            b'<!DOCTYPE svg PUBLIC "" ""><svg></svg>',
+            "SVG",
+        ),
         (encode(photo(), "ICO"), "ICO"),
         (b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + bytes(300), "Photoshop"),
         (encode(photo(), "JPEG2000"), "JPEG 2000"),
@@ -600,10 +689,10 @@ VALID = [
 
 @st.composite
 def broken_files(draw) -> bytes:
-    """A valid file after some damage: cut, bytes changed, or a piece of another put in."""
+    """A valid file with damage: truncated, bytes changed, or a piece of another file inserted."""
     data = bytearray(draw(st.sampled_from(VALID)))
     for _ in range(draw(st.integers(1, 4))):
-        # Most of what decides about a file stands at its beginning.
+        # Most of the bytes that determine how a file is read are at its beginning.
         position = draw(st.one_of(st.integers(0, min(60, len(data))), st.integers(0, len(data))))
         match draw(st.sampled_from(["cut", "flip", "write", "splice", "drop"])):
             case "cut":
@@ -611,7 +700,12 @@ def broken_files(draw) -> bytes:
             case "flip" if position < len(data):
                 data[position] ^= 1 << draw(st.integers(0, 7))
             case "write":
-                written = draw(st.one_of(st.binary(max_size=8), st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])))
+                written = draw(
+                    st.one_of(
+                        st.binary(max_size=8),
+                        st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"]),
+                    )
+                )
                 data[position : position + len(written)] = written
             case "splice":
                 other = draw(st.sampled_from(VALID))
@@ -643,7 +737,20 @@ def test_a_broken_file_gives_pixels_or_a_reason_and_nothing_else(data, resize):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"<"]), st.binary()
+    st.sampled_from(
+        [
+            b"",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"RIFF",
+            b"BM",
+            b"II*\0",
+            b"MM\0*",
+            b"<",
+        ]
+    ),
+    st.binary(),
 )
 def test_noise_gives_a_reason_and_nothing_else(magic, noise):
     check_hostile(magic + noise, "pad")
@@ -664,8 +771,10 @@ def make_gif_with_comments(length: int) -> bytes:
 
 
 def make_tiff(width: int, height: int, *tags: tuple[int, list[int]]) -> bytes:
-    """A TIFF whose header says what it likes: grey, 8 bits, and tags of 32-bit numbers."""
-    fields = dict([(256, [width]), (257, [height]), (258, [8]), (259, [1]), (262, [1]), (277, [1]), *tags])
+    """Return a TIFF with an arbitrary header: grey, 8 bits, and tags of 32-bit numbers."""
+    fields = dict(
+        [(256, [width]), (257, [height]), (258, [8]), (259, [1]), (262, [1]), (277, [1]), *tags]
+    )
     offset = 8 + 2 + 12 * len(fields) + 4
     entries, behind = b"", b""
     for tag, values in sorted(fields.items()):
@@ -682,11 +791,13 @@ def make_scans(count: int) -> bytes:
     return jpeg[:-2] + jpeg[last:-2] * count + jpeg[-2:]
 
 
-# Each of them would keep a decoder busy for minutes, or fill gigabytes, if only its pixels were counted.
+# Each of them would keep a decoder busy for minutes, or fill gigabytes, if only its pixels counted.
 BUSY = {
     "GIF of comments": make_gif_with_comments(2_000_000),
     "JPEG of scans": make_scans(2000),
-    "TIFF of strips on one another": make_tiff(1000, 900, (278, [899]), (273, [8] * 300), (279, [899_000] * 300)),
+    "TIFF of strips on one another": make_tiff(
+        1000, 900, (278, [899]), (273, [8] * 300), (279, [899_000] * 300)
+    ),
     "TIFF of one tile": make_tiff(8, 8, (322, [40_000]), (323, [40_000]), (324, [8]), (325, [100])),
 }
 
@@ -705,7 +816,7 @@ def test_comments_and_scans_of_usual_files_are_fine():
 def test_no_more_is_decoded_at_a_time_than_memory_is_meant_for(monkeypatch, pixels, at_a_time):
     monkeypatch.setattr(decoding, "_MAX_PIXELS", 100)
     load, lock, running, most = ImageFile.ImageFile.load, threading.Lock(), 0, 0
-    # As many as may be together wait for one another; were there more, `most` would tell.
+    # As many decoders as are allowed wait for one another; `most` would show any more of them.
     together = threading.Barrier(at_a_time)
 
     def watched_load(image: Any) -> Any:
@@ -730,8 +841,10 @@ def test_the_size_before_resizing_is_that_of_the_upright_image():
     sideways = Image.new("RGB", (40, 20))
     exif = sideways.getexif()
     exif[0x112] = 6
-    assert decoding.decode(encode(sideways, "JPEG", exif=exif), 8, "pad", MAX_PIXELS).original_size == (20, 40)
-    # What a server notes in a file of its own says nothing.
+    assert decoding.decode(
+        encode(sideways, "JPEG", exif=exif), 8, "pad", MAX_PIXELS
+    ).original_size == (20, 40)
+    # The note that a server writes into its own file is ignored.
     note = PngImagePlugin.PngInfo()
     note.add_text("original", "999999999x1")
     noted = encode(sideways, "PNG", pnginfo=note)
@@ -744,7 +857,7 @@ def test_the_size_before_resizing_is_that_of_the_upright_image():
     assert png_notes.read_note(encode(sideways, "BMP")) is None
 
 
-# A machine that is short of memory.
+# Low memory.
 
 IN_LITTLE_MEMORY = """
 import resource, sys
@@ -782,14 +895,27 @@ def test_a_lack_of_memory_is_not_the_images_fault(tmp_path, kind, options):
     data = encode(Image.fromarray(pixels).resize((2000, 1500)), kind, **options)
     (tmp_path / "image").write_bytes(data)
     np.save(tmp_path / "whole.npy", decode(data, 64, "pad", 10**7))
-    command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path / "image"), str(tmp_path / "whole.npy")]
-    # What is freed is given back to the system at once, so that it counts for the next limit.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [
+        sys.executable,
+        "-c",
+        IN_LITTLE_MEMORY,
+        str(tmp_path / "image"),
+        str(tmp_path / "whole.npy"),
+    ]
+    # Freed memory is returned to the system at once, so that it counts for the next limit.
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("seam", ["PIL.ImageFile.ImageFile.load", "PIL.ImageOps.exif_transpose", "PIL.Image.Image.resize"])
+@pytest.mark.parametrize(
+    "seam",
+    ["PIL.ImageFile.ImageFile.load", "PIL.ImageOps.exif_transpose", "PIL.Image.Image.resize"],
+)
 def test_a_memory_error_anywhere_is_raised(monkeypatch, seam):
     def fail(*unused_arguments, **unused_options):
         raise MemoryError
@@ -804,10 +930,15 @@ def test_a_memory_error_anywhere_is_raised(monkeypatch, seam):
     [
         b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\x3f\0\xff\x3f\0",
         b"VP8L" + struct.pack("<I", 10) + b"\x2f" + struct.pack("<I", 0x3FFF | 0x3FFF << 14),
-        b"VP8 " + struct.pack("<I", 10) + b"\x30\1\0\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383),
+        b"VP8 "
+        + struct.pack("<I", 10)
+        + b"\x30\1\0\x9d\x01\x2a"
+        + struct.pack("<HH", 16383, 16383),
     ],
 )
 def test_a_webp_of_absurd_size_takes_no_memory(monkeypatch, header):
     monkeypatch.setattr("PIL.Image.open", None)
     data = header.ljust(100, b"\0")
-    assert reason_of(b"RIFF" + struct.pack("<I", len(data) + 4) + b"WEBP" + data) == "too_many_pixels"
+    assert (
+        reason_of(b"RIFF" + struct.pack("<I", len(data) + 4) + b"WEBP" + data) == "too_many_pixels"
+    )

@@ -1,4 +1,7 @@
-"""TIFFs of every kind give their pixels or a reason, not the pixels of something else; PNGs keep no decoder busy with texts."""
+"""Tests of headers: TIFFs of every kind, and PNGs with large texts.
+
+A TIFF yields its pixels or a reason, never other pixels. The texts of a PNG keep no decoder busy.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,13 @@ from beam_pipeline.images import decoding, headers, png_notes
 
 WIDTH, HEIGHT = 21, 20
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
-PLANES = [((X * 11 + Y * 3) % 256), ((X * 7 + Y * 5 + 60) % 256), ((X * 3 + Y * 9 + 120) % 256), X * 9 % 256, Y * 11 % 256]
+PLANES = [
+    ((X * 11 + Y * 3) % 256),
+    ((X * 7 + Y * 5 + 60) % 256),
+    ((X * 3 + Y * 9 + 120) % 256),
+    X * 9 % 256,
+    Y * 11 % 256,
+]
 SAMPLES = np.stack(PLANES, -1).astype(np.uint8)
 GREY, RGB, ALPHA = SAMPLES[..., :1], SAMPLES[..., :3], SAMPLES[..., 3:4]
 GREY_ALPHA = np.concatenate([GREY, ALPHA], -1)
@@ -28,7 +37,8 @@ CMYK_IN_RGB = (255.0 - RGB) * (255.0 - ALPHA) / 255
 YCBCR = np.asarray(Image.fromarray(RGB).convert("YCbCr"))
 PALETTE = np.random.default_rng(0).integers(0, 256, (3, 256))
 
-# Samples of 8 bits, PhotometricInterpretation, further tags, the pixels that they are. 338 is ExtraSamples, 530 the subsampling.
+# 8-bit samples, PhotometricInterpretation, further tags, the expected pixels. 338 is ExtraSamples,
+# 530 the subsampling.
 KINDS: dict[str, tuple[np.ndarray, int, dict, np.ndarray]] = {
     "black is zero": (GREY, 1, {}, GREY),
     "white is zero": (255 - GREY, 0, {}, GREY),
@@ -55,7 +65,7 @@ PALETTES: dict[str, tuple[np.ndarray, int, dict, np.ndarray]] = {
         PALETTE.T[GREY[..., 0]] * (ALPHA / 255) + 255 - ALPHA,
     ),
 }
-# What has to be read in every layout; of the others a Failure is as good.
+# The kinds that must be read in every layout; for the others a Failure is acceptable.
 USUAL = ("black is zero", "rgb", "rgb and alpha", "premultiplied", "rgb and something", "cmyk")
 
 
@@ -79,7 +89,11 @@ def assert_pixels_or_reason(data: bytes, pixels: np.ndarray, has_to_be_read: boo
 @pytest.mark.parametrize("kind", [*KINDS, *PALETTES])
 def test_8_bit_samples(kind, layout):
     samples, photometric, tags, pixels = (KINDS | PALETTES)[kind]
-    assert_pixels_or_reason(write_tiff(samples, photometric, layout, **tags), pixels, kind in (*USUAL, "white is zero", "palette"))
+    assert_pixels_or_reason(
+        write_tiff(samples, photometric, layout, **tags),
+        pixels,
+        kind in (*USUAL, "white is zero", "palette"),
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: repr(layout)[7:-1])
@@ -87,7 +101,11 @@ def test_8_bit_samples(kind, layout):
 def test_16_bit_samples(kind, layout):
     samples, photometric, tags, pixels = KINDS[kind]
     has_to_be_read = kind in USUAL or (kind == "white is zero" and layout.order == "<")
-    assert_pixels_or_reason(write_tiff(samples.astype(np.uint16) * 257, photometric, layout, **tags), pixels, has_to_be_read)
+    assert_pixels_or_reason(
+        write_tiff(samples.astype(np.uint16) * 257, photometric, layout, **tags),
+        pixels,
+        has_to_be_read,
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: repr(layout)[7:-1])
@@ -107,11 +125,15 @@ def test_inks_of_other_colours_are_not_guessed_at():
 def test_12_bit_grey():
     levels = (X[:, :20] * 187 + Y[:, :20] * 31) % 4096
     first, second = levels[:, ::2], levels[:, 1::2]
-    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8).reshape(HEIGHT, 30, 1)
+    packed = (
+        np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1)
+        .astype(np.uint8)
+        .reshape(HEIGHT, 30, 1)
+    )
     data = write_tiff(packed, 1, Layout("<", False, False, False), t256=20, t258=12)
     pixels = decoding.decode(data, 20, "pad", 10**6).pixels
     np.testing.assert_allclose(pixels[..., 0], levels * (255 / 4095), atol=0.5, rtol=0)
-    # Pillow has no reader for the other one.
+    # Pillow has no reader for PhotometricInterpretation 0 with 12 bits.
     with pytest.raises(headers.DecodeError, match="kind that is not read"):
         decode(write_tiff(packed, 0, Layout("<", False, False, False), t256=20, t258=12))
 
@@ -128,7 +150,10 @@ def ztxt(text: bytes) -> bytes:
 
 
 def itxt(text: bytes, keyword: bytes = b"Comment", flag: bytes = b"\1") -> bytes:
-    return chunk(b"iTXt", keyword + b"\0" + flag + b"\0en\0\0" + (zlib.compress(text, 9) if flag != b"\0" else text))
+    return chunk(
+        b"iTXt",
+        keyword + b"\0" + flag + b"\0en\0\0" + (zlib.compress(text, 9) if flag != b"\0" else text),
+    )
 
 
 def iccp(profile: bytes) -> bytes:
@@ -143,7 +168,7 @@ def make_png(*chunks: bytes, behind: bytes = b"") -> bytes:
 
 
 def padded_profile(length: int) -> bytes:
-    """Adobe RGB with zeros behind its tags."""
+    """Return the Adobe RGB profile with zeros after its tags."""
     return struct.pack(">I", length) + ADOBE_RGB[4:] + bytes(length - len(ADOBE_RGB))
 
 
@@ -172,7 +197,7 @@ BROKEN = zlib.compress(bytes(headers.MAX_TEXT // 2), 9)[:-10] + b"broken at its 
 )
 @pytest.mark.parametrize("is_behind", [False, True])
 def test_texts_of_any_length_cost_no_png(chunks, is_behind):
-    # A profile counts before the pixels only.
+    # Only a profile before the pixels counts.
     png = make_png(behind=b"".join(chunks)) if is_behind else make_png(*chunks)
     np.testing.assert_array_equal(decode(png), RGB)
     assert png_notes.read_note(png) is None
@@ -221,7 +246,14 @@ def test_bombs_of_any_number_are_unpacked_once(monkeypatch):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"IDAT"]), st.binary(max_size=40))), st.data())
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"IDAT"]), st.binary(max_size=40)
+        )
+    ),
+    st.data(),
+)
 def test_trimming_leaves_what_is_small_and_whole(chunks, data):
     png = make_png(*(chunk(kind, content) for kind, content in chunks))
     trimmed = headers.trim_png(png)

@@ -1,4 +1,4 @@
-"""A photograph has the same colours whatever profile it comes with."""
+"""Tests that a photograph has the same colours with every profile."""
 
 import io
 import struct
@@ -14,15 +14,19 @@ from beam_pipeline.images import icc
 from beam_pipeline.images.decoding import decode
 from beam_pipeline.images.lab_color import rgb_to_lab
 
-# Adobe RGB (1998): its primaries adapted to D50, as ICC profiles have them, and its gamma.
-ADOBE_TO_PCS = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
+# Adobe RGB (1998): its primaries adapted to D50, as in ICC profiles, and its gamma.
+ADOBE_TO_PCS = np.array(
+    [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
+)
 ADOBE_GAMMA = 563 / 256
-# IEC 61966-2-1's primaries, adapted to D50 likewise.
-SRGB_TO_PCS = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+# The primaries of IEC 61966-2-1, also adapted to D50.
+SRGB_TO_PCS = np.array(
+    [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
+)
 
 
 def make_profile(to_pcs: np.ndarray | None, gamma: float) -> bytes:
-    """A matrix profile, or one for grey if there is no matrix (ICC.1:2010, 7 and 8)."""
+    """Return a matrix profile, or a grey one without a matrix (ICC.1:2010, 7 and 8)."""
 
     def fixed(*numbers: float) -> bytes:
         return b"".join(struct.pack(">i", round(number * 65536)) for number in numbers)
@@ -43,7 +47,9 @@ def make_profile(to_pcs: np.ndarray | None, gamma: float) -> bytes:
         table += name + struct.pack(">II", offset + len(body), len(data))
         body += data
     space = b"GRAY" if to_pcs is None else b"RGB "
-    header = struct.pack(">I4sI4s4s4s", offset + len(body), b"lcms", 0x02100000, b"mntr", space, b"XYZ ") + bytes(12)
+    header = struct.pack(
+        ">I4sI4s4s4s", offset + len(body), b"lcms", 0x02100000, b"mntr", space, b"XYZ "
+    ) + bytes(12)
     header += b"acsp" + bytes(28) + fixed(0.9642, 1, 0.8249) + bytes(48)
     return header + struct.pack(">I", len(tags)) + table + body
 
@@ -52,13 +58,13 @@ ADOBE_RGB = make_profile(ADOBE_TO_PCS, ADOBE_GAMMA)
 
 
 def photograph() -> np.ndarray:
-    """Soft colours within Adobe RGB and sRGB, uint8 (64, 64, 3)."""
+    """Return soft colours within Adobe RGB and sRGB, uint8 (64, 64, 3)."""
     patches = np.random.default_rng(3).integers(30, 226, (5, 5, 3), np.uint8)
     return np.asarray(Image.fromarray(patches).resize((64, 64), Image.Resampling.BICUBIC))
 
 
 def to_adobe_rgb(pixels: np.ndarray) -> np.ndarray:
-    """What an Adobe RGB camera would have stored for an sRGB image, worked out from the standards."""
+    """Return what an Adobe RGB camera would store for an sRGB image, by the standards."""
     encoded = pixels / 255
     linear = np.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
     adobe = np.clip(linear @ SRGB_TO_PCS.T @ np.linalg.inv(ADOBE_TO_PCS).T, 0, 1)
@@ -76,7 +82,13 @@ def save(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("PNG", {}), ("TIFF", {}), ("JPEG", {"quality": 100, "subsampling": 0}), ("WEBP", {"lossless": True})]
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+        ("WEBP", {"lossless": True}),
+    ],
 )
 def test_an_adobe_rgb_photograph_gives_the_lab_of_its_srgb_twin(kind, options):
     srgb = photograph()
@@ -92,15 +104,24 @@ def test_transparency_survives_a_profile():
     adobe = to_adobe_rgb(photograph())
     alpha = np.zeros((64, 64, 1), np.uint8)
     alpha[:32] = 255
-    decoded = decode(save(np.concatenate([adobe, alpha], -1), icc_profile=ADOBE_RGB), 64, "pad", 10**6).pixels
+    decoded = decode(
+        save(np.concatenate([adobe, alpha], -1), icc_profile=ADOBE_RGB), 64, "pad", 10**6
+    ).pixels
     assert (decoded[32:] == 255).all()
-    np.testing.assert_array_equal(decoded[:32], decode(save(adobe, icc_profile=ADOBE_RGB), 64, "pad", 10**6).pixels[:32])
+    np.testing.assert_array_equal(
+        decoded[:32], decode(save(adobe, icc_profile=ADOBE_RGB), 64, "pad", 10**6).pixels[:32]
+    )
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1.8])
 def test_a_grey_profile_is_converted(gamma):
     level = 128
-    decoded = decode(save(np.full((64, 64), level, np.uint8), icc_profile=make_profile(None, gamma)), 64, "pad", 10**6).pixels
+    decoded = decode(
+        save(np.full((64, 64), level, np.uint8), icc_profile=make_profile(None, gamma)),
+        64,
+        "pad",
+        10**6,
+    ).pixels
     linear = (level / 255) ** gamma
     encoded = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
     assert np.abs(decoded.astype(float) - encoded).max() < 2
@@ -119,7 +140,9 @@ def test_a_grey_profile_is_converted(gamma):
 )
 def test_pixels_stay_under_srgb_and_under_a_profile_that_is_not_valid(profile):
     pixels = photograph()
-    np.testing.assert_array_equal(decode(save(pixels, icc_profile=profile), 64, "pad", 10**6).pixels, pixels)
+    np.testing.assert_array_equal(
+        decode(save(pixels, icc_profile=profile), 64, "pad", 10**6).pixels, pixels
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -128,12 +151,18 @@ def test_a_damaged_profile_costs_no_more_than_colours(data):
     profile = bytearray(ADOBE_RGB)
     for place in data.draw(st.lists(st.integers(0, len(profile) - 1), min_size=1, max_size=12)):
         profile[place] = data.draw(st.integers(0, 255))
-    assert decode(save(photograph(), icc_profile=bytes(profile)), 64, "pad", 10**6).pixels.shape == (64, 64, 3)
+    assert decode(
+        save(photograph(), icc_profile=bytes(profile)), 64, "pad", 10**6
+    ).pixels.shape == (64, 64, 3)
 
 
 def test_large_profiles_are_not_kept():
     before = icc._is_srgb.cache_info().currsize
     for number in range(3):
-        large = struct.pack(">I", 1 << 17) + ADOBE_RGB[4:] + bytes([number]) * ((1 << 17) - len(ADOBE_RGB))
+        large = (
+            struct.pack(">I", 1 << 17)
+            + ADOBE_RGB[4:]
+            + bytes([number]) * ((1 << 17) - len(ADOBE_RGB))
+        )
         icc.to_srgb(Image.fromarray(photograph()), large)
     assert icc._is_srgb.cache_info().currsize == before

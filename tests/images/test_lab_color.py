@@ -1,4 +1,4 @@
-"""Lab against scikit-image in double precision, and the scalings under which records hold it."""
+"""Tests of Lab against scikit-image in double precision, and of the scalings in records."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ from skimage import color as reference
 from beam_pipeline.images import lab_color
 
 LEVELS = np.append(np.arange(0, 255, 15), 255).astype(np.uint8)
-# All colours of 18 levels a channel, with the corners of the cube among them.
-COLORS = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS, indexing="ij"), axis=-1).reshape(18, 18 * 18, 3)
+# All colours of 18 levels per channel, including the corners of the cube.
+COLORS = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS, indexing="ij"), axis=-1).reshape(
+    18, 18 * 18, 3
+)
 IMAGES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)))
 
 
@@ -19,9 +21,12 @@ def exact_lab(pixels: np.ndarray) -> np.ndarray:
     return reference.rgb2lab(pixels.astype(np.float64) / 255)
 
 
-@pytest.mark.parametrize("levels", [LEVELS, np.arange(18, dtype=np.uint8)])  # the latter for what is linear near black
+# The second levels cover the linear part near black.
+@pytest.mark.parametrize("levels", [LEVELS, np.arange(18, dtype=np.uint8)])
 def test_lab_is_that_of_scikit_image(levels):
-    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(len(levels), -1, 3)
+    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(
+        len(levels), -1, 3
+    )
     lab = lab_color.rgb_to_lab(colors)
     assert (lab.dtype, lab.shape) == (np.float32, colors.shape)
     np.testing.assert_allclose(lab, exact_lab(colors), rtol=0, atol=2e-4)
@@ -40,7 +45,9 @@ def test_lab_is_that_of_scikit_image(levels):
     ],
 )
 def test_lab_of_well_known_colors(rgb, lab):
-    np.testing.assert_allclose(lab_color.rgb_to_lab(np.array([[rgb]], np.uint8))[0, 0], lab, rtol=0, atol=0.02)
+    np.testing.assert_allclose(
+        lab_color.rgb_to_lab(np.array([[rgb]], np.uint8))[0, 0], lab, rtol=0, atol=0.02
+    )
 
 
 def test_every_grey_is_neutral():
@@ -74,7 +81,8 @@ def test_the_way_there_and_back_changes_nothing(pixels):
 
 def test_colors_out_of_gamut_are_clipped():
     np.testing.assert_array_equal(
-        lab_color.lab_to_rgb(np.array([[[100.0, 0, 0], [120, 0, 0], [-10, 0, 0]]])), [[[255] * 3] * 2 + [[0] * 3]]
+        lab_color.lab_to_rgb(np.array([[[100.0, 0, 0], [120, 0, 0], [-10, 0, 0]]])),
+        [[[255] * 3] * 2 + [[0] * 3]],
     )
 
 
@@ -84,7 +92,9 @@ def test_scale_lab_has_the_documented_formulas():
     assert (l.dtype, l.shape) == (np.float32, (1, 4, 1))
     assert (ab.dtype, ab.shape) == (np.float32, (1, 4, 2))
     np.testing.assert_allclose(l[..., 0], [[-1, 0, 1, 0.5]], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(ab, np.array([[[0, 0], [-1, 1], [0.1, -0.5], [-108 / 127, 98 / 127]]]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        ab, np.array([[[0, 0], [-1, 1], [0.1, -0.5], [-108 / 127, 98 / 127]]]), rtol=0, atol=1e-6
+    )
 
 
 def test_scaled_lab_stays_within_one():
@@ -108,11 +118,13 @@ def test_unscale_lab_is_the_inverse():
 
 
 def test_quantize_lab_has_the_documented_formulas():
-    lab = np.array([[[0, -128, 127], [100, 0, 0.4], [50, 0.6, -0.6], [20, -107.86, 98.23]]], np.float32)
+    lab = np.array(
+        [[[0, -128, 127], [100, 0, 0.4], [50, 0.6, -0.6], [20, -107.86, 98.23]]], np.float32
+    )
     l, ab = lab_color.quantize_lab(lab)
     assert (l.dtype, l.shape) == (np.uint8, (1, 4, 1))
     assert (ab.dtype, ab.shape) == (np.uint8, (1, 4, 2))
-    # 127.5 may be rounded either way.
+    # 127.5 may be rounded up or down.
     assert l[0, :, 0].tolist() in ([0, 255, 127, 51], [0, 255, 128, 51])
     assert ab.tolist() == [[[0, 255], [128, 128], [129, 127], [20, 226]]]
 
@@ -125,6 +137,8 @@ def test_the_quantization_error_is_half_a_step_at_most():
 
 
 def test_quantize_lab_wraps_nothing_around():
-    l, ab = lab_color.quantize_lab(np.array([[[100.3, 127.6, 300], [-0.3, -128.6, -300]]], np.float32))
+    l, ab = lab_color.quantize_lab(
+        np.array([[[100.3, 127.6, 300], [-0.3, -128.6, -300]]], np.float32)
+    )
     assert l[..., 0].tolist() == [[255, 0]]
     assert ab.tolist() == [[[255, 255], [0, 0]]]

@@ -10,7 +10,7 @@ import pytest
 from datasets import OPTIONS, Dataset, read_dataset, run_job, write_list
 from origin import Origin
 
-# Otherwise pytest would end without taking down what it has started.
+# Without this, pytest would end without stopping the programs that it started.
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda number, _: sys.exit(128 + number))
 
@@ -30,7 +30,7 @@ def url_list(photographs: Origin, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def reference(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """What the DirectRunner makes of the list."""
+    """Return the dataset that the DirectRunner makes of the list."""
     folder = tmp_path_factory.mktemp("reference") / "dataset"
     done = run_job(["--input", url_list, "--output", folder, *OPTIONS])
     assert done.returncode == 0, done.stderr

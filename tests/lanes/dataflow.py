@@ -1,7 +1,7 @@
-"""Dataflow: Beam's own submission code against a stand-in for the service, and the job that arrives there run to its end.
+"""Tests of Dataflow: Beam submits a job to a stand-in for the service, and the job is run.
 
-The service itself cannot be had without Google: what it would start on its workers, this runs on Beam's own runner, with
-nothing but what was staged.
+The service itself is not available without Google. The tests run what it would start on its workers
+on Beam's own runner, with only the staged files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from test_pipeline import find_shuffled_pixels
 
 ROOT = Path(__file__).parents[2]
 
-# What a worker does: take what was staged, and run it.
+# A worker takes the staged files and runs the graph.
 WORKER = """
 import sys
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -41,18 +41,29 @@ FnApiRunner().run_via_runner_api(graph, PipelineOptions()).wait_until_finish()
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Takes jobs, and says that they are done."""
+    """Accepts jobs and reports that they are done."""
 
     jobs: list[dict[str, Any]]
 
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.jobs.append(job)
-        self.answer({"id": "job-1", "name": job["name"], "projectId": "project", "currentState": "JOB_STATE_RUNNING"})
+        self.answer(
+            {
+                "id": "job-1",
+                "name": job["name"],
+                "projectId": "project",
+                "currentState": "JOB_STATE_RUNNING",
+            }
+        )
 
     def do_GET(self) -> None:
         messages = "/messages" in self.path
-        self.answer({} if messages else {"id": "job-1", "projectId": "project", "currentState": "JOB_STATE_DONE"})
+        self.answer(
+            {}
+            if messages
+            else {"id": "job-1", "projectId": "project", "currentState": "JOB_STATE_DONE"}
+        )
 
     def answer(self, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode()
@@ -69,20 +80,46 @@ class Service(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     jobs: list[dict[str, Any]] = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Service", (Service,), {"jobs": jobs}))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Service", (Service,), {"jobs": jobs})
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://localhost:{server.server_port}", jobs
     server.shutdown()
     server.server_close()
 
 
-def submit(endpoint: str, url_list: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    endpoint: str, url_list: Path, folder: Path, *flags: str
+) -> subprocess.CompletedProcess[str]:
     (folder / "staged").mkdir()
     return run_job(
         [
-            *("--runner", "DataflowRunner", "--dataflow_endpoint", endpoint, "--no_auth", "--project", "project"),
-            *("--region", "europe-west1", "--temp_location", folder / "temp", "--staging_location", folder / "staged"),
-            *("--setup_file", "./setup.py", "--machine_type", "n2-standard-8", "--max_num_workers", "30"),
+            *(
+                "--runner",
+                "DataflowRunner",
+                "--dataflow_endpoint",
+                endpoint,
+                "--no_auth",
+                "--project",
+                "project",
+            ),
+            *(
+                "--region",
+                "europe-west1",
+                "--temp_location",
+                folder / "temp",
+                "--staging_location",
+                folder / "staged",
+            ),
+            *(
+                "--setup_file",
+                "./setup.py",
+                "--machine_type",
+                "n2-standard-8",
+                "--max_num_workers",
+                "30",
+            ),
             *("--sdk_container_image", "registry/beam_pipeline"),
             *("--input", url_list, "--output", folder / "dataset"),
             *OPTIONS,
@@ -96,7 +133,7 @@ def submit(endpoint: str, url_list: Path, folder: Path, *flags: str) -> subproce
 def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tmp_path):
     endpoint, jobs = service
     submitted = submit(endpoint, url_list, tmp_path)
-    # The stand-in says that the job is done, but has run nothing.
+    # The stand-in reports that the job is done, but has not run it.
     assert submitted.returncode == 1
     assert "has ended without" in submitted.stderr
     assert "/jobs/europe-west1/job-1?project=project" in submitted.stdout
@@ -104,16 +141,19 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     environment = job["environment"]
     options = environment["sdkPipelineOptions"]["options"]
     [pool] = environment["workerPools"]
-    assert "no_use_multiple_sdk_containers" in environment["experiments"]  # one network for each machine
+    assert "no_use_multiple_sdk_containers" in environment["experiments"]  # one network per machine
     assert options["save_main_session"] is False
     assert pool["machineType"] == "n2-standard-8"
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 30
-    assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == ["registry/beam_pipeline"]
+    assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [
+        "registry/beam_pipeline"
+    ]
     staged = {package["name"]: Path(package["location"]) for package in pool["packages"]}
     graph_file = Path(options["pipelineUrl"])
 
     components = beam_runner_api_pb2.Pipeline.FromString(graph_file.read_bytes()).components
-    [worker] = components.environments.values()  # steps that differ in it could not be fused
+    # Steps with different environments could not be fused.
+    [worker] = components.environments.values()
     assert worker.resource_hints[common_urns.resource_hints.MIN_RAM_BYTES.urn] == b"4000000000"
     steps = {step.unique_name for step in components.transforms.values()}
     assert {
@@ -128,11 +168,22 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     assert find_shuffled_pixels(components)[1] == []
 
     library = tmp_path / "library"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+    ]
     subprocess.run([*command, library, staged["workflow.tar.gz"]], check=True)
     run = [sys.executable, "-c", WORKER, str(graph_file), str(library)]
     environ = {**os.environ, "PYTHONPATH": str(library)}
-    done = subprocess.run(run, cwd=tmp_path, env=environ, timeout=600, capture_output=True, text=True)
+    done = subprocess.run(
+        run, cwd=tmp_path, env=environ, timeout=600, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
@@ -141,7 +192,9 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
 
 def test_a_template_is_not_waited_for(service, url_list, tmp_path):
     endpoint, jobs = service
-    submitted = submit(endpoint, url_list, tmp_path, "--template_location", str(tmp_path / "staged" / "template"))
+    submitted = submit(
+        endpoint, url_list, tmp_path, "--template_location", str(tmp_path / "staged" / "template")
+    )
     assert submitted.returncode == 0, submitted.stderr
     assert "on its way" in submitted.stdout
     assert not jobs

@@ -1,4 +1,4 @@
-"""Runs of the command, and what has to be the same whatever engine they ran on."""
+"""Run the command, and compare datasets that were made on different engines."""
 
 from __future__ import annotations
 
@@ -30,18 +30,25 @@ SIZE = 299
 EXAMPLES_PER_SHARD = 8
 OPTIONS = (
     *("--checkpoint", "untrained", "--allow_private_addresses", "--fetch_timeout", "5"),
-    *("--examples_per_shard", str(EXAMPLES_PER_SHARD), "--validation_fraction", "0.2", "--batch_size", "8"),
+    *(
+        "--examples_per_shard",
+        str(EXAMPLES_PER_SHARD),
+        "--validation_fraction",
+        "0.2",
+        "--batch_size",
+        "8",
+    ),
 )
 
 
 class Dataset(NamedTuple):
-    """What a folder holds.
+    """The content of a dataset folder.
 
     Attributes:
-      examples: By URL: the split, and the features.
-      failures: By URL: stage and reason.
+      examples: The split and the features, by URL.
+      failures: The stage and the reason, by URL.
       description: `dataset.json`.
-      statistics: What `transform/` knows; None if there is none.
+      statistics: The statistics in `transform/`; None if there are none.
     """
 
     examples: dict[str, tuple[str, dict[str, Any]]]
@@ -51,24 +58,33 @@ class Dataset(NamedTuple):
 
 
 def write_list(path: Path, origin: Origin, good: int = 48) -> None:
-    """A list with everything in it: images of several shapes and formats, repeated lines, and what fails at each stage."""
+    """Write a list of every kind of line.
+
+    It has images of several shapes and formats, repeated lines, and failures of each stage.
+    """
     shapes = ((320, 240), (120, 200), (299, 299))
     names = [f"{number}.{('jpg', 'png', 'webp')[number % 3]}" for number in range(good)]
     lines = [
-        f"n{number % 3:08}_{number}\t{origin.url(f'sized/{shapes[number % 3][0]}/{shapes[number % 3][1]}/{name}')}"
+        f"n{number % 3:08}_{number}\t"
+        f"{origin.url(f'sized/{shapes[number % 3][0]}/{shapes[number % 3][1]}/{name}')}"
         for number, name in enumerate(names)
     ]
     lines += [
         *(origin.url(f"status/{code}/x{code}.jpg") for code in (404, 410, 500)),
-        *(origin.url(path) for path in ("html/page.jpg", "half/half.jpg", "empty/nothing.jpg", "redirect-loop")),
+        *(
+            origin.url(path)
+            for path in ("html/page.jpg", "half/half.jpg", "empty/nothing.jpg", "redirect-loop")
+        ),
         *("gopher://127.0.0.1/old.jpg", "nonsense"),
     ]
     path.write_text("\n".join(["# a list", *lines, lines[0], lines[5]]) + "\n")
 
 
 @contextlib.contextmanager
-def job(arguments: Sequence[str | Path], cwd: Path | None = None, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs the command as a user would; with what it starts it ends with the `with`."""
+def job(
+    arguments: Sequence[str | Path], cwd: Path | None = None, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run the command as a user would; all processes end with the `with` block."""
     command = [sys.executable, "-m", "beam_pipeline.run", *map(str, arguments)]
     process = subprocess.Popen(
         command,
@@ -87,14 +103,16 @@ def job(arguments: Sequence[str | Path], cwd: Path | None = None, **environment:
         process.communicate()
 
 
-def run_job(arguments: Sequence[str | Path], cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_job(
+    arguments: Sequence[str | Path], cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     with job(arguments, cwd, **environment) as process:
         output, errors = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def read_dataset(folder: str | Path) -> Dataset:
-    """Reads a finished folder, wherever it is, in which nothing may lie that is no part of it."""
+    """Read a complete dataset, local or remote; fail if its folder holds any other file."""
     folder = str(folder)
     problems, _ = validation.check(dataset_dir.open_dataset_dir(folder))
     assert problems == []
@@ -105,21 +123,39 @@ def read_dataset(folder: str | Path) -> Dataset:
             url = example["image_url"].decode()
             assert url not in examples, f"{url} stands twice"
             examples[url] = (split, example)
-    lines = [line for path in list_folder(folder, "failures-*.jsonl") for line in read_bytes(path).splitlines()]
-    failures = {failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)}
+    lines = [
+        line
+        for path in list_folder(folder, "failures-*.jsonl")
+        for line in read_bytes(path).splitlines()
+    ]
+    failures = {
+        failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)
+    }
     assert len(failures) == len(lines)
     has_statistics = any_path.is_local(folder) and any_path.exists(f"{folder}/{naming.TRANSFORM}")
     return Dataset(
-        examples, failures, description, read_statistics(dataset_dir.open_dataset_dir(folder)) if has_statistics else None
+        examples,
+        failures,
+        description,
+        read_statistics(dataset_dir.open_dataset_dir(folder)) if has_statistics else None,
     )
 
 
 def assert_right(made: Dataset) -> None:
-    """Every example is what its URL's image gives by Pillow and scikit-image; the books balance; no shard is too large."""
+    """Check the examples against Pillow and scikit-image, the counts, and the size of shards.
+
+    Each example must be what they make of the image of its URL.
+    """
     counts = made.description["counts"]
-    assert counts["examples"] == len(made.examples) == sum(file["examples"] for file in made.description["files"])
+    assert (
+        counts["examples"]
+        == len(made.examples)
+        == sum(file["examples"] for file in made.description["files"])
+    )
     assert counts["failures"] == len(made.failures)
-    assert counts["lines"] == sum(counts[key] for key in ("ignored", "duplicates", "examples", "failures"))
+    assert counts["lines"] == sum(
+        counts[key] for key in ("ignored", "duplicates", "examples", "failures")
+    )
     assert max(file["examples"] for file in made.description["files"]) <= EXAMPLES_PER_SHARD
     for url, (_, example) in made.examples.items():
         assert example["image_name"].decode() == hashlib.md5(url.encode()).hexdigest() + ".jpeg"
@@ -129,8 +165,10 @@ def assert_right(made: Dataset) -> None:
         assert example["image_embedding"].shape == (1001,)
 
 
-def assert_makes_the_same(engine: Sequence[str | Path], url_list: Path, output: Path, reference: Dataset, slots: int) -> None:
-    """Runs the job on an engine, with so many slots, and compares."""
+def assert_makes_the_same(
+    engine: Sequence[str | Path], url_list: Path, output: Path, reference: Dataset, slots: int
+) -> None:
+    """Run the job on an engine with `slots` slots, and compare its dataset."""
     done = run_job([*engine, "--input", url_list, "--output", output, *OPTIONS])
     assert done.returncode == 0, done.stderr
     made = read_dataset(output)
@@ -141,7 +179,7 @@ def assert_makes_the_same(engine: Sequence[str | Path], url_list: Path, output: 
 
 
 def assert_full_shards(made: Dataset, slots: int) -> None:
-    """Each slot makes one bundle: all of its shards are full but the last."""
+    """Check that all shards are full but one per slot: each slot makes one bundle."""
     for split in ("train", "validation"):
         sizes = [file["examples"] for file in made.description["files"] if file["split"] == split]
         assert len(sizes) <= sum(sizes) // EXAMPLES_PER_SHARD + slots, sizes
@@ -153,19 +191,24 @@ def _expected_pixels(url: str) -> np.ndarray:
     ratio = min(SIZE / picture.width, SIZE / picture.height)
     side = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
     square = Image.new("RGB", (SIZE, SIZE), "white")
-    square.paste(picture.resize(side, Image.Resampling.LANCZOS), ((SIZE - side[0]) // 2, (SIZE - side[1]) // 2))
+    square.paste(
+        picture.resize(side, Image.Resampling.LANCZOS),
+        ((SIZE - side[0]) // 2, (SIZE - side[1]) // 2),
+    )
     return np.asarray(square)
 
 
 def assert_same(made: Dataset, reference: Dataset) -> None:
-    """The same examples in the same splits, embeddings to 1e-4, and the same failures."""
+    """Check that examples, splits and failures are equal, and embeddings to 1e-4."""
     assert made.failures == reference.failures
     for name in ("counts", "failures_by_stage", "classes", "hosts"):
         assert made.description[name] == reference.description[name]
     if made.statistics:
         assert reference.statistics
         for name, value in made.statistics._asdict().items():
-            np.testing.assert_allclose(value, getattr(reference.statistics, name), rtol=1e-3, atol=1e-3, err_msg=name)
+            np.testing.assert_allclose(
+                value, getattr(reference.statistics, name), rtol=1e-3, atol=1e-3, err_msg=name
+            )
     assert set(made.examples) == set(reference.examples)
     for url, (split, example) in made.examples.items():
         other_split, other = reference.examples[url]

@@ -1,4 +1,7 @@
-"""A real Flink cluster on this machine: a JobManager, two TaskManagers, and a worker process that each of them starts."""
+"""Tests on a real Flink cluster on this machine.
+
+The cluster is a JobManager and two TaskManagers, each of which starts a worker process.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from datasets import OPTIONS, assert_makes_the_same, assert_right, assert_same, job, read_dataset, run_job
+from datasets import (
+    OPTIONS,
+    assert_makes_the_same,
+    assert_right,
+    assert_same,
+    job,
+    read_dataset,
+    run_job,
+)
 from programs import BEAM, CACHE, descendants, free_port, program, wait_for_port
 
 FLINK = CACHE / "flink-1.19.3" / "deps"
@@ -26,7 +37,8 @@ TASK_MANAGERS = 2
 BOOT = CACHE / f"boot-{BEAM}" / "container"
 JOB_SERVER = CACHE / "flink-job-server-2.62.0.jar"
 
-# What Flink's own scripts work out from the configuration: without the second, the heap's size is the limit for buffers too.
+# The values that Flink's own scripts derive from the configuration. Without the second, the heap
+# size limits the buffers too.
 MEMORY = ("-Xmx640m", "-XX:MaxDirectMemorySize=1g")
 
 CONFIGURATION = """\
@@ -62,7 +74,12 @@ io.tmp.dirs: {folder}
 
 
 class Cluster(NamedTuple):
-    """A running cluster: its REST `port`, and the process ids of those who keep its TaskManagers running."""
+    """A running cluster.
+
+    Attributes:
+      port: The port of the REST API.
+      managers: The process ids of the programs that restart the TaskManagers.
+    """
 
     port: int
     managers: list[int]
@@ -76,31 +93,44 @@ class Cluster(NamedTuple):
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("flink")
     rpc_port, rest_port = free_port(), free_port()
-    (folder / "config.yaml").write_text(CONFIGURATION.format(rpc_port=rpc_port, rest_port=rest_port, folder=folder))
+    (folder / "config.yaml").write_text(
+        CONFIGURATION.format(rpc_port=rpc_port, rest_port=rest_port, folder=folder)
+    )
 
     def java(main: str, *memory: str) -> list[str | Path]:
         options = [*memory, "-Dlog4j2.level=WARN", "-cp", f"{FLINK}/lib/*"]
         return ["java", *options, f"org.apache.flink.runtime.{main}", "--configDir", folder]
 
     log = folder / "log"
-    # Beam's boot program runs `python` in the environment that it finds.
+    # Beam's boot program runs the `python` of its environment.
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
     }
     with contextlib.ExitStack() as stack:
-        master = stack.enter_context(program(java("entrypoint.StandaloneSessionClusterEntrypoint", "-Xmx512m"), log))
+        master = stack.enter_context(
+            program(java("entrypoint.StandaloneSessionClusterEntrypoint", "-Xmx512m"), log)
+        )
         wait_for_port(rest_port, master, log)
-        # One that ends is started again, as Kubernetes or YARN would.
-        command = ["sh", "-c", 'while :; do "$@"; done', "sh", *java("taskexecutor.TaskManagerRunner", *MEMORY)]
+        # A TaskManager that ends is restarted, as by Kubernetes or YARN.
+        command = [
+            "sh",
+            "-c",
+            'while :; do "$@"; done',
+            "sh",
+            *java("taskexecutor.TaskManagerRunner", *MEMORY),
+        ]
         managers = []
         for number in range(TASK_MANAGERS):
-            (folder / str(number)).mkdir()  # Beam's boot program leaves a file where it runs
-            managers.append(stack.enter_context(program(command, log, folder / str(number), **environment)).pid)
+            # Beam's boot program leaves a file in its working directory.
+            (folder / str(number)).mkdir()
+            managers.append(
+                stack.enter_context(program(command, log, folder / str(number), **environment)).pid
+            )
         started = Cluster(rest_port, managers)
         deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(urllib.error.HTTPError):  # it answers 503 at first
+            with contextlib.suppress(urllib.error.HTTPError):  # it responds with 503 at first
                 if len(started.ask("/taskmanagers")["taskmanagers"]) == TASK_MANAGERS:
                     break
             assert time.monotonic() < deadline, log.read_text()[-3000:]
@@ -110,7 +140,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def engine(cluster: Cluster, parallelism: int) -> list[str | Path]:
     return [
-        *("--runner", "FlinkRunner", "--flink_master", f"localhost:{cluster.port}", "--flink_version", "1.19"),
+        *(
+            "--runner",
+            "FlinkRunner",
+            "--flink_master",
+            f"localhost:{cluster.port}",
+            "--flink_version",
+            "1.19",
+        ),
         *("--flink_job_server_jar", JOB_SERVER, "--parallelism", str(parallelism)),
         *("--environment_type", "PROCESS", "--environment_option", f"process_command={BOOT}"),
     ]
@@ -118,24 +155,45 @@ def engine(cluster: Cluster, parallelism: int) -> list[str | Path]:
 
 @pytest.mark.parametrize("parallelism", [2, 4])
 def test_the_dataset_is_the_same(cluster, url_list, reference, tmp_path, parallelism):
-    assert_makes_the_same(engine(cluster, parallelism), url_list, tmp_path / "dataset", reference, slots=parallelism)
+    assert_makes_the_same(
+        engine(cluster, parallelism), url_list, tmp_path / "dataset", reference, slots=parallelism
+    )
 
 
 def test_metrics_stand_in_flinks_own_page(cluster, url_list, reference, tmp_path):
-    done = run_job([*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS, "--checkpoint", "none"])
+    done = run_job(
+        [
+            *engine(cluster, 2),
+            "--input",
+            url_list,
+            "--output",
+            tmp_path / "dataset",
+            *OPTIONS,
+            "--checkpoint",
+            "none",
+        ]
+    )
     assert done.returncode == 0, done.stderr
     last = max(cluster.ask("/jobs/overview")["jobs"], key=lambda job: job["start-time"])
     page = cluster.ask(f"/jobs/{last['jid']}/accumulators")["user-task-accumulators"]
-    [containers] = [json.loads(accumulator["value"]) for accumulator in page if accumulator["name"] == "__metricscontainers"]
+    [containers] = [
+        json.loads(accumulator["value"])
+        for accumulator in page
+        if accumulator["name"] == "__metricscontainers"
+    ]
     counters: collections.Counter[str] = collections.Counter()
     for info in containers["metrics"]["attempted"]:
         if info["urn"] == "beam:metric:user:sum_int64:v1":
-            counters[f"{info['labels']['NAMESPACE']}/{info['labels']['NAME']}"] += read_varint(base64.b64decode(info["payload"]))
+            counters[f"{info['labels']['NAMESPACE']}/{info['labels']['NAME']}"] += read_varint(
+                base64.b64decode(info["payload"])
+            )
     failures = reference.description["counts"]["failures_by_reason"]
     examples = reference.description["counts"]["examples"]
     assert {name: counters[f"failures/{name}"] for name in failures} == failures
     assert counters["encode_example/images"] == examples
-    assert counters["decode_image/images"] == examples + sum(stage == "decode" for stage, _ in reference.failures.values())
+    assert counters["decode_image/images"] == examples + sum(
+        stage == "decode" for stage, _ in reference.failures.values()
+    )
     assert counters["fetch/bytes"] > 0 and counters["decode_image/microseconds"] > 0
 
 
@@ -145,14 +203,18 @@ def read_varint(data: bytes) -> int:
 
 def test_workers_that_are_killed_cost_nothing(cluster, url_list, reference, tmp_path):
     begun = time.time() * 1000
-    with job([*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]) as process:
+    with job(
+        [*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]
+    ) as process:
         wait_for_record(tmp_path / "dataset", process)
         for worker in find_workers(cluster):
             os.kill(worker, signal.SIGKILL)
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     [last] = [each for each in cluster.ask("/jobs/overview")["jobs"] if each["start-time"] >= begun]
-    assert cluster.ask(f"/jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"], "the job has not noticed"
+    assert cluster.ask(f"/jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"], (
+        "the job has not noticed"
+    )
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
     assert_same(made, reference)

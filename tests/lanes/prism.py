@@ -1,4 +1,4 @@
-"""Prism, the runner that Beam writes in Go, given to the DirectRunner as a binary."""
+"""Tests on Prism, Beam's runner in Go, passed to the DirectRunner as a binary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ def test_the_dataset_is_the_same(url_list, reference, tmp_path):
 
 
 def test_commits_are_jobs_of_their_own(url_list, reference, tmp_path):
-    options = ["--input", url_list, "--output", tmp_path / "dataset", *OPTIONS, "--checkpoint", "none", "--urls_per_commit", "30"]
+    options = [
+        "--input",
+        url_list,
+        "--output",
+        tmp_path / "dataset",
+        *OPTIONS,
+        "--checkpoint",
+        "none",
+        "--urls_per_commit",
+        "30",
+    ]
     done = run_job(["--runner", "PrismRunner", "--prism_location", PRISM, *options])
     assert done.returncode == 0, done.stderr
     made = read_dataset(tmp_path / "dataset")

@@ -1,4 +1,7 @@
-"""Programs that a lane starts, and takes down whatever happens: servers on loopback, each with a log file."""
+"""Programs for the tests on engines and stores: servers on loopback, each with a log file.
+
+They are stopped in any case when their test ends.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 BEAM = importlib.metadata.version("apache-beam")
-# Where the Makefile puts what it downloads and builds.
+# The folder for what the Makefile downloads and builds.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_pipeline" / "lanes"
 
 
@@ -21,16 +24,21 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam
 def program(
     command: Sequence[str | Path], log: Path, cwd: Path | None = None, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program for the time of a `with`; with all that it has started it ends."""
+    """Run a program until the `with` block ends; then kill it and its descendants."""
     with log.open("ab") as file:
         variables = {**os.environ, **environment}
         process = subprocess.Popen(
-            list(map(str, command)), stdout=file, stderr=file, cwd=cwd, env=variables, start_new_session=True
+            list(map(str, command)),
+            stdout=file,
+            stderr=file,
+            cwd=cwd,
+            env=variables,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        # Beam's boot gives the workers that it starts groups of their own.
+        # Beam's boot program puts the workers that it starts into process groups of their own.
         started = list(descendants(process.pid))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -46,18 +54,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
-    """Returns when something answers on a port of loopback. Raises RuntimeError, with the log's end, if nothing does."""
+def wait_for_port(
+    port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 60
+) -> None:
+    """Wait until a server answers on a port of loopback.
+
+    Raises:
+      RuntimeError: None does within `seconds`; the message has the end of the log.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.2)
-    raise RuntimeError(f"{process.args!r} does not answer on port {port}:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(
+        f"{process.args!r} does not answer on port {port}:\n{log.read_text()[-3000:]}"
+    )
 
 
 def descendants(process: int) -> Iterator[int]:
-    """The processes that a process has started, and theirs."""
+    """Yield the ids of the descendants of a process."""
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         for child in map(int, path.read_text().split()):
             yield child

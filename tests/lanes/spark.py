@@ -1,4 +1,4 @@
-"""Spark: the job server's own, on this machine."""
+"""Tests on Spark: the one inside Beam's job server, on this machine."""
 
 from __future__ import annotations
 
@@ -11,5 +11,12 @@ JOB_SERVER = CACHE / "spark-job-server-2.62.0.jar"
 
 
 def test_the_dataset_is_the_same(url_list, reference, tmp_path):
-    engine: list[str | Path] = ["--runner", "SparkRunner", "--spark_master_url", "local[2]", "--spark_job_server_jar", JOB_SERVER]
+    engine: list[str | Path] = [
+        "--runner",
+        "SparkRunner",
+        "--spark_master_url",
+        "local[2]",
+        "--spark_job_server_jar",
+        JOB_SERVER,
+    ]
     assert_makes_the_same(engine, url_list, tmp_path / "dataset", reference, slots=2)

@@ -1,4 +1,4 @@
-"""Object stores: gs:// and s3://, each an emulator on loopback."""
+"""Tests on object stores: gs:// and s3://, each an emulator on loopback."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ from benchmarks.bench import write_checkpoint
 
 
 class Tokens(http.server.BaseHTTPRequestHandler):
-    """Gives a token to everyone."""
+    """Returns a token for every request."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         kind = "urn:ietf:params:oauth:token-type:access_token"
-        token = {"access_token": "token", "issued_token_type": kind, "token_type": "Bearer", "expires_in": 3600}
+        token = {
+            "access_token": "token",
+            "issued_token_type": kind,
+            "token_type": "Bearer",
+            "expires_in": 3600,
+        }
         body = json.dumps(token).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -45,7 +50,10 @@ class Tokens(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def credentials(folder: Path) -> Iterator[Path]:
-    """The file of a federated account: without credentials, the client looks for a machine of Google's, for half a minute."""
+    """Yield the file of a federated account.
+
+    Without credentials, the client looks for a Google machine for half a minute.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (folder / "subject").write_text("someone")
@@ -64,29 +72,60 @@ def credentials(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def gcs(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Gives the URL of an empty bucket, and the environment in which it is found."""
+    """Yield the URL of an empty bucket, and the environment variables for its clients."""
     port, log = free_port(), folder / "log"
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
-    with credentials(folder) as account, program([*command, "--default-bucket", "bucket"], log) as server:
+    command = [
+        sys.executable,
+        "-m",
+        "gcp_storage_emulator",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--in-memory",
+    ]
+    with (
+        credentials(folder) as account,
+        program([*command, "--default-bucket", "bucket"], log) as server,
+    ):
         wait_for_port(port, server, log)
-        environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(account), "GOOGLE_CLOUD_PROJECT": "project"}
+        environment = {
+            "GOOGLE_APPLICATION_CREDENTIALS": str(account),
+            "GOOGLE_CLOUD_PROJECT": "project",
+        }
         yield "gs://bucket", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", **environment}
 
 
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     port, log = free_port(), folder / "log"
-    with program([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log) as server:
+    with program(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log
+    ) as server:
         wait_for_port(port, server, log)
-        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10).close()
-        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-        yield "s3://bucket", {**environment, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10
+        ).close()
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        yield (
+            "s3://bucket",
+            {**environment, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"},
+        )
 
 
 @pytest.fixture(scope="module", params=[gcs, s3], ids=["gs", "s3"])
-def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty bucket, for this process and those that it starts."""
-    with pytest.MonkeyPatch.context() as patch, request.param(tmp_path_factory.mktemp("store")) as (url, environment):
+def bucket(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Yield the URL of an empty bucket, for this process and those that it starts."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        request.param(tmp_path_factory.mktemp("store")) as (url, environment),
+    ):
         for name, value in environment.items():
             patch.setenv(name, value)
         yield url
@@ -94,7 +133,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the very weights of `untrained`."""
+    """Return a checkpoint file with exactly the weights of `untrained`."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "untrained.ckpt")
 
 
@@ -103,39 +142,69 @@ def upload(path: Path, url: str) -> str:
     return url
 
 
-def test_list_checkpoint_originals_and_dataset(bucket, url_list, checkpoint, reference, photographs, tmp_path):
+def test_list_checkpoint_originals_and_dataset(
+    bucket, url_list, checkpoint, reference, photographs, tmp_path
+):
     urls = upload(url_list, f"{bucket}/lists/urls.txt")
     weights = upload(checkpoint, f"{bucket}/models/untrained.ckpt")
     keep = ["--input", urls, "--original_dir", f"{bucket}/originals", *OPTIONS]
-    first = run_job([*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"], XDG_CACHE_HOME=str(tmp_path))
+    first = run_job(
+        [*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"],
+        XDG_CACHE_HOME=str(tmp_path),
+    )
     assert first.returncode == 0, first.stderr
     made = read_dataset(f"{bucket}/dataset")
     assert_right(made)
     assert_same(made, reference)
     assert made.description["checkpoint"]["sha256"] == checkpoints.verify(str(checkpoint))
 
-    # What is whole is left alone; what was kept is not asked for again.
-    again = run_job([*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"], XDG_CACHE_HOME=str(tmp_path))
+    # A complete dataset is left alone; kept originals are not requested again.
+    again = run_job(
+        [*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"],
+        XDG_CACHE_HOME=str(tmp_path),
+    )
     assert again.returncode == 0 and "is complete" in again.stdout
     asked = sum("/sized/" in request.path for request in photographs.requests)
-    other = [*keep, "--checkpoint", "none", "--encoding", "rgb_png", "--compression", "gzip", "--output", f"{bucket}/other"]
+    other = [
+        *keep,
+        "--checkpoint",
+        "none",
+        "--encoding",
+        "rgb_png",
+        "--compression",
+        "gzip",
+        "--output",
+        f"{bucket}/other",
+    ]
     second = run_job(other)
     assert second.returncode == 0, second.stderr
     assert sum("/sized/" in request.path for request in photographs.requests) == asked
     assert set(read_dataset(f"{bucket}/other").examples) == set(made.examples)
 
-    # A dataset is read and looked at as one on a disk.
+    # A dataset is read and validated like one on a disk.
     folder = f"{bucket}/other"
     assert validate.main([folder, "--show", "1"]) == 0
     assert report.main([folder]) == 0
     assert filesystem.list_folder(folder, "report.html")
     examples = dataset.examples(folder)
     names = [example["image_name"] for example in examples]
-    assert [examples[number]["image_name"] for number in (5, 0, -1)] == [names[number] for number in (5, 0, -1)]
+    assert [examples[number]["image_name"] for number in (5, 0, -1)] == [
+        names[number] for number in (5, 0, -1)
+    ]
 
 
 def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
-    options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/commits", "--urls_per_commit", "8"]
+    options = [
+        "--input",
+        url_list,
+        *OPTIONS,
+        "--checkpoint",
+        "none",
+        "--output",
+        f"{bucket}/commits",
+        "--urls_per_commit",
+        "8",
+    ]
     with job(options) as process:
         while not (first := filesystem.list_folder(f"{bucket}/commits", "commit-00000.json")):
             assert process.poll() is None
@@ -149,12 +218,24 @@ def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
     assert set(made.examples) == set(reference.examples) and made.failures == reference.failures
     named = made.description["files"] + made.description["failure_files"]
     assert {shard["name"] for shard in record["train"]} <= {file["name"] for file in named}
-    left = {filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/commits", "**")}
-    assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
+    left = {
+        filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/commits", "**")
+    }
+    assert left == {"dataset.json", "metrics.json", "report.html"} | {
+        file["name"] for file in named
+    }
 
 
 def test_a_second_run_into_one_folder_is_refused(bucket, url_list, reference):
-    options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/locked"]
+    options = [
+        "--input",
+        url_list,
+        *OPTIONS,
+        "--checkpoint",
+        "none",
+        "--output",
+        f"{bucket}/locked",
+    ]
     with job(options) as process:
         while not filesystem.list_folder(f"{bucket}/locked", "run.lock"):
             assert process.poll() is None
@@ -167,7 +248,7 @@ def test_a_second_run_into_one_folder_is_refused(bucket, url_list, reference):
 
 
 class Objects(http.server.BaseHTTPRequestHandler):
-    """As much of Google's JSON API as one object needs; unlike the emulator, with conditions."""
+    """Google's JSON API for one object; unlike the emulator, it has conditions."""
 
     objects: ClassVar[dict[str, tuple[int, bytes]]] = {}
 
@@ -186,13 +267,17 @@ class Objects(http.server.BaseHTTPRequestHandler):
         generation = found[0] if found else 0
         if query["ifGenerationMatch"] != [str(generation)]:
             return self._answer(412, b"{}")
-        # A part of metadata, and one of data.
+        # One part holds metadata, the other data.
         data = list(
-            email.message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body).walk()
+            email.message_from_bytes(
+                b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body
+            ).walk()
         )[-1].get_payload(decode=True)
         assert isinstance(data, bytes)
         self.objects["lock"] = generation + 1, data
-        return self._answer(200, json.dumps({"name": "lock", "generation": str(generation + 1)}).encode())
+        return self._answer(
+            200, json.dumps({"name": "lock", "generation": str(generation + 1)}).encode()
+        )
 
     def do_DELETE(self) -> None:
         found, query = self._find()
@@ -202,7 +287,9 @@ class Objects(http.server.BaseHTTPRequestHandler):
         return self._answer(412 if found else 404, b"{}")
 
     def _find(self) -> tuple[tuple[int, bytes] | None, dict[str, list[str]]]:
-        return self.objects.get("lock"), urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        return self.objects.get("lock"), urllib.parse.parse_qs(
+            urllib.parse.urlsplit(self.path).query
+        )
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -216,7 +303,7 @@ class Objects(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def conditions(bucket, tmp_path, monkeypatch) -> Iterator[str]:
-    """The URL of an object in a store that knows conditions."""
+    """Yield the URL of an object in a store that supports conditions."""
     if bucket.startswith("s3"):
         yield f"{bucket}/lock"
         return
@@ -252,7 +339,9 @@ def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
     made = read_dataset(f"{bucket}/over")
     named = made.description["files"] + made.description["failure_files"]
     left = {filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/over", "**")}
-    assert left == {"dataset.json", "metrics.json", "report.html"} | {file["name"] for file in named}
+    assert left == {"dataset.json", "metrics.json", "report.html"} | {
+        file["name"] for file in named
+    }
 
 
 def test_a_folder_of_images(bucket, tmp_path):
@@ -260,13 +349,24 @@ def test_a_folder_of_images(bucket, tmp_path):
 
     for number in range(3):
         filesystem.write_bytes(f"{bucket}/photographs/{number}.jpg", image(f"{number}.jpg"))
-    arguments = ["--images", f"{bucket}/photographs/*.jpg", "--output", tmp_path / "dataset", "--checkpoint", "none"]
+    arguments = [
+        "--images",
+        f"{bucket}/photographs/*.jpg",
+        "--output",
+        tmp_path / "dataset",
+        "--checkpoint",
+        "none",
+    ]
     done = run_job(arguments)
     assert done.returncode == 0, done.stderr
-    assert sorted(read_dataset(tmp_path / "dataset").examples) == [f"{bucket}/photographs/{number}.jpg" for number in range(3)]
+    assert sorted(read_dataset(tmp_path / "dataset").examples) == [
+        f"{bucket}/photographs/{number}.jpg" for number in range(3)
+    ]
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket, url_list):
-    done = run_job(["--input", url_list, "--checkpoint", "none", "--output", f"{bucket}-of-nobody/dataset"])
+    done = run_job(
+        ["--input", url_list, "--checkpoint", "none", "--output", f"{bucket}-of-nobody/dataset"]
+    )
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1 and "bucket-of-nobody" in done.stderr

@@ -1,4 +1,4 @@
-"""The command line: defaults, checks, and what is left for Beam."""
+"""Tests of the command line: defaults, checks, and the arguments passed to Beam."""
 
 import dataclasses
 import typing
@@ -50,7 +50,7 @@ DEFAULTS = {
     "verbose": False,
 }
 
-# Every option but --images, which excludes --input, with a value that is not its default.
+# Every option except --images, which excludes --input, with a value other than its default.
 FULL = {
     "input": "gs://bucket/list-*.tgz",
     "output": "data/tfrecords",
@@ -84,8 +84,23 @@ FULL = {
 FLAGS = ("allow_private_addresses", "statistics", "report", "overwrite", "verbose")
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
-    *("skip", "count", "image_size", "examples_per_shard", "validation_fraction", "batch_size", "fetch_concurrency"),
-    *("host_concurrency", "fetch_timeout", "fetch_attempts", "max_image_bytes", "max_image_pixels", "max_failed_fraction"),
+    *(
+        "skip",
+        "count",
+        "image_size",
+        "examples_per_shard",
+        "validation_fraction",
+        "batch_size",
+        "fetch_concurrency",
+    ),
+    *(
+        "host_concurrency",
+        "fetch_timeout",
+        "fetch_attempts",
+        "max_image_bytes",
+        "max_image_pixels",
+        "max_failed_fraction",
+    ),
     "urls_per_commit",
 )
 CHOICES = {
@@ -97,7 +112,7 @@ CHOICES = {
 
 
 def refusal(argv: list[str]) -> str:
-    """What is said of a command line that is not usable; always one line."""
+    """Return the message for an invalid command line; it is always one line."""
     with pytest.raises(UsageError) as caught:
         parse(argv)
     message = str(caught.value)
@@ -112,7 +127,9 @@ def test_defaults_are_the_documented_ones():
 
 
 def test_every_option_is_read():
-    argv = [word for name, value in FULL.items() for word in (f"--{name}", str(value))] + [f"--{name}" for name in FLAGS]
+    argv = [word for name, value in FULL.items() for word in (f"--{name}", str(value))] + [
+        f"--{name}" for name in FLAGS
+    ]
     config, _, rest = parse(argv)
     assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
     assert rest == []
@@ -130,7 +147,9 @@ def test_images_stand_in_for_a_list():
     assert (config.images, config.input) == ("photos/*.jpg", None)
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values]
+)
 def test_every_choice_is_accepted(name, value):
     config, _, _ = parse([*REQUIRED, f"--{name}", value])
     assert getattr(config, name) == value
@@ -139,8 +158,19 @@ def test_every_choice_is_accepted(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("skip", 0), ("count", 1), ("image_size", 1), ("image_size", 8192), ("validation_fraction", 0)),
-        *(("validation_fraction", 1), ("examples_per_shard", 1), ("batch_size", 1), ("fetch_attempts", 1)),
+        *(
+            ("skip", 0),
+            ("count", 1),
+            ("image_size", 1),
+            ("image_size", 8192),
+            ("validation_fraction", 0),
+        ),
+        *(
+            ("validation_fraction", 1),
+            ("examples_per_shard", 1),
+            ("batch_size", 1),
+            ("fetch_attempts", 1),
+        ),
     ],
 )
 def test_the_ends_of_a_range_are_accepted(name, value):
@@ -151,10 +181,30 @@ def test_the_ends_of_a_range_are_accepted(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("skip", "-1"), ("count", "0"), ("count", "-5"), ("image_size", "0"), ("image_size", "8193")),
-        *(("examples_per_shard", "0"), ("validation_fraction", "-0.1"), ("validation_fraction", "1.5")),
-        *(("validation_fraction", "nan"), ("batch_size", "0"), ("fetch_concurrency", "0"), ("host_concurrency", "0")),
-        *(("fetch_timeout", "0"), ("fetch_timeout", "-3"), ("fetch_timeout", "nan"), ("fetch_attempts", "0")),
+        *(
+            ("skip", "-1"),
+            ("count", "0"),
+            ("count", "-5"),
+            ("image_size", "0"),
+            ("image_size", "8193"),
+        ),
+        *(
+            ("examples_per_shard", "0"),
+            ("validation_fraction", "-0.1"),
+            ("validation_fraction", "1.5"),
+        ),
+        *(
+            ("validation_fraction", "nan"),
+            ("batch_size", "0"),
+            ("fetch_concurrency", "0"),
+            ("host_concurrency", "0"),
+        ),
+        *(
+            ("fetch_timeout", "0"),
+            ("fetch_timeout", "-3"),
+            ("fetch_timeout", "nan"),
+            ("fetch_attempts", "0"),
+        ),
         *(("max_image_bytes", "0"), ("max_image_pixels", "0")),
     ],
 )
@@ -183,7 +233,9 @@ def test_what_is_no_number_is_refused(name, value):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", value])
 
 
-@pytest.mark.parametrize("name", sorted(set(NUMBERS) - {"validation_fraction", "max_failed_fraction", "fetch_timeout"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(NUMBERS) - {"validation_fraction", "max_failed_fraction", "fetch_timeout"})
+)
 def test_a_fraction_of_something_whole_is_refused(name):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", "1.5"])
 
@@ -224,23 +276,53 @@ def test_just_one_of_input_and_images_is_required(argv):
     assert "--images" in message
 
 
-@pytest.mark.parametrize("options", [{"resize": "other"}, {"image_size": 0}, {"output": ""}, {"images": "*.jpg"}])
+@pytest.mark.parametrize(
+    "options", [{"resize": "other"}, {"image_size": 0}, {"output": ""}, {"images": "*.jpg"}]
+)
 def test_a_config_made_in_python_is_checked_as_well(options):
     with pytest.raises(UsageError, match=f"--{next(iter(options))}"):
         Config(**{"input": "urls.txt", "output": "out", **options})
 
 
 def test_other_flags_are_left_for_beam_in_order():
-    beam = ["--runner", "FlinkRunner", "--experiments=a", "--experiments", "b", "--streaming", "--no_auth", "--parallelism", "-1"]
-    argv = [*beam[:2], *REQUIRED[:2], *beam[2:5], "--verbose", "--skip", "3", *beam[5:], *REQUIRED[2:]]
+    beam = [
+        "--runner",
+        "FlinkRunner",
+        "--experiments=a",
+        "--experiments",
+        "b",
+        "--streaming",
+        "--no_auth",
+        "--parallelism",
+        "-1",
+    ]
+    argv = [
+        *beam[:2],
+        *REQUIRED[:2],
+        *beam[2:5],
+        "--verbose",
+        "--skip",
+        "3",
+        *beam[5:],
+        *REQUIRED[2:],
+    ]
     config, _, rest = parse(argv)
     assert rest == beam
-    assert (config.input, config.output, config.skip, config.verbose) == ("urls.txt", "out", 3, True)
+    assert (config.input, config.output, config.skip, config.verbose) == (
+        "urls.txt",
+        "out",
+        3,
+        True,
+    )
 
 
-@pytest.mark.parametrize("argv", [["--enc", "rgb_png"], ["--image_siz=64"], ["--verb"], ["--image-size", "64"]])
+@pytest.mark.parametrize(
+    "argv", [["--enc", "rgb_png"], ["--image_siz=64"], ["--verb"], ["--image-size", "64"]]
+)
 def test_names_are_spelled_in_full(argv):
-    assert f"{argv[0].partition('=')[0]} is no option; did you mean --" in refusal([*REQUIRED, *argv])
+    assert f"{argv[0].partition('=')[0]} is no option; did you mean --" in refusal(
+        [*REQUIRED, *argv]
+    )
 
 
 def test_an_abbreviation_does_not_stand_for_a_required_option():
@@ -254,7 +336,9 @@ def test_help_tells_every_option_and_its_default(capsys, monkeypatch):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert {field.name for field in dataclasses.fields(Config)} == set(DEFAULTS)
-    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    headings = [
+        line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")
+    ]
     assert headings[1:8] == [f"{group}:" for group in typing.get_args(Group)]
     for name, default in DEFAULTS.items():
         assert f"--{name}" in text
@@ -271,7 +355,9 @@ def test_the_version_is_printed(capsys):
 
 @pytest.mark.parametrize("checkpoint", ["untrained", "none"])
 def test_a_sha256_needs_a_checkpoint(checkpoint):
-    assert "not " + checkpoint in refusal([*REQUIRED, "--checkpoint", checkpoint, "--checkpoint_sha256", "0" * 64])
+    assert "not " + checkpoint in refusal(
+        [*REQUIRED, "--checkpoint", checkpoint, "--checkpoint_sha256", "0" * 64]
+    )
 
 
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "0" * 65, "g" * 64, "sha256:" + "0" * 64])
@@ -287,7 +373,15 @@ def test_a_config_cannot_be_changed():
 
 def test_what_shapes_the_dataset_is_told_from_what_does_not():
     others = {
-        *("output", "batch_size", "fetch_concurrency", "host_concurrency", "fetch_timeout", "fetch_attempts", "user_agent"),
+        *(
+            "output",
+            "batch_size",
+            "fetch_concurrency",
+            "host_concurrency",
+            "fetch_timeout",
+            "fetch_attempts",
+            "user_agent",
+        ),
         *(
             "allow_private_addresses",
             "checkpoint_sha256",
@@ -306,14 +400,18 @@ def test_what_shapes_the_dataset_is_told_from_what_does_not():
     assert config.dataset_options() == {**expected, "statistics": True}
 
 
-@pytest.mark.parametrize(("checkpoint", "expected"), [("none", False), ("untrained", True), ("model.ckpt", True)])
+@pytest.mark.parametrize(
+    ("checkpoint", "expected"), [("none", False), ("untrained", True), ("model.ckpt", True)]
+)
 def test_has_network(checkpoint, expected):
     config, _, _ = parse([*REQUIRED, "--checkpoint", checkpoint])
     assert config.has_network is expected
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from([*DEFAULTS]), st.one_of(st.text(), st.integers().map(str), st.floats().map(str)))
+@given(
+    st.sampled_from([*DEFAULTS]), st.one_of(st.text(), st.integers().map(str), st.floats().map(str))
+)
 @example("input", "\x85")
 @example("overwrite", "")
 @example("user_agent", "%(default)s")
@@ -330,10 +428,22 @@ def test_any_value_is_taken_as_it_is_or_refused_in_one_line(name, value):
 
 
 def test_flags_of_beam_are_let_through():
-    check_beam_flags(["--runner", "FlinkRunner", "--flink_master=localhost:8081", "--parallelism", "-1", "--experiments", "a"])
+    check_beam_flags(
+        [
+            "--runner",
+            "FlinkRunner",
+            "--flink_master=localhost:8081",
+            "--parallelism",
+            "-1",
+            "--experiments",
+            "a",
+        ]
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--flink_mster", "x"], ["-x"], ["word"], ["--runner=a", "word"]])
+@pytest.mark.parametrize(
+    "arguments", [["--flink_mster", "x"], ["-x"], ["word"], ["--runner=a", "word"]]
+)
 def test_flags_of_nobody_are_not(arguments):
     with pytest.raises(UsageError):
         check_beam_flags(arguments)

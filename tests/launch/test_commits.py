@@ -1,4 +1,4 @@
-"""A list in parts is the whole list, wherever it is taken up again."""
+"""Tests that the parts of a list add up to the list, wherever a run is resumed."""
 
 import collections
 
@@ -35,32 +35,56 @@ def test_a_short_list_is_one_commit_whose_files_have_plain_names(tmp_path):
 
 
 def test_a_list_that_just_fits_is_one_commit(tmp_path):
-    assert len(list(commits.plan(make_config(tmp_path, ["http://a", "http://b", "# end"]), 2, []))) == 1
+    assert (
+        len(list(commits.plan(make_config(tmp_path, ["http://a", "http://b", "# end"]), 2, [])))
+        == 1
+    )
 
 
 def test_a_longer_list_is_split(tmp_path):
     first, second, third = commits.plan(
-        make_config(tmp_path, ["http://a", "#", "http://b", "#", "http://c", "http://d", "http://e", "#"]), 2, []
+        make_config(
+            tmp_path, ["http://a", "#", "http://b", "#", "http://c", "http://d", "http://e", "#"]
+        ),
+        2,
+        [],
     )
-    assert [urls(commit) for commit in (first, second, third)] == [["http://a", "http://b"], ["http://c", "http://d"], ["http://e"]]
+    assert [urls(commit) for commit in (first, second, third)] == [
+        ["http://a", "http://b"],
+        ["http://c", "http://d"],
+        ["http://e"],
+    ]
     assert [commit.counts["lines"] for commit in (first, second, third)] == [3, 3, 2]
     assert [commit.is_last for commit in (first, second, third)] == [False, False, True]
     assert [commit.label for commit in (first, second, third)] == ["00000-", "00001-", "00002-"]
 
 
 def test_duplicates_of_earlier_commits_are_dropped_and_counted(tmp_path):
-    first, second = commits.plan(make_config(tmp_path, ["1 http://a", "2 http://b", "3 http://a", "4 http://c"]), 2, [])
+    first, second = commits.plan(
+        make_config(tmp_path, ["1 http://a", "2 http://b", "3 http://a", "4 http://c"]), 2, []
+    )
     assert urls(first) == ["http://a", "http://b"]
     assert urls(second) == ["http://c"]
     assert second.counts == {"lines": 2, "ignored": 0, "duplicates": 1}
 
 
-lists = st.lists(st.one_of(st.integers(0, 30).map("http://a/{}".format), st.sampled_from(["", "# comment"])), max_size=60)
+lists = st.lists(
+    st.one_of(st.integers(0, 30).map("http://a/{}".format), st.sampled_from(["", "# comment"])),
+    max_size=60,
+)
 
 
 @settings(max_examples=100, deadline=None)
-@given(lines=lists, size=st.integers(1, 20), resumed_size=st.integers(1, 20), stop=st.integers(0, 60), skip=st.integers(0, 5))
-def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(tmp_path_factory, lines, size, resumed_size, stop, skip):
+@given(
+    lines=lists,
+    size=st.integers(1, 20),
+    resumed_size=st.integers(1, 20),
+    stop=st.integers(0, 60),
+    skip=st.integers(0, 5),
+)
+def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(
+    tmp_path_factory, lines, size, resumed_size, stop, skip
+):
     config = make_config(tmp_path_factory.mktemp("list"), lines, skip=skip)
     before = list(commits.plan(config, size, []))[:stop]
     if before and before[-1].is_last:
@@ -68,11 +92,13 @@ def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(tmp_path_fact
     after = list(commits.plan(config, resumed_size, [done(commit) for commit in before]))
     counts: collections.Counter[str] = collections.Counter()
     refs = list(url_list.read_refs(config, counts))
-    # In one commit, duplicates are for the graph to drop.
+    # Within one commit, the graph drops the duplicates.
     taken = [url for commit in (*before, *after) for url in dict.fromkeys(urls(commit))]
     assert sorted(taken) == sorted({ref.url for ref in refs})
     assert [commit.number for commit in (*before, *after)] == list(range(len(before) + len(after)))
-    assert [commit.is_last for commit in (*before, *after)] == [False] * (len(before) + len(after) - 1) + [True]
+    assert [commit.is_last for commit in (*before, *after)] == [False] * (
+        len(before) + len(after) - 1
+    ) + [True]
     told: collections.Counter[str] = collections.Counter()
     for commit in (*before, *after):
         told.update(commit.counts)
@@ -89,10 +115,17 @@ def test_another_list_is_not_taken_for_the_rest(tmp_path, changed):
 
 
 def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
-    [commit] = commits.plan(make_config(tmp_path, [f"{number} http://a/{number % 50}" for number in range(100)]), 100, [])
+    [commit] = commits.plan(
+        make_config(tmp_path, [f"{number} http://a/{number % 50}" for number in range(100)]),
+        100,
+        [],
+    )
     assert commit.refs is not None
     assert [ref.name for ref in commit.refs] == sorted(ref.name for ref in commit.refs)
-    assert all(int(first.id) + 50 == int(second.id) for first, second in zip(commit.refs[::2], commit.refs[1::2], strict=True))
+    assert all(
+        int(first.id) + 50 == int(second.id)
+        for first, second in zip(commit.refs[::2], commit.refs[1::2], strict=True)
+    )
 
 
 def test_duplicates_of_commits_before_an_interruption_are_dropped_too(tmp_path):

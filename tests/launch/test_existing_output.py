@@ -1,4 +1,4 @@
-"""What is in the output folder decides what is made, and nothing else there is lost."""
+"""Tests that existing output determines the options of a run, and that other files are kept."""
 
 import json
 import os
@@ -15,7 +15,14 @@ from beam_pipeline.metadata import commit_manifest
 
 
 def make_config(folder, **options) -> Config:
-    return Config(**{"input": "http://127.0.0.1/urls.txt", "output": str(folder), "checkpoint": "none", **options})
+    return Config(
+        **{
+            "input": "http://127.0.0.1/urls.txt",
+            "output": str(folder),
+            "checkpoint": "none",
+            **options,
+        }
+    )
 
 
 def names(folder):
@@ -29,7 +36,9 @@ def find(config, exclude_sha256=None) -> ExistingOutput:
 def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIGESTS) -> str:
     shard = Shard(f"lab_images_{number:05}-00000-of-00001.tfrecord", 1, 10)
     Path(config.output, shard.name).write_text("ten bytes.")
-    commit_manifest.finalize_commit(config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [], [])
+    commit_manifest.finalize_commit(
+        config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [], []
+    )
     return shard.name
 
 
@@ -82,7 +91,17 @@ def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
     (tmp_path / failures.name).write_text("ten bytes.")
     with pytest.raises(commit_manifest.CountMismatchError, match="not one image survived"):
         commit_manifest.finalize_commit(
-            config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 1, "failures/fetch/dns": 1}, [], [], [failures], [], []
+            config,
+            0,
+            True,
+            "",
+            commit_manifest.NO_DIGESTS,
+            {"lines": 1, "failures/fetch/dns": 1},
+            [],
+            [],
+            [failures],
+            [],
+            [],
         )
     assert len(find(config).commits) == 1
     assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
@@ -108,12 +127,20 @@ def test_a_missing_commit_is_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["report.html", "metrics.json", "lab_images_00000-of-00001.tfrecord", "failures-00000-of-00001.jsonl", "transform/metadata/a"],
+    [
+        "report.html",
+        "metrics.json",
+        "lab_images_00000-of-00001.tfrecord",
+        "failures-00000-of-00001.jsonl",
+        "transform/metadata/a",
+    ],
 )
 def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UsageError, match=f"holds {name}, which belongs to no dataset there: move it away"):
+    with pytest.raises(
+        UsageError, match=f"holds {name}, which belongs to no dataset there: move it away"
+    ):
         find(make_config(tmp_path))
     assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
     assert (tmp_path / name).read_text() == "mine"
@@ -126,7 +153,9 @@ def test_what_a_run_left_before_its_first_record_is_its_own(tmp_path):
 
 
 def adopt(folder, *given, **options) -> Config:
-    return existing_output.adopt_options(make_config(folder, **options), {"input", "output", *given})
+    return existing_output.adopt_options(
+        make_config(folder, **options), {"input", "output", *given}
+    )
 
 
 def test_an_option_that_was_not_given_is_as_the_folder_has_it(tmp_path):
@@ -142,20 +171,26 @@ def test_an_option_that_was_not_given_is_as_the_folder_has_it(tmp_path):
 @pytest.mark.parametrize("is_last", [False, True])
 def test_the_size_of_commits_does_not_change_whether_there_are_statistics(tmp_path, is_last):
     finalize_commit(make_config(tmp_path, checkpoint="untrained"), is_last=is_last)
-    # Small commits have none by default.
+    # By default small commits have no statistics.
     config = make_config(tmp_path, checkpoint="untrained", urls_per_commit=10)
     assert not config.has_statistics
-    adopted = existing_output.adopt_options(config, {"input", "output", "checkpoint", "urls_per_commit"})
+    adopted = existing_output.adopt_options(
+        config, {"input", "output", "checkpoint", "urls_per_commit"}
+    )
     assert adopted.has_statistics and find(adopted).options["statistics"]
 
 
 def test_another_content_of_a_file_is_another_dataset(tmp_path):
     options = {"exclude_sha256": "placeholders.txt"}
-    finalize_commit(make_config(tmp_path, **options), digests={"checkpoint": None, "exclude_sha256": "ab"})
+    finalize_commit(
+        make_config(tmp_path, **options), digests={"checkpoint": None, "exclude_sha256": "ab"}
+    )
     assert find(make_config(tmp_path, **options), "ab").commits
-    # The same content elsewhere is the same.
+    # The same content at another path is the same dataset.
     assert find(make_config(tmp_path, exclude_sha256="copy.txt"), "ab").commits
-    with pytest.raises(UsageError, match="another --exclude_sha256, or with one whose content has changed"):
+    with pytest.raises(
+        UsageError, match="another --exclude_sha256, or with one whose content has changed"
+    ):
         find(make_config(tmp_path, **options), "cd")
     with pytest.raises(UsageError, match="another --exclude_sha256"):
         find(make_config(tmp_path))
@@ -181,7 +216,13 @@ def test_a_shard_of_a_commit_that_is_gone_is_noticed(tmp_path, content, state):
 SIZES: list[Any] = [16.0, True, "16", None, [], -1]
 WRONG: list[dict[str, Any]] = [
     *({"image_size": size} for size in SIZES),
-    *({"examples_per_shard": 2.5}, {"count": "60"}, {"skip": "0"}, {"validation_fraction": None}, {"statistics": "yes"}),
+    *(
+        {"examples_per_shard": 2.5},
+        {"count": "60"},
+        {"skip": "0"},
+        {"validation_fraction": None},
+        {"statistics": "yes"},
+    ),
     *({"max_image_pixels": {}}, {"encoding": 3}, {"encoding": "hsv"}),
 ]
 
@@ -201,14 +242,21 @@ def test_options_of_a_wrong_type_are_not_adopted(tmp_path, options, is_last):
 def test_a_file_that_only_a_record_names_is_neither_read_nor_downloaded(tmp_path):
     url = "https://a.example/model.ckpt?token=s3cr3t"
     finalize_commit(make_config(tmp_path, checkpoint=url))
-    with pytest.raises(UsageError, match=r"begun with --checkpoint https://a.example/model.ckpt\?token=REDACTED: give that"):
+    with pytest.raises(
+        UsageError,
+        match=r"begun with --checkpoint https://a.example/model.ckpt\?token=REDACTED: give that",
+    ):
         adopt(tmp_path)
     assert adopt(tmp_path, "checkpoint", checkpoint=url).checkpoint == url
 
 
 def test_of_a_complete_dataset_no_file_is_read_that_the_user_did_not_name(tmp_path):
     digests = {"checkpoint": "ab", "exclude_sha256": "cd"}
-    finalize_commit(make_config(tmp_path, checkpoint="model.ckpt", exclude_sha256="ex.txt"), is_last=True, digests=digests)
+    finalize_commit(
+        make_config(tmp_path, checkpoint="model.ckpt", exclude_sha256="ex.txt"),
+        is_last=True,
+        digests=digests,
+    )
     config = adopt(tmp_path, checkpoint="none")
     assert config.exclude_sha256 is None
     assert existing_output.find(config, {"input", "output"}, {"exclude_sha256": None}).finished
@@ -216,8 +264,19 @@ def test_of_a_complete_dataset_no_file_is_read_that_the_user_did_not_name(tmp_pa
 
 BROKEN: list[Any] = [
     *(b"[" * 100_000, b"\xff", b"null", b'{"options": {}}'),
-    *(("counts", None), ("counts", {"lines": "1"}), ("files", None), ("files", []), ("failure_files", [{}])),
-    *(("digests", None), ("train", [{"name": 3, "records": 1, "bytes": 10}]), ("is_last", 0), ("train", None)),
+    *(
+        ("counts", None),
+        ("counts", {"lines": "1"}),
+        ("files", None),
+        ("files", []),
+        ("failure_files", [{}]),
+    ),
+    *(
+        ("digests", None),
+        ("train", [{"name": 3, "records": 1, "bytes": 10}]),
+        ("is_last", 0),
+        ("train", None),
+    ),
 ]
 
 
@@ -239,7 +298,8 @@ def test_a_hostile_record_is_one_clear_line(tmp_path, change, is_last):
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [("dataset.json", os.mkfifo), ("dataset.json", os.mkdir), ("commit-00000.json", os.mkfifo)]
+    ("name", "make"),
+    [("dataset.json", os.mkfifo), ("dataset.json", os.mkdir), ("commit-00000.json", os.mkfifo)],
 )
 def test_what_is_no_file_is_no_record(tmp_path, make, name):
     make(tmp_path / name)

@@ -1,4 +1,4 @@
-"""One run at a time writes to a folder, and a crash blocks nothing."""
+"""Tests that one run at a time writes to a folder, and that a crash blocks no later run."""
 
 import multiprocessing
 import os
@@ -31,7 +31,12 @@ def hold(folder: Path):
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "out")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout and process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -40,7 +45,9 @@ def holder(tmp_path):
 
 def test_a_second_process_is_refused_and_told_which_one_holds_the_lock(holder, tmp_path):
     with (
-        pytest.raises(UsageError, match=rf"--output .*out is in use by another run \(process {holder.pid} on "),
+        pytest.raises(
+            UsageError, match=rf"--output .*out is in use by another run \(process {holder.pid} on "
+        ),
         hold(tmp_path / "out"),
     ):
         pass
@@ -80,7 +87,10 @@ def test_the_lock_is_released_after_an_error(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"--output .*out cannot be reached: .*Not a directory"), hold(tmp_path / "file" / "out"):
+    with (
+        pytest.raises(UsageError, match=r"--output .*out cannot be reached: .*Not a directory"),
+        hold(tmp_path / "file" / "out"),
+    ):
         pass
 
 
@@ -89,7 +99,7 @@ def _enter_and_leave(folder: str, times: int) -> None:
         try:
             with folder_lock.hold(folder, PipelineOptions([])):
                 mark = Path(folder, "mark")
-                # Fails if another process is inside.
+                # Fails if another process holds the lock.
                 os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
                 mark.unlink()
         except UsageError as error:
@@ -98,7 +108,10 @@ def _enter_and_leave(folder: str, times: int) -> None:
 
 def test_no_two_processes_are_ever_inside(tmp_path):
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_enter_and_leave, args=(str(tmp_path / "out"), 300)) for _ in range(4)]
+    processes = [
+        context.Process(target=_enter_and_leave, args=(str(tmp_path / "out"), 300))
+        for _ in range(4)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -108,7 +121,10 @@ def test_no_two_processes_are_ever_inside(tmp_path):
 
 def test_a_file_of_someone_else_is_no_lock(tmp_path):
     (tmp_path / "run.lock").write_text("mine")
-    with pytest.raises(UsageError, match="the file is not the lock of a run: move it away"), hold(tmp_path):
+    with (
+        pytest.raises(UsageError, match="the file is not the lock of a run: move it away"),
+        hold(tmp_path),
+    ):
         pass
     assert (tmp_path / "run.lock").read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""A lease is held by one process, ends with it, and is renewed until then."""
+"""Tests of leases: one process holds a lease, renews it, and releases it at its end."""
 
 import itertools
 import logging
@@ -16,7 +16,7 @@ ELSEWHERE = Owner("elsewhere", 7, "another machine", "2026-01-01T00:00:00+00:00"
 
 
 class MemoryStore:
-    """One object, with conditions as an object store has them."""
+    """One object, with conditions as in an object store."""
 
     def __init__(self) -> None:
         self.content: tuple[bytes, Any] | None = None
@@ -73,17 +73,22 @@ def test_is_there_until_the_end(store):
 
 
 def test_another_process_is_refused_and_told_whose_it_is(store):
-    with Lease(store, ELSEWHERE).held(), pytest.raises(HeldError, match=r"process 7 on elsewhere, since 2026.* ends in \d+ s"):
+    with (
+        Lease(store, ELSEWHERE).held(),
+        pytest.raises(HeldError, match=r"process 7 on elsewhere, since 2026.* ends in \d+ s"),
+    ):
         Lease(store, Owner.this_process())
 
 
 @pytest.mark.parametrize(
     "left",
     [
-        ELSEWHERE.to_json(),  # its time is over
+        ELSEWHERE.to_json(),  # it has expired
         b"no lease",
-        # No process has the number: it is above the limit of Linux.
-        Owner("here", 2**22 + 1, Owner.this_process().machine, "", "token", time.time() + 100).to_json(),
+        # No process has this number: it is above the limit of Linux.
+        Owner(
+            "here", 2**22 + 1, Owner.this_process().machine, "", "token", time.time() + 100
+        ).to_json(),
     ],
 )
 def test_what_a_crash_left_is_taken_over(store, left):
@@ -93,7 +98,10 @@ def test_what_a_crash_left_is_taken_over(store, left):
 
 
 def test_a_process_of_that_number_on_another_machine_may_live(store):
-    store.content = Owner("there", 2**22 + 1, "another machine", "", "token", time.time() + 100).to_json(), "version"
+    store.content = (
+        Owner("there", 2**22 + 1, "another machine", "", "token", time.time() + 100).to_json(),
+        "version",
+    )
     with pytest.raises(HeldError):
         Lease(store, Owner.this_process())
 

@@ -1,4 +1,4 @@
-"""What is in the folder decides what is done, and only what a run writes is removed."""
+"""Tests that a run removes only what a run writes, and refuses an unusable output folder."""
 
 import dataclasses
 import sys
@@ -39,7 +39,14 @@ THEIRS = (
 
 
 def make_config(folder, **options) -> Config:
-    return Config(**{"input": "http://127.0.0.1/urls.txt", "output": str(folder), "checkpoint": "none", **options})
+    return Config(
+        **{
+            "input": "http://127.0.0.1/urls.txt",
+            "output": str(folder),
+            "checkpoint": "none",
+            **options,
+        }
+    )
 
 
 def names(folder):
@@ -49,7 +56,11 @@ def names(folder):
 def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
     for name in (*OURS, *THEIRS):
         (tmp_path / name).write_text(name)
-    for folder in (f"beam-temp-lab_images_-{UUID}", f"beam-temp-failures-00003--{UUID}", "beam-temp-of-another-program"):
+    for folder in (
+        f"beam-temp-lab_images_-{UUID}",
+        f"beam-temp-failures-00003--{UUID}",
+        "beam-temp-of-another-program",
+    ):
         (tmp_path / folder).mkdir()
     (tmp_path / f"beam-temp-lab_images_-{UUID}" / "shard").write_text("half")
     output_dir.prepare(make_config(tmp_path), [])
@@ -57,11 +68,15 @@ def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
 
 
 def test_makes_the_folders(tmp_path):
-    output_dir.prepare(make_config(tmp_path / "a" / "b", original_dir=str(tmp_path / "c" / "d")), [])
+    output_dir.prepare(
+        make_config(tmp_path / "a" / "b", original_dir=str(tmp_path / "c" / "d")), []
+    )
     assert (tmp_path / "a" / "b").is_dir() and (tmp_path / "c" / "d").is_dir()
 
 
-@pytest.mark.parametrize("pattern", ["failures-*.jsonl", "failures-00000-of-00001.jsonl", "*", "fail*"])
+@pytest.mark.parametrize(
+    "pattern", ["failures-*.jsonl", "failures-00000-of-00001.jsonl", "*", "fail*"]
+)
 def test_a_list_that_would_be_replaced_is_refused(tmp_path, pattern):
     (tmp_path / "failures-00000-of-00001.jsonl").write_text("{}")
     with pytest.raises(UsageError, match="choose another --output"):
@@ -73,13 +88,15 @@ def test_a_list_that_would_be_replaced_is_found_behind_a_glob(tmp_path):
     (tmp_path / "out" / "failures-00000-of-00001.jsonl").write_text("{}")
     for pattern in ("*/failures-*.jsonl", "../*/out/fail*", "out/../out/failures-*"):
         with pytest.raises(UsageError, match="choose another --output"):
-            output_dir.check(make_config(tmp_path / "out", input=str(tmp_path / pattern), overwrite=True))
+            output_dir.check(
+                make_config(tmp_path / "out", input=str(tmp_path / pattern), overwrite=True)
+            )
 
 
 def test_what_a_kill_left_of_originals_is_removed(tmp_path):
     (tmp_path / "originals").mkdir()
     config = make_config(tmp_path / "out", original_dir=str(tmp_path / "originals"))
-    # Another run, of another output folder, may be writing its file at this moment.
+    # Another run, with another output folder, may be writing its file.
     kept = ["0123.jpeg", "0123.jpeg.4567.tmp", "notes.tmp"]
     for name in (*kept, f"0123.jpeg.{kept_images.temporary_mark(config)}89.tmp"):
         (tmp_path / "originals" / name).write_text(name)
@@ -100,39 +117,63 @@ def test_an_unknown_filesystem_is_told(tmp_path):
 @pytest.mark.parametrize("option", ["input", "output", "checkpoint", "original_dir"])
 def test_an_object_store_without_its_client_is_refused(monkeypatch, tmp_path, option):
     monkeypatch.setitem(sys.modules, "boto3", None)
-    options: dict[str, Any] = {"input": str(tmp_path / "urls.txt"), "output": str(tmp_path / "out"), option: "s3://bucket/x"}
+    options: dict[str, Any] = {
+        "input": str(tmp_path / "urls.txt"),
+        "output": str(tmp_path / "out"),
+        option: "s3://bucket/x",
+    }
     with pytest.raises(UsageError, match=rf"--{option} s3://bucket/x .*beam_pipeline\[aws\]"):
         output_dir.check(Config(**options))
 
 
 def test_workers_elsewhere_are_given_whole_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = Config(input="urls.txt", output="data", original_dir="gs://bucket/originals", checkpoint="model.ckpt")
+    config = Config(
+        input="urls.txt",
+        output="data",
+        original_dir="gs://bucket/originals",
+        checkpoint="model.ckpt",
+    )
     whole = output_dir.make_absolute(config)
     assert (whole.input, whole.output, whole.checkpoint) == tuple(
         f"{tmp_path}/{name}" for name in ("urls.txt", "data", "model.ckpt")
     )
     assert (whole.original_dir, whole.resized_dir) == ("gs://bucket/originals", None)
     for checkpoint in ("untrained", "none", "http://a.example/model.tar.gz"):
-        assert output_dir.make_absolute(dataclasses.replace(config, checkpoint=checkpoint)).checkpoint == checkpoint
+        assert (
+            output_dir.make_absolute(dataclasses.replace(config, checkpoint=checkpoint)).checkpoint
+            == checkpoint
+        )
 
 
 @pytest.mark.parametrize("name", ["input", "output", "resized_dir"])
 def test_a_file_that_workers_cannot_reach_is_refused(name):
-    options: dict[str, Any] = {"input": "gs://a/urls.txt", "output": "gs://a/data", "resized_dir": "gs://a/resized", name: "here"}
+    options: dict[str, Any] = {
+        "input": "gs://a/urls.txt",
+        "output": "gs://a/data",
+        "resized_dir": "gs://a/resized",
+        name: "here",
+    }
     config = Config(**options)
     with pytest.raises(UsageError, match=f"--{name} here lies on this machine"):
         output_dir.refuse_local_files(config)
 
 
 def test_what_a_repeated_attempt_left_is_removed(tmp_path):
-    for name in ("lab_images_00000-of-00001.tfrecord", "lab_images_00000-of-00002.tfrecord", "notes.txt"):
+    for name in (
+        "lab_images_00000-of-00001.tfrecord",
+        "lab_images_00000-of-00002.tfrecord",
+        "notes.txt",
+    ):
         (tmp_path / name).write_text("x")
     (tmp_path / f"beam-temp-lab_images_-{UUID}" / "deeper").mkdir(parents=True)
     (tmp_path / f"beam-temp-lab_images_-{UUID}" / "deeper" / "half").write_text("x")
     description = {"files": [{"name": "lab_images_00000-of-00001.tfrecord"}], "failure_files": []}
     output_dir.clear_strays(str(tmp_path), description)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab_images_00000-of-00001.tfrecord", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lab_images_00000-of-00001.tfrecord",
+        "notes.txt",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"nonsense", None])
@@ -140,7 +181,13 @@ def test_labels_that_cannot_be_read_are_refused(tmp_path, content):
     if content:
         (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(UsageError, match=r"--class_names .*names\.txt"):
-        output_dir.check(Config(input=str(tmp_path), output=str(tmp_path / "out"), class_names=str(tmp_path / "names.txt")))
+        output_dir.check(
+            Config(
+                input=str(tmp_path),
+                output=str(tmp_path / "out"),
+                class_names=str(tmp_path / "names.txt"),
+            )
+        )
 
 
 def test_statistics_need_what_tensorflow_can_write(tmp_path, monkeypatch):
@@ -155,7 +202,9 @@ def test_a_folder_of_that_name_is_not_taken_for_statistics(tmp_path):
     (tmp_path / "transform" / "transform_fn" / "variables" / "a").write_text("a run's")
     (tmp_path / "transform" / "precious.py").write_text("mine")
     output_dir.prepare(make_config(tmp_path), [])
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.joinpath("transform").rglob("*")] == ["transform/precious.py"]
+    assert [
+        str(path.relative_to(tmp_path)) for path in tmp_path.joinpath("transform").rglob("*")
+    ] == ["transform/precious.py"]
 
 
 FOLDERS = [("output", "original_dir"), ("output", "resized_dir"), ("original_dir", "resized_dir")]
@@ -167,7 +216,11 @@ def test_one_folder_for_two_purposes_is_refused(tmp_path, monkeypatch, one, othe
     monkeypatch.chdir(tmp_path)
     (tmp_path / "same").mkdir()
     (tmp_path / "link").symlink_to("same")
-    options: dict[str, Any] = {"output": str(tmp_path / "out"), one: str(tmp_path / "same"), other: spelling.format("same")}
+    options: dict[str, Any] = {
+        "output": str(tmp_path / "out"),
+        one: str(tmp_path / "same"),
+        other: spelling.format("same"),
+    }
     with pytest.raises(UsageError, match=f"--{other} .* is the folder of --{one}: "):
         output_dir.check(Config(input=__file__, checkpoint="none", **options))
 
@@ -176,8 +229,12 @@ def test_images_that_no_run_has_resized_are_not_in_the_folder_of_resized_ones(tm
     (tmp_path / "images").mkdir()
     config = make_config(tmp_path / "out", resized_dir=str(tmp_path / "images"), input=__file__)
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    (tmp_path / "images" / "0123.jpeg").write_bytes(png_notes.encode_png(pixels, resize="pad", original="8x8"))
+    (tmp_path / "images" / "0123.jpeg").write_bytes(
+        png_notes.encode_png(pixels, resize="pad", original="8x8")
+    )
     output_dir.check(config)
     (tmp_path / "images" / "4567.jpeg").write_bytes(png_notes.encode_png(pixels))
-    with pytest.raises(UsageError, match=r"--resized_dir .*images holds 4567.jpeg, which no run has resized"):
+    with pytest.raises(
+        UsageError, match=r"--resized_dir .*images holds 4567.jpeg, which no run has resized"
+    ):
         output_dir.check(config)

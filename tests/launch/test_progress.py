@@ -1,4 +1,4 @@
-"""The progress line, and the file through which processes tell what is done."""
+"""Tests of the progress line, and of the file through which processes report progress."""
 
 import io
 import multiprocessing
@@ -45,10 +45,17 @@ def test_format_progress(examples, failures, seconds, total, expected):
     assert format_progress(examples, failures, seconds, total) == expected
 
 
-@given(st.integers(0, 10**8), st.integers(0, 10**8), st.floats(0, 10**7), st.one_of(st.none(), st.integers(0, 10**8)))
+@given(
+    st.integers(0, 10**8),
+    st.integers(0, 10**8),
+    st.floats(0, 10**7),
+    st.one_of(st.none(), st.integers(0, 10**8)),
+)
 def test_progress_is_one_line_whatever_the_numbers(examples, failures, seconds, total):
     text = format_progress(examples, failures, seconds, total)
-    assert text == "starting" or text.startswith(f"{examples:,} images written, {failures:,} failed, ")
+    assert text == "starting" or text.startswith(
+        f"{examples:,} images written, {failures:,} failed, "
+    )
     assert len(text.splitlines()) == 1
     assert re.fullmatch(r"[^-]+(, \d+:[0-5]\d:[0-5]\d left)?", text)
 
@@ -114,7 +121,7 @@ def test_the_progress_line_is_silent_where_there_is_no_terminal(tmp_path):
 
 
 def read_terminal(terminal: int, until: bytes) -> bytes:
-    """What is shown until something has been, or nothing more comes."""
+    """Read what is shown, until `until` appears or no more output arrives."""
     seen = b""
     while until not in seen and select.select([terminal], [], [], 20)[0]:
         seen += os.read(terminal, 1000)

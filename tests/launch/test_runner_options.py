@@ -1,18 +1,26 @@
-"""Beam's options: what is made of them for each runner, and what is said of those that make no sense."""
+"""Tests of Beam's options: their values for each runner, and the errors for invalid ones."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
-from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import UsageError
 from beam_pipeline.launch import runner_options
 
 
-@pytest.mark.parametrize("arguments", [[], ["--runner", "DirectRunner"], ["--runner=direct"], ["--runner", "FnApiRunner"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--runner", "DirectRunner"], ["--runner=direct"], ["--runner", "FnApiRunner"]],
+)
 def test_the_direct_runner_does_not_look_for_prism(arguments):
     options = PipelineOptions(arguments)
     assert runner_options.is_in_this_process(options)
@@ -38,7 +46,11 @@ def test_other_runners_are_beams(name):
         ("--direct_num_workers 4", None),
         ("--direct_num_workers 4 --direct_running_mode multi_processing", "2"),
         ("--direct_num_workers 9 --direct_running_mode multi_processing", "1"),
-        ("--direct_num_workers 0 --direct_running_mode multi_processing", "1"),  # one for each processor
+        # One per processor.
+        (
+            "--direct_num_workers 0 --direct_running_mode multi_processing",
+            "1",
+        ),
     ],
 )
 def test_networks_of_several_processes_share_the_processors(monkeypatch, flags, threads):
@@ -53,7 +65,16 @@ def test_no_main_session_is_pickled():
     assert runner_options.parse_options([]).view_as(SetupOptions).save_main_session is False
 
 
-DATAFLOW = ["--runner", "DataflowRunner", "--project", "project", "--region", "here", "--temp_location", "gs://bucket/temp"]
+DATAFLOW = [
+    "--runner",
+    "DataflowRunner",
+    "--project",
+    "project",
+    "--region",
+    "here",
+    "--temp_location",
+    "gs://bucket/temp",
+]
 
 
 @pytest.mark.parametrize(
@@ -70,17 +91,22 @@ DATAFLOW = ["--runner", "DataflowRunner", "--project", "project", "--region", "h
             ["no_use_multiple_sdk_containers"],
             ["accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "min_ram=4GB"],
         ),
-        # With these the service takes no hints.
+        # With these options the service accepts no hints.
         (
             ["--experiments=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"],
-            ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver", "no_use_multiple_sdk_containers"],
+            [
+                "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",
+                "no_use_multiple_sdk_containers",
+            ],
             [],
         ),
         (["--flexrs_goal=COST_OPTIMIZED"], ["no_use_multiple_sdk_containers"], []),
     ],
 )
-def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(monkeypatch, flags, experiments, hints):
-    # Google's client is an extra.
+def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(
+    monkeypatch, flags, experiments, hints
+):
+    # Google's client is an optional dependency.
     monkeypatch.setattr(runner_options, "make_runner", lambda options: FnApiRunner())
     options = runner_options.parse_options([*DATAFLOW, *flags])
     assert options.view_as(DebugOptions).experiments == experiments
@@ -121,7 +147,7 @@ def test_commits_grow_with_the_processes_that_each_of_them_starts(monkeypatch, f
     ("flags", "reached"),
     [
         ("", True),
-        ("--runner FlinkRunner --flink_master host:8081", True),  # they may mount the folder
+        ("--runner FlinkRunner --flink_master host:8081", True),  # its workers may mount the folder
         ("--runner DataflowRunner", False),
         ("--runner DataflowRunner --dataflow_endpoint http://localhost:8080", True),
     ],
@@ -163,7 +189,9 @@ def test_which_jobs_outlive_the_command(flags, outlives):
 
 def test_a_job_server_that_ends_with_the_command_is_waited_for():
     with pytest.raises(UsageError, match="--job_endpoint"):
-        runner_options.parse_options(["--runner", "FlinkRunner", "--flink_master", "host:8081", "--no_wait_until_finish"])
+        runner_options.parse_options(
+            ["--runner", "FlinkRunner", "--flink_master", "host:8081", "--no_wait_until_finish"]
+        )
 
 
 @pytest.mark.parametrize(

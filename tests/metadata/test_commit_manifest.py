@@ -1,4 +1,4 @@
-"""The books balance or the run fails, and what is not a dataset's is not touched."""
+"""Tests that a run fails unless its counts add up, and that only a dataset's files are touched."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,19 @@ from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.reading import dataset_dir
 
-TRAIN = [Shard("lab_images_00001-of-00002.tfrecord", 2, 20), Shard("lab_images_00000-of-00002.tfrecord", 3, 30)]
+TRAIN = [
+    Shard("lab_images_00001-of-00002.tfrecord", 2, 20),
+    Shard("lab_images_00000-of-00002.tfrecord", 3, 30),
+]
 VALIDATION = [Shard("val_lab_images_00000-of-00001.tfrecord", 1, 10)]
 FAILURES = [Shard("failures-00000-of-00001.jsonl", 4, 400)]
-COUNTS: dict[str, int] = {"lines": 13, "ignored": 2, "duplicates": 1, "failures/fetch/dns": 3, "failures/fetch/http_404": 1}
+COUNTS: dict[str, int] = {
+    "lines": 13,
+    "ignored": 2,
+    "duplicates": 1,
+    "failures/fetch/dns": 3,
+    "failures/fetch/http_404": 1,
+}
 
 
 @pytest.fixture
@@ -22,11 +31,21 @@ def config(tmp_path) -> Config:
     return Config(input="urls.txt", output=str(tmp_path), checkpoint="untrained")
 
 
-def close(config, counts=COUNTS, train=TRAIN, validation=VALIDATION, failures=FAILURES, number=0, is_last=True):
+def close(
+    config,
+    counts=COUNTS,
+    train=TRAIN,
+    validation=VALIDATION,
+    failures=FAILURES,
+    number=0,
+    is_last=True,
+):
     for shard in (*train, *validation, *failures):
         Path(config.output, shard.name).touch()
     digests = {"checkpoint": "abc", "exclude_sha256": None}
-    commit_manifest.finalize_commit(config, number, is_last, "digest", digests, counts, train, validation, failures, [], [])
+    commit_manifest.finalize_commit(
+        config, number, is_last, "digest", digests, counts, train, validation, failures, [], []
+    )
 
 
 def test_description_tells_what_is_there(config):
@@ -47,7 +66,10 @@ def test_description_tells_what_is_there(config):
         "failures": 4,
         "failures_by_reason": {"dns": 3, "http_404": 1},
     }
-    assert [(file["name"], file["split"], file["examples"], file["bytes"]) for file in description["files"]] == [
+    assert [
+        (file["name"], file["split"], file["examples"], file["bytes"])
+        for file in description["files"]
+    ] == [
         ("lab_images_00000-of-00002.tfrecord", "train", 3, 30),
         ("lab_images_00001-of-00002.tfrecord", "train", 2, 20),
         ("val_lab_images_00000-of-00001.tfrecord", "validation", 1, 10),
@@ -65,7 +87,10 @@ def test_no_embedding_is_told(tmp_path):
     assert "image_embedding" not in description["features"]
 
 
-@pytest.mark.parametrize("counts", [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/fetch/dns": 2}, {}])
+@pytest.mark.parametrize(
+    "counts",
+    [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/fetch/dns": 2}, {}],
+)
 def test_books_that_do_not_balance_end_the_run(config, counts):
     with pytest.raises(commit_manifest.CountMismatchError, match="do not add up"):
         close(config, counts)
@@ -100,7 +125,10 @@ def test_commits_add_up(config, tmp_path):
     )
     description = dataset_dir.read_description(config.output)
     assert description is not None
-    assert {key: description["counts"][key] for key in ("lines", "ignored", "duplicates", "examples", "failures")} == {
+    assert {
+        key: description["counts"][key]
+        for key in ("lines", "ignored", "duplicates", "examples", "failures")
+    } == {
         "lines": 22,
         "ignored": 3,
         "duplicates": 1,
@@ -109,14 +137,21 @@ def test_commits_add_up(config, tmp_path):
     }
     assert description["counts"]["failures_by_reason"] == {"dns": 4, "http_404": 1}
     assert [file["name"] for file in description["files"]] == sorted(
-        [shard.name for shard in (*TRAIN, *second, *VALIDATION)], key=lambda name: (name.startswith("val"), name)
+        [shard.name for shard in (*TRAIN, *second, *VALIDATION)],
+        key=lambda name: (name.startswith("val"), name),
     )
     assert not list(tmp_path.glob("commit-*"))
 
 
 def test_no_survivor_is_no_dataset(config):
     with pytest.raises(commit_manifest.CountMismatchError, match="not one image survived: 2 dns"):
-        close(config, {"lines": 2, "failures/fetch/dns": 2}, [], [], [Shard("failures-00000-of-00001.jsonl", 2, 20)])
+        close(
+            config,
+            {"lines": 2, "failures/fetch/dns": 2},
+            [],
+            [],
+            [Shard("failures-00000-of-00001.jsonl", 2, 20)],
+        )
     assert dataset_dir.read_description(config.output) is None
     assert len(commit_manifest.read_commits(config.output)) == 1
 
@@ -129,17 +164,36 @@ def test_description_is_plain_json(config):
 
 def test_a_shard_that_is_not_there_is_no_part_of_a_record(config):
     with pytest.raises(FileNotFoundError, match="lab_images"):
-        commit_manifest.finalize_commit(config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], [])
+        commit_manifest.finalize_commit(
+            config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], []
+        )
     assert commit_manifest.read_commits(config.output) == []
 
 
 def test_credentials_are_in_no_description(tmp_path):
-    urls, checkpoint = "https://me:s3cr3t@a.example/urls.txt?sig=s3cr3t", "https://a.example/b?X-Goog-Signature=s3cr3t"
+    urls, checkpoint = (
+        "https://me:s3cr3t@a.example/urls.txt?sig=s3cr3t",
+        "https://a.example/b?X-Goog-Signature=s3cr3t",
+    )
     config = Config(output=str(tmp_path), input=urls, checkpoint=checkpoint)
     (tmp_path / TRAIN[0].name).touch()
     repeat = Repeat("ab", 3, "https://a.example/b.jpg?X-Amz-Signature=s3cr3t")
-    commit_manifest.finalize_commit(config, 0, False, "", commit_manifest.NO_DIGESTS, {"lines": 2}, TRAIN[:1], [], [], [repeat], [])
+    commit_manifest.finalize_commit(
+        config,
+        0,
+        False,
+        "",
+        commit_manifest.NO_DIGESTS,
+        {"lines": 2},
+        TRAIN[:1],
+        [],
+        [],
+        [repeat],
+        [],
+    )
     written = "".join(path.read_text() for path in tmp_path.glob("commit-*.json"))
-    commit_manifest.finalize_commit(config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [])
+    commit_manifest.finalize_commit(
+        config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], []
+    )
     written += (tmp_path / "dataset.json").read_text()
     assert "s3cr3t" not in written and "https://REDACTED@a.example/urls.txt?sig=REDACTED" in written

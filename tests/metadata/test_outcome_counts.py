@@ -1,4 +1,4 @@
-"""Classes and hosts are counted, over bundles and commits."""
+"""Tests of the counts of classes and hosts, over bundles and commits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,17 @@ OUTCOMES = [
 
 def test_counts_examples_and_failures():
     with TestPipeline(runner=FnApiRunner()) as pipeline:
-        counted = pipeline | beam.Create(OUTCOMES) | beam.ParDo(count_outcomes.CountOutcomes()) | beam.CombinePerKey(sum)
-        expected = [(("class", "n00004475"), 2), (("host", "a.example", "example"), 2), (("host", "a.example", "timeout"), 1)]
+        counted = (
+            pipeline
+            | beam.Create(OUTCOMES)
+            | beam.ParDo(count_outcomes.CountOutcomes())
+            | beam.CombinePerKey(sum)
+        )
+        expected = [
+            (("class", "n00004475"), 2),
+            (("host", "a.example", "example"), 2),
+            (("host", "a.example", "timeout"), 1),
+        ]
         assert_that(counted, equal_to(expected))
 
 
@@ -41,7 +50,7 @@ ANY = st.text(st.characters(exclude_categories=()))
 
 @given(st.one_of(ANY, st.builds("{}//{}".format, st.sampled_from(["", "http:"]), ANY)))
 @example("http://[")
-@example("//folder\udcff/1.jpg")  # a path with a byte that is no UTF-8
+@example("//folder\udcff/1.jpg")  # a path with a byte that is not UTF-8
 def test_host_of_any_url_can_be_written(url):
     assert count_outcomes.host_of(url).encode() is not None
 
@@ -63,14 +72,22 @@ def test_class_of(image_id, wnid):
 
 def test_commits_add_up(tmp_path):
     first = [(("class", "n2"), 3), (("host", "a", "example"), 3), (("host", "b", "dns"), 9)]
-    second = [(("class", "n1"), 1), (("class", "n2"), 1), (("host", "a", "example"), 2), (("host", "a", "dns"), 1)]
+    second = [
+        (("class", "n1"), 1),
+        (("class", "n2"), 1),
+        (("host", "a", "example"), 2),
+        (("host", "a", "dns"), 1),
+    ]
     for name, part in (("0", first), ("1", second)):
         outcome_counts.write(str(tmp_path / name), part)
     outcome_counts.write(str(tmp_path / "2"), [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     assert outcome_counts.add_up(sorted(map(str, tmp_path.iterdir()))) == {
         "classes": {"n1": 1, "n2": 4},
-        "hosts": [{"host": "b", "examples": 0, "failures": {"dns": 9}}, {"host": "a", "examples": 5, "failures": {"dns": 1}}],
+        "hosts": [
+            {"host": "b", "examples": 0, "failures": {"dns": 9}},
+            {"host": "a", "examples": 5, "failures": {"dns": 1}},
+        ],
         "other_hosts": {"hosts": 0, "examples": 0, "failures": 0},
     }
 
@@ -78,7 +95,8 @@ def test_commits_add_up(tmp_path):
 def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
     monkeypatch.setattr(outcome_counts, "HOSTS_TOLD", 1)
     outcome_counts.write(
-        str(tmp_path / "0"), [(("host", "a", "example"), 5), (("host", "b", "example"), 2), (("host", "c", "dns"), 3)]
+        str(tmp_path / "0"),
+        [(("host", "a", "example"), 5), (("host", "b", "example"), 2), (("host", "c", "dns"), 3)],
     )
     told = outcome_counts.add_up([str(tmp_path / "0")])
     assert [host["host"] for host in told["hosts"]] == ["a"]

@@ -1,4 +1,4 @@
-"""What repeats is found over all commits, exactly."""
+"""Tests that repeated content is found over all commits, with exact counts."""
 
 import collections
 import hashlib
@@ -36,19 +36,25 @@ def test_counts_over_all_commits(tmp_path_factory, commits):
     for number, commit in enumerate(commits):
         counted = collections.Counter(commit).items()
         repeated_content.write(
-            str(folder / str(number)), [Repeat(digest(body), times, f"http://{number}/{body}") for body, times in counted]
+            str(folder / str(number)),
+            [Repeat(digest(body), times, f"http://{number}/{body}") for body, times in counted],
         )
     found = repeated_content.most_repeated(str(path) for path in sorted(folder.iterdir()))
     wanted = collections.Counter(body for commit in commits for body in commit)
     assert {repeat.sha256: repeat.times for repeat in found} == {
         digest(body): times for body, times in wanted.items() if times >= REPEATED
     }
-    assert [repeat.times for repeat in found] == sorted((repeat.times for repeat in found), reverse=True)
+    assert [repeat.times for repeat in found] == sorted(
+        (repeat.times for repeat in found), reverse=True
+    )
     assert all(digest(int(repeat.url.rpartition("/")[2])) == repeat.sha256 for repeat in found)
 
 
 def test_tells_only_the_most_frequent(tmp_path):
-    bodies = [Repeat(digest(number), REPEATED + number, "http://a") for number in range(REPEATED_TOLD + 50)]
+    bodies = [
+        Repeat(digest(number), REPEATED + number, "http://a")
+        for number in range(REPEATED_TOLD + 50)
+    ]
     repeated_content.write(str(tmp_path / "bodies"), bodies)
     found = repeated_content.most_repeated([str(tmp_path / "bodies")])
     assert len(found) == REPEATED_TOLD

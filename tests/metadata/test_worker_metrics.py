@@ -1,4 +1,4 @@
-"""What workers count is kept beside the dataset, added up over the commits."""
+"""Tests that workers' metrics are written beside the dataset and added up over commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No state of the standard streams ends a command, or changes its status."""
+"""Tests that no state of the standard streams ends a command or changes its status."""
 
 import subprocess
 import sys
@@ -24,7 +24,14 @@ sys.exit(console.run(main))
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess:
     script = command.format(f"{sys.executable} -c '{SCRIPT}'")
-    return subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, env=environment or None)
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment or None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,7 +39,10 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess:
     [
         ("{}", ["a fault"]),
         ("{} >&-", ["a fault"]),
-        ("{} > /dev/full", ["standard output cannot be written: [Errno 28] No space left on device", "a fault"]),
+        (
+            "{} > /dev/full",
+            ["standard output cannot be written: [Errno 28] No space left on device", "a fault"],
+        ),
         ("{} | head -1; exit ${{PIPESTATUS[0]}}", ["a fault"]),
         ("{} 2>&-", []),
         ("{} 2> /dev/full", []),
@@ -66,15 +76,24 @@ def main():
 
 sys.exit(console.run(main))
 """
-    done = subprocess.run(["bash", "-c", f"{sys.executable} -c '{script}' >&-"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c '{script}' >&-"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "shard").read_bytes() == b""
 
 
-@pytest.mark.parametrize("command", ["run --help", "flex_template", "validate --help", "report --help"])
+@pytest.mark.parametrize(
+    "command", ["run --help", "flex_template", "validate --help", "report --help"]
+)
 def test_help_on_a_full_disk_is_no_traceback(command):
     arguments = f"{sys.executable} -m beam_pipeline.{command} > /dev/full"
-    done = subprocess.run(["bash", "-c", arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) <= 1
 

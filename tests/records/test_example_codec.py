@@ -1,4 +1,4 @@
-"""Records against the protobuf library and TensorFlow's own parser."""
+"""Tests of records against the protobuf library and TensorFlow's own parser."""
 
 import io
 import os
@@ -24,11 +24,14 @@ NOISE = np.random.default_rng(0)
 
 def make_image(size: int = 5, embedding: bool = True, ref: ImageRef = REF) -> EmbeddedImage:
     pixels = NOISE.integers(0, 256, (size, size, 3), dtype=np.uint8)
-    return EmbeddedImage(RgbImage(ref, pixels, (500, 375)), NOISE.standard_normal(1001, dtype=np.float32) if embedding else None)
+    return EmbeddedImage(
+        RgbImage(ref, pixels, (500, 375)),
+        NOISE.standard_normal(1001, dtype=np.float32) if embedding else None,
+    )
 
 
 def decode(encoded: bytes) -> dict[str, Any]:
-    """The features of a record as the protobuf library has them: bytes, or float32."""
+    """Return the features of a record as parsed by the protobuf library: bytes, or float32."""
     message = tf.train.Example.FromString(encoded)
     again = tf.train.Example.FromString(message.SerializeToString(deterministic=True))
     assert again == message
@@ -44,8 +47,14 @@ def decode(encoded: bytes) -> dict[str, Any]:
 
 
 def as_described(encoded: bytes, encoding: str, size: int, embedding: bool) -> dict[str, Any]:
-    """The features of a record, in the types and shapes that the description gives them; there are no others."""
-    features, description = decode(encoded), example_codec.describe_features(encoding, size, embedding)
+    """Return the features of a record, in the types and shapes of the description.
+
+    There must be no other features.
+    """
+    features, description = (
+        decode(encoded),
+        example_codec.describe_features(encoding, size, embedding),
+    )
     assert sorted(features) == sorted(description)
     for name, value in features.items():
         shape = description[name]["shape"]
@@ -55,7 +64,9 @@ def as_described(encoded: bytes, encoding: str, size: int, embedding: bool) -> d
             case "raw uint8":
                 features[name] = np.frombuffer(value, np.uint8).reshape(shape)
             case "png":
-                features[name] = np.asarray(Image.open(io.BytesIO(value), formats=["PNG"])).reshape(shape)
+                features[name] = np.asarray(Image.open(io.BytesIO(value), formats=["PNG"])).reshape(
+                    shape
+                )
             case kind:
                 assert (kind, shape) == ("int64" if isinstance(value, int) else "bytes", [])
     return features
@@ -66,7 +77,9 @@ def as_described(encoded: bytes, encoding: str, size: int, embedding: bool) -> d
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_record_holds_just_what_is_described(encoding, embedding, size):
     image = make_image(size, embedding)
-    features = as_described(example_codec.encode_example(image, encoding), encoding, size, embedding)
+    features = as_described(
+        example_codec.encode_example(image, encoding), encoding, size, embedding
+    )
     assert features.pop("image_name") == REF.name.encode()
     assert features.pop("image_url") == REF.url.encode()
     assert features.pop("image_id") == REF.id.encode()
@@ -77,7 +90,13 @@ def test_a_record_holds_just_what_is_described(encoding, embedding, size):
         expected = {"image_png": image.image.pixels}
     else:
         scale = lab_color.scale_lab if encoding == "lab_float32" else lab_color.quantize_lab
-        expected = dict(zip(("image_l", "image_ab"), scale(lab_color.rgb_to_lab(image.image.pixels)), strict=True))
+        expected = dict(
+            zip(
+                ("image_l", "image_ab"),
+                scale(lab_color.rgb_to_lab(image.image.pixels)),
+                strict=True,
+            )
+        )
     assert sorted(features) == sorted(expected)
     for name, plane in expected.items():
         np.testing.assert_array_equal(features[name], plane)
@@ -86,7 +105,9 @@ def test_a_record_holds_just_what_is_described(encoding, embedding, size):
 def test_lab_float32_has_the_documented_values():
     image = make_image(40)
     lab = reference.rgb2lab(image.image.pixels / 255)
-    features = as_described(example_codec.encode_example(image, "lab_float32"), "lab_float32", 40, True)
+    features = as_described(
+        example_codec.encode_example(image, "lab_float32"), "lab_float32", 40, True
+    )
     np.testing.assert_allclose(features["image_l"], lab[..., :1] / 50 - 1, rtol=0, atol=1e-5)
     np.testing.assert_allclose(features["image_ab"], lab[..., 1:] / 127, rtol=0, atol=1e-5)
 
@@ -95,7 +116,7 @@ def test_lab_uint8_has_the_documented_values():
     image = make_image(40)
     lab = reference.rgb2lab(image.image.pixels / 255)
     features = as_described(example_codec.encode_example(image, "lab_uint8"), "lab_uint8", 40, True)
-    # Half a step, and the error of float32.
+    # Half a step, plus the error of float32.
     np.testing.assert_allclose(features["image_l"], lab[..., :1] * 255 / 100, rtol=0, atol=0.501)
     np.testing.assert_allclose(features["image_ab"], lab[..., 1:] + 128.0, rtol=0, atol=0.501)
 
@@ -156,24 +177,47 @@ def test_any_id_and_url_can_be_recorded(encoding, identifier, url):
 
 @given(st.binary(max_size=50).filter(lambda path: b"\0" not in path))
 def test_the_bytes_of_any_path_are_recorded(path):
-    features = decode(example_codec.encode_example(make_image(1, False, ImageRef("", os.fsdecode(path))), "rgb_png"))
+    features = decode(
+        example_codec.encode_example(
+            make_image(1, False, ImageRef("", os.fsdecode(path))), "rgb_png"
+        )
+    )
     assert features["image_url"] == path
 
 
-@pytest.mark.parametrize("transform", [lambda a: a, lambda a: a[::-1], lambda a: np.asfortranarray(a)])
+@pytest.mark.parametrize(
+    "transform", [lambda a: a, lambda a: a[::-1], lambda a: np.asfortranarray(a)]
+)
 def test_records_do_not_depend_on_how_arrays_lie_in_memory(transform):
     image = make_image(8)
     assert image.embedding is not None
     pixels, embedding = transform(image.image.pixels), image.embedding.astype(">f4")
     other = EmbeddedImage(RgbImage(REF, pixels, (500, 375)), embedding)
-    features = as_described(example_codec.encode_example(other, "lab_float32"), "lab_float32", 8, True)
+    features = as_described(
+        example_codec.encode_example(other, "lab_float32"), "lab_float32", 8, True
+    )
     np.testing.assert_array_equal(features["image_embedding"], image.embedding)
-    np.testing.assert_allclose(features["image_l"], lab_color.scale_lab(lab_color.rgb_to_lab(pixels.copy()))[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        features["image_l"],
+        lab_color.scale_lab(lab_color.rgb_to_lab(pixels.copy()))[0],
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_floats_of_every_kind_are_kept():
     limits = np.finfo(np.float32)
-    kinds = [np.nan, np.inf, -np.inf, 0.0, -0.0, limits.max, limits.min, limits.smallest_subnormal, 1 / 3]
+    kinds = [
+        np.nan,
+        np.inf,
+        -np.inf,
+        0.0,
+        -0.0,
+        limits.max,
+        limits.min,
+        limits.smallest_subnormal,
+        1 / 3,
+    ]
     embedding = np.resize(np.array(kinds, np.float32), 1001)
     image = EmbeddedImage(make_image(1).image, embedding)
     kept = decode(example_codec.encode_example(image, "rgb_png"))["image_embedding"]
@@ -191,7 +235,9 @@ def test_png_is_lossless(pixels):
 
 def test_png_is_lossless_for_a_whole_image():
     pixels = make_image(299).image.pixels
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png_notes.encode_png(pixels)))), pixels)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(png_notes.encode_png(pixels)))), pixels
+    )
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -224,11 +270,16 @@ def test_what_is_encoded_is_decoded(encoding):
         ({"image_l": np.zeros(3, np.float32)}, "image_l holds 3 values, not 49"),
         ({"image_id": 7}, "image_id is not one value of bytes"),
         ({"original_width": b"7"}, "original_width is not of int64"),
-        ({"label": 7}, "it holds image_ab, image_embedding, image_id, image_l, image_name, image_url, label"),
+        (
+            {"label": 7},
+            "it holds image_ab, image_embedding, image_id, image_l, image_name, image_url, label",
+        ),
     ],
 )
 def test_what_is_no_such_example_is_refused(changes, said):
     features = example_codec.describe_features("lab_float32", 7, True)
-    decoded = example_codec.decode_example(example_codec.encode_example(make_image(7), "lab_float32"), features)
+    decoded = example_codec.decode_example(
+        example_codec.encode_example(make_image(7), "lab_float32"), features
+    )
     with pytest.raises(ValueError, match=said):
         example_codec.decode_example(example_proto.write_example({**decoded, **changes}), features)

@@ -1,4 +1,7 @@
-"""tf.train.Example on the wire: what protobuf's library makes of what is written, and of what anyone may have written."""
+"""Tests of the tf.train.Example wire format against the protobuf library.
+
+The messages are those that the project writes, and any that others may have written.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,12 @@ def serialize(**features: tf.train.Feature) -> bytes:
 
 def test_protobuf_reads_what_is_written():
     written = write_example(
-        {"text": "é".encode(), "size": 70_000, "floats": FLOATS, "raw": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+        {
+            "text": "é".encode(),
+            "size": 70_000,
+            "floats": FLOATS,
+            "raw": np.arange(6, dtype=np.uint8).reshape(2, 3),
+        }
     )
     features = tf.train.Example.FromString(written).features.feature
     assert list(features["text"].bytes_list.value) == ["é".encode()]
@@ -46,7 +54,7 @@ def test_reads_what_protobuf_writes():
 
 
 def test_reads_numbers_that_are_not_packed():
-    # Feature {float_list {value: 0.5, value: -1.25}}, each float a field of its own.
+    # Feature {float_list {value: 0.5, value: -1.25}}, each float in a field of its own.
     floats = b"".join(b"\x0d" + value.tobytes() for value in FLOATS[:2])
     feature = b"\x12" + bytes([len(floats)]) + floats
     entry = b"\x0a\x01x\x12" + bytes([len(feature)]) + feature

@@ -1,4 +1,4 @@
-"""What TensorFlow writes is read; what was damaged is told."""
+"""Tests that TensorFlow's files are read, and that damage is reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def test_records_are_found_without_reading_them(written):
 
 @given(data=st.data())
 def test_the_places_of_a_file_that_is_cut_off_are_not_found(written, data):
-    length = data.draw(st.integers(1, len(written) - 1).filter(lambda length: length not in (16, 35)))
+    length = data.draw(
+        st.integers(1, len(written) - 1).filter(lambda length: length not in (16, 35))
+    )
     with pytest.raises(ValueError, match=r"^x is"):
         find_records(io.BytesIO(written[:length]), "x")
 

@@ -1,4 +1,4 @@
-"""Lists of class names are read without executing what stands in them."""
+"""Tests that lists of class names are read without executing their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = {number: f"class {number}, also called {number}" for number in range(100
 
 
 class Call:
-    """Pickles as a call."""
+    """An object that pickles as a function call."""
 
     def __init__(self, function, *arguments):
         self._call = function, arguments
@@ -31,7 +31,7 @@ def test_a_pickle(tmp_path, protocol):
 
 
 def test_a_pickle_of_python_2(tmp_path):
-    # As the published one is: protocol 0, and strings of bytes.
+    # The published file has this form: protocol 0, and byte strings.
     lines = "".join(f"I{number}\nS'class {number}'\np{number + 1}\ns" for number in range(1000))
     (tmp_path / "names.pkl").write_text(f"(dp0\n{lines}.")
     assert class_names.read(str(tmp_path / "names.pkl"))[999] == "class 999"
@@ -40,7 +40,11 @@ def test_a_pickle_of_python_2(tmp_path):
 def test_the_same_as_text(tmp_path):
     (tmp_path / "names.txt").write_text(repr(NAMES).replace("', ", "',\n "))
     (tmp_path / "lines.txt").write_text("".join(f"{name}\n" for name in NAMES.values()))
-    assert class_names.read(str(tmp_path / "names.txt")) == class_names.read(str(tmp_path / "lines.txt")) == list(NAMES.values())
+    assert (
+        class_names.read(str(tmp_path / "names.txt"))
+        == class_names.read(str(tmp_path / "lines.txt"))
+        == list(NAMES.values())
+    )
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -48,7 +52,9 @@ def test_a_pickle_that_would_call_something_is_refused(tmp_path, protocol):
     touched = tmp_path / "touched"
     path = tmp_path / "names.pkl"
     path.write_bytes(pickle.dumps({**NAMES, 7: Call(os.mkdir, str(touched))}, protocol))
-    with pytest.raises(ValueError, match=rf"^{path} is no list of class names: its (GLOBAL|STACK_GLOBAL) does more"):
+    with pytest.raises(
+        ValueError, match=rf"^{path} is no list of class names: its (GLOBAL|STACK_GLOBAL) does more"
+    ):
         class_names.read(str(path))
     assert not touched.exists()
 
@@ -67,7 +73,11 @@ def test_a_pickle_that_calls_by_its_oldest_opcode_is_refused(tmp_path):
         ("empty.pkl", b""),
         ("cut.pkl", pickle.dumps(NAMES)[:100]),
         ("refers.pkl", b"Psomewhere\n."),
-        ("doubles.pkl", b"}(" + b"N" + b"2\x86" * 40 + b"K\0u."),  # a key that takes 2^40 steps to hash
+        # A key that takes 2^40 steps to hash.
+        (
+            "doubles.pkl",
+            b"}(" + b"N" + b"2\x86" * 40 + b"K\0u.",
+        ),
         ("asks_for_room.pkl", b"]r\xff\xff\xff\x07."),
         ("colours.pkl", pickle.dumps({**NAMES, 3: "\x1b[31mred"})),
         ("list.pkl", pickle.dumps([1, 2])),

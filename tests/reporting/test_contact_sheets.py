@@ -1,4 +1,4 @@
-"""The contact sheets of a report."""
+"""Tests of the contact sheets of a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def take_sample(folder):
 def test_the_sheets_show_the_extremes(tmp_path):
     made = contact_sheets.make_sheets(take_sample(tmp_path), None)
     sheets = {sheet["title"]: [card["url"] for card in sheet["cards"]] for sheet in made}
-    # The originals grow with their number; the first two images are black and white.
+    # The size of the originals grows with their number; the first two images are black and white.
     assert sheets["Smallest"] == [f"http://a/{index}" for index in range(10)]
     assert sheets["Largest"] == sheets["Smallest"][::-1]
     assert set(sheets["Greyest"][:2]) == {"http://a/0", "http://a/1"}

@@ -1,4 +1,4 @@
-"""Every reason of a failure is explained."""
+"""Tests that every reason of a failure is explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and untrusted text as the report shows them."""
+"""Tests of numbers and untrusted text as the report shows them."""
 
 from __future__ import annotations
 

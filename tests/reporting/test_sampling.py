@@ -1,4 +1,4 @@
-"""Shards are read again, in one process or in several, with the same outcome."""
+"""Tests that shards are read in one process or in several, with the same result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE = {"image_url": b"http://a/", "image_id": b""}
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor, one process")
 def test_many_examples_are_read_in_several_processes():
-    # A function of this module would have each process import TensorFlow.
+    # With a function of this module, each process would import TensorFlow.
     questions = ["__import__('os').getpid()"] * 5
     assert os.getpid() not in worker_processes.map_in_processes(eval, questions, examples=10_000)
     assert set(worker_processes.map_in_processes(eval, questions, examples=10)) == {os.getpid()}
@@ -39,7 +39,10 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.ab_counts, sample.ab_counts)
 
     (tmp_path / "lab_images_00001-of-00003.tfrecord").write_bytes(b"nonsense")
-    assert any("lab_images_00001-of-00003.tfrecord is broken at record 0" in problem for problem in validation.check(folder)[0])
+    assert any(
+        "lab_images_00001-of-00003.tfrecord is broken at record 0" in problem
+        for problem in validation.check(folder)[0]
+    )
     with pytest.raises(ValueError, match=r"lab_images_00001-of-00003\.tfrecord is broken"):
         sampling.take_sample(folder, 100)
 
@@ -55,7 +58,9 @@ def test_a_sample_is_taken_all_over_a_large_dataset(tmp_path):
 def test_a_sample_of_a_shard_that_lacks_examples_is_refused(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     cut_shard(tmp_path / "lab_images_00001-of-00003.tfrecord", 2)
-    with pytest.raises(ValueError, match=r"lab_images_00001-of-00003\.tfrecord holds 2 examples, not 5"):
+    with pytest.raises(
+        ValueError, match=r"lab_images_00001-of-00003\.tfrecord holds 2 examples, not 5"
+    ):
         sampling.take_sample(folder, 10)
     assert len(sampling.take_sample(folder, 4).examples) == 4
 
@@ -74,7 +79,7 @@ def test_pixels_are_measured_without_padding(tmp_path, resize, rows):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     folder.description["options"]["resize"] = resize
     sample = sampling.take_sample(folder, 4)
-    # The originals are twice as wide as they are high.
+    # The width of the originals is twice their height.
     assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * rows
     assert [example.picture_size for example in sample.examples] == [(32, rows)] * 4
     for example in sample.examples:

@@ -1,4 +1,4 @@
-"""The tables of a report, and when their rows have bars."""
+"""Tests of the tables of a report, and of when their rows have bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Globs that lose no file, whatever its name is made of."""
+"""Tests that globs lose no file, whatever the characters of its name."""
 
 import os
 from pathlib import Path
@@ -79,19 +79,24 @@ def test_every_name_is_found_by_itself_and_by_a_star(tmp_path_factory, names):
     assert globs.match(f"{folder}/*") == sorted(f"{folder}/{name}" for name in names)
     for name in names:
         found = globs.match(f"{folder}/{name}")
-        assert f"{folder}/{name}" in found if set(name) & set("*?") else found == [f"{folder}/{name}"]
+        assert (
+            f"{folder}/{name}" in found if set(name) & set("*?") else found == [f"{folder}/{name}"]
+        )
         assert f"{folder}/{name}" in globs.match(f"{folder.parent}/*/{name}")
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sets(st.text("ab1/", min_size=1, max_size=5), max_size=9), st.text("ab1*?/", min_size=1, max_size=6))
+@given(
+    st.sets(st.text("ab1/", min_size=1, max_size=5), max_size=9),
+    st.text("ab1*?/", min_size=1, max_size=6),
+)
 def test_plain_names_are_matched_as_beam_matches_them(tmp_path_factory, names, pattern):
     folder = tmp_path_factory.mktemp("files")
     for name in names:
         path = folder / name.strip("/") / "f"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"data")
-    # Beam has `?` stand for a slash too, and finds nothing behind two of them.
+    # In Beam, `?` matches a slash too, and a pattern with two slashes in a row matches nothing.
     pattern = "/".join(part for part in pattern.split("/") if part).replace("?", "[ab1]") + "*"
     [match] = FileSystems.match([f"{folder}/{pattern}/f"])
     assert globs.match(f"{folder}/{pattern}/f") == sorted(file.path for file in match.metadata_list)

@@ -1,4 +1,4 @@
-"""URL lists in every form that is read, and what is said of those that cannot be."""
+"""Tests of URL lists in every supported form, and of the errors for invalid ones."""
 
 import bz2
 import collections
@@ -30,7 +30,14 @@ from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Failure, ImageRef
 from beam_pipeline.fetching.http_urls import check_url
 from beam_pipeline.sources import text_lines
-from beam_pipeline.sources.url_list import check_length, check_readable, parse_line, read_digests, read_refs, refuse_pipe
+from beam_pipeline.sources.url_list import (
+    check_length,
+    check_readable,
+    parse_line,
+    read_digests,
+    read_refs,
+    refuse_pipe,
+)
 
 LINES = b"http://a.example/1.jpg\nn02084071_7\thttp://b.example/2.jpg\n"
 REFS = [ImageRef("", "http://a.example/1.jpg"), ImageRef("n02084071_7", "http://b.example/2.jpg")]
@@ -38,7 +45,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def read(input: Path | str, **options) -> tuple[list[ImageRef], dict[str, int]]:
-    """The images of a list, and the counts."""
+    """Return the images of a list, and the counts."""
     counts: collections.Counter[str] = collections.Counter()
     refs = list(read_refs(Config(input=str(input), output="out", **options), counts))
     return refs, {"lines": counts["lines"], "ignored": counts["ignored"]}
@@ -51,7 +58,7 @@ def read_bytes(folder: Path, data: bytes, **options) -> tuple[list[ImageRef], di
 
 
 def refusal(input: Path | str) -> str:
-    """What is said of a list that cannot be read; always names it."""
+    """Return the message for a list that cannot be read; it always names the list."""
     with pytest.raises(UsageError) as caught:
         read(input)
     assert str(input) in str(caught.value)
@@ -59,7 +66,7 @@ def refusal(input: Path | str) -> str:
 
 
 def make_tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
-    """An archive of files; a name that ends in a slash is a folder."""
+    """Return an archive of files; a name that ends in a slash is a folder."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
         for name, data in files.items():
@@ -80,13 +87,15 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """An HTTP answer as it goes over the wire."""
-    return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode() + body
+    """Return the bytes of an HTTP response."""
+    return (
+        "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode() + body
+    )
 
 
 @contextlib.contextmanager
 def serving(answers: dict[str, bytes]) -> Iterator[tuple[str, list[email.message.Message]]]:
-    """A web server on this machine. Yields its address, and the headers of the requests that it gets."""
+    """Run a web server on this machine. Yield its address and the headers of its requests."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -113,9 +122,11 @@ def no_proxy(monkeypatch):
 
 
 def long_list() -> bytes:
-    """A list that no compression makes small."""
+    """Return a list that compression does not shrink."""
     noise = random.Random(0)
-    return b"".join(b"http://a.example/%s.jpg\n" % noise.randbytes(20).hex().encode() for _ in range(5000))
+    return b"".join(
+        b"http://a.example/%s.jpg\n" % noise.randbytes(20).hex().encode() for _ in range(5000)
+    )
 
 
 # Lines.
@@ -125,7 +136,10 @@ def long_list() -> bytes:
     ("line", "ref"),
     [
         (b"http://a.example/1.jpg", ImageRef("", "http://a.example/1.jpg")),
-        (b"n00004475_6590\thttp://a.example/1.jpg\n", ImageRef("n00004475_6590", "http://a.example/1.jpg")),
+        (
+            b"n00004475_6590\thttp://a.example/1.jpg\n",
+            ImageRef("n00004475_6590", "http://a.example/1.jpg"),
+        ),
         (b"n1_2 http://a.example/1.jpg\n", ImageRef("n1_2", "http://a.example/1.jpg")),
         (b"n1_2 \t  http://a.example/1.jpg \r\n", ImageRef("n1_2", "http://a.example/1.jpg")),
         (b"  http://a.example/1.jpg\r\n", ImageRef("", "http://a.example/1.jpg")),
@@ -137,8 +151,12 @@ def long_list() -> bytes:
         ("http://a.example/é.jpg\n".encode(), ImageRef("", "http://a.example/é.jpg")),
         ("ñ\thttp://a.example/é.jpg\n".encode("latin-1"), ImageRef("ñ", "http://a.example/é.jpg")),
         ("http://a.example/犬.jpg\n".encode(), ImageRef("", "http://a.example/犬.jpg")),
-        # In Latin-1 these bytes are control and space characters, which the URLs of old lists are full of.
-        (b"n1_2\thttp://a.example/\xe9/\x85\xa0.jpg\n", ImageRef("n1_2", "http://a.example/é/\x85\xa0.jpg")),
+        # In Latin-1 these bytes are control and space characters, which are frequent in the URLs of
+        # old lists.
+        (
+            b"n1_2\thttp://a.example/\xe9/\x85\xa0.jpg\n",
+            ImageRef("n1_2", "http://a.example/é/\x85\xa0.jpg"),
+        ),
     ],
 )
 def test_parse_line(line, ref):
@@ -148,9 +166,18 @@ def test_parse_line(line, ref):
 @pytest.mark.parametrize(
     ("line", "ref"),
     [
-        ('{"id": "n1_2", "url": "http://a.example/é.jpg"}', ImageRef("n1_2", "http://a.example/é.jpg")),
-        ('{"url": "http://a.example/1.jpg", "reason": "http_404"}', ImageRef("", "http://a.example/1.jpg")),
-        ('{"url": "http://a.example/two words.jpg"}', ImageRef("", "http://a.example/two words.jpg")),
+        (
+            '{"id": "n1_2", "url": "http://a.example/é.jpg"}',
+            ImageRef("n1_2", "http://a.example/é.jpg"),
+        ),
+        (
+            '{"url": "http://a.example/1.jpg", "reason": "http_404"}',
+            ImageRef("", "http://a.example/1.jpg"),
+        ),
+        (
+            '{"url": "http://a.example/two words.jpg"}',
+            ImageRef("", "http://a.example/two words.jpg"),
+        ),
         ('{"id": "", "url": "\\ud83d.jpg"}', ImageRef("", "?.jpg")),
         ('{"id": "n1_2"}', ImageRef('{"id":', '"n1_2"}')),
         ('{"url": ', ImageRef("", '{"url":')),
@@ -175,9 +202,7 @@ def test_plain_list(tmp_path):
 
 
 def test_fall11_list(tmp_path):
-    data = (
-        b"n00004475_6590\thttp://farm4.static.example/3175/2737866473_7958dc8760.jpg\nn00004475_15899\thttp://b.example/a,b.jpg\n"
-    )
+    data = b"n00004475_6590\thttp://farm4.static.example/3175/2737866473_7958dc8760.jpg\nn00004475_15899\thttp://b.example/a,b.jpg\n"
     refs, _ = read_bytes(tmp_path, data)
     assert refs == [
         ImageRef("n00004475_6590", "http://farm4.static.example/3175/2737866473_7958dc8760.jpg"),
@@ -201,7 +226,15 @@ def test_blank_lines_and_comments_are_counted_and_left_out(tmp_path):
         LINES.replace(b"\n", b"\r"),
         BOM + LINES.replace(b"\n", b"\r").removesuffix(b"\r"),
     ],
-    ids=["crlf", "no-last-newline", "crlf-no-last-newline", "bom", "bom-crlf", "cr", "bom-cr-no-last-newline"],
+    ids=[
+        "crlf",
+        "no-last-newline",
+        "crlf-no-last-newline",
+        "bom",
+        "bom-crlf",
+        "cr",
+        "bom-cr-no-last-newline",
+    ],
 )
 def test_line_ends_and_byte_order_marks_are_no_part_of_a_url(tmp_path, data):
     assert read_bytes(tmp_path, data) == (REFS, {"lines": 2, "ignored": 0})
@@ -220,22 +253,39 @@ def test_a_list_of_wide_characters_is_known_by_its_byte_order_mark(tmp_path, enc
 
 def test_a_broken_character_of_a_wide_list_costs_no_other_line(tmp_path):
     lines = ["http://a.example/\ud83d.jpg", "http://a.example/2.jpg", ""]
-    refs, _ = read_bytes(tmp_path, "\n".join(["\ufeff", *lines]).encode("utf-16-le", "surrogatepass") + b"x")
-    assert [ref.url for ref in refs[:2]] == ["http://a.example/\ufffd.jpg", "http://a.example/2.jpg"]
+    refs, _ = read_bytes(
+        tmp_path, "\n".join(["\ufeff", *lines]).encode("utf-16-le", "surrogatepass") + b"x"
+    )
+    assert [ref.url for ref in refs[:2]] == [
+        "http://a.example/\ufffd.jpg",
+        "http://a.example/2.jpg",
+    ]
 
 
 LONG = 3 * text_lines.MAX_LINE
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["lf", "cr", "crlf"])
-@pytest.mark.parametrize("encode", [bytes, lambda data: b"\xff\xfe" + data.decode().encode("utf-16-le")], ids=["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "encode",
+    [bytes, lambda data: b"\xff\xfe" + data.decode().encode("utf-16-le")],
+    ids=["utf-8", "utf-16"],
+)
 @pytest.mark.parametrize(
     "line",
-    [b"http://b.example/" + b"x" * LONG, b"x" * 40 * LONG, b" " * LONG, b'{"url": "' + b"x" * LONG + b'"}', b"\xc3\xa9" * LONG],
+    [
+        b"http://b.example/" + b"x" * LONG,
+        b"x" * 40 * LONG,
+        b" " * LONG,
+        b'{"url": "' + b"x" * LONG + b'"}',
+        b"\xc3\xa9" * LONG,
+    ],
     ids=["url", "longer-than-a-block", "blank", "json", "two-bytes-a-character"],
 )
 def test_a_line_that_is_too_long_fails_alone(tmp_path, line, encode, end):
-    data = encode(b"http://a.example/1.jpg" + end + line + end + b"http://a.example/2.jpg" + end + line)
+    data = encode(
+        b"http://a.example/1.jpg" + end + line + end + b"http://a.example/2.jpg" + end + line
+    )
     refs, counts = read_bytes(tmp_path, data)
     assert counts == {"lines": 4, "ignored": 0}
     assert [refs[0].url, refs[2].url] == ["http://a.example/1.jpg", "http://a.example/2.jpg"]
@@ -310,9 +360,14 @@ def test_urls_that_stand_twice_are_left_to_the_graph(tmp_path):
     assert read_bytes(tmp_path, LINES + LINES) == (REFS + REFS, {"lines": 4, "ignored": 0})
 
 
-@pytest.mark.parametrize(("stage", "is_retried"), [("fetch", True), ("decode", True), ("read", False)])
+@pytest.mark.parametrize(
+    ("stage", "is_retried"), [("fetch", True), ("decode", True), ("read", False)]
+)
 def test_failures_of_an_earlier_run_are_a_list(tmp_path, stage, is_retried):
-    failures = [Failure(ref, stage, "http_503", "503 Service Unavailable", 3, "http://elsewhere.example/") for ref in REFS]
+    failures = [
+        Failure(ref, stage, "http_503", "503 Service Unavailable", 3, "http://elsewhere.example/")
+        for ref in REFS
+    ]
     path = tmp_path / "failures-00000-of-00001.jsonl"
     path.write_text("".join(json.dumps(failure.as_json()) + "\n" for failure in failures))
     refs = [dataclasses.replace(ref, is_retried=is_retried) for ref in REFS]
@@ -325,7 +380,13 @@ def test_failures_of_an_earlier_run_are_a_list(tmp_path, stage, is_retried):
 @pytest.mark.parametrize(
     ("skip", "count", "kept"),
     [
-        *((0, None, range(0, 10)), (3, None, range(3, 10)), (0, 4, range(0, 4)), (3, 4, range(3, 7)), (9, 5, range(9, 10))),
+        *(
+            (0, None, range(0, 10)),
+            (3, None, range(3, 10)),
+            (0, 4, range(0, 4)),
+            (3, 4, range(3, 7)),
+            (9, 5, range(9, 10)),
+        ),
         *((10, None, range(0)), (50, 5, range(0)), (0, 10, range(10)), (0, 99, range(10))),
     ],
 )
@@ -338,9 +399,27 @@ def test_skip_and_count_are_of_images_and_not_of_lines(tmp_path, skip, count, ke
 
 LINE = st.one_of(
     st.binary(max_size=12),
-    st.sampled_from([b"", b"#", b" ", b"\r", b"\x85", b"\xa0", "\u3000".encode(), BOM, BOM + b"#", b"{", b"{}", b'{"url": 1}']),
+    st.sampled_from(
+        [
+            b"",
+            b"#",
+            b" ",
+            b"\r",
+            b"\x85",
+            b"\xa0",
+            "\u3000".encode(),
+            BOM,
+            BOM + b"#",
+            b"{",
+            b"{}",
+            b'{"url": 1}',
+        ]
+    ),
     st.builds(lambda text: text.encode(), st.text(max_size=8)),
-    st.builds(lambda text: json.dumps({"id": text, "url": text}).encode(), st.text(st.characters(), max_size=8)),
+    st.builds(
+        lambda text: json.dumps({"id": text, "url": text}).encode(),
+        st.text(st.characters(), max_size=8),
+    ),
 )
 
 
@@ -370,7 +449,7 @@ def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
         check_url(ref)
 
 
-# Packed lists.
+# Compressed lists.
 
 
 @pytest.mark.parametrize(
@@ -386,7 +465,17 @@ def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
         make_tar({"urls.txt": LINES}, "w:bz2"),
         gzip.compress(BOM + LINES),
     ],
-    ids=["gz", "gz-two-members", "bz2", "bz2-two-streams", "tgz", "tgz-folder", "tar", "tar.bz2", "gz-bom"],
+    ids=[
+        "gz",
+        "gz-two-members",
+        "bz2",
+        "bz2-two-streams",
+        "tgz",
+        "tgz-folder",
+        "tar",
+        "tar.bz2",
+        "gz-bom",
+    ],
 )
 @pytest.mark.parametrize("name", ["urls", "urls.txt"])
 def test_packed_lists_are_told_by_their_bytes(tmp_path, data, name):
@@ -445,7 +534,7 @@ def test_a_damaged_list_is_refused(tmp_path, packing, part):
     refusal(path)
 
 
-# Where lists are.
+# Locations of lists.
 
 
 def test_a_glob_takes_its_lists_in_order(tmp_path):
@@ -453,7 +542,11 @@ def test_a_glob_takes_its_lists_in_order(tmp_path):
         (tmp_path / f"urls-{number}.txt").write_bytes(b"http://a.example/%d\n" % number)
     (tmp_path / "other.txt").write_bytes(LINES)
     refs, counts = read(tmp_path / "urls-*.txt")
-    assert [ref.url for ref in refs] == ["http://a.example/0", "http://a.example/1", "http://a.example/2"]
+    assert [ref.url for ref in refs] == [
+        "http://a.example/0",
+        "http://a.example/1",
+        "http://a.example/2",
+    ]
     assert counts == {"lines": 3, "ignored": 0}
 
 
@@ -466,7 +559,9 @@ def test_a_glob_may_take_lists_that_are_packed_in_different_ways(tmp_path):
     assert counts == {"lines": 6, "ignored": 2}
 
 
-@pytest.mark.parametrize("pattern", ["urls.txt", "./urls.txt", "*.txt", "./*.txt", "url?.txt", "../here/urls.txt"])
+@pytest.mark.parametrize(
+    "pattern", ["urls.txt", "./urls.txt", "*.txt", "./*.txt", "url?.txt", "../here/urls.txt"]
+)
 def test_a_list_may_be_named_from_the_current_folder(tmp_path, monkeypatch, pattern):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -493,7 +588,7 @@ def test_a_filesystem_that_is_not_known_is_refused():
 
 @contextlib.contextmanager
 def piping(data: bytes, path: Path | None = None) -> Iterator[str]:
-    """A pipe into which a thread writes once. Yields its path."""
+    """Yield the path of a pipe into which a thread writes once."""
     if path:
         os.mkfifo(path)
         reader, name = None, str(path)
@@ -543,7 +638,9 @@ def test_a_pipe_is_forgotten_with_the_options(tmp_path):
 
 
 def test_a_pipe_that_would_fill_the_disk_is_refused(monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=2 * len(LINES) - 2))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=2 * len(LINES) - 2)
+    )
     with piping(LINES) as path:
         assert "half of the disk" in refusal(path)
 
@@ -554,7 +651,10 @@ def test_a_device_is_no_list(path):
 
 
 def test_workers_elsewhere_cannot_read_a_pipe(tmp_path):
-    with piping(LINES) as path, pytest.raises(UsageError, match=r"is a pipe, .* save the list to a file"):
+    with (
+        piping(LINES) as path,
+        pytest.raises(UsageError, match=r"is a pipe, .* save the list to a file"),
+    ):
         refuse_pipe(Config(input=path, output="out"))
     (tmp_path / "urls.txt").write_bytes(LINES)
     refuse_pipe(Config(input=str(tmp_path / "urls.txt"), output="out"))
@@ -574,19 +674,28 @@ def test_a_list_behind_a_url(pack, sized):
 
 def test_a_list_behind_a_redirect():
     moved = answer(b"", "Location: /new", "Content-Length: 0", status="301 Moved Permanently")
-    with serving({"/old": moved, "/new": answer(LINES, f"Content-Length: {len(LINES)}")}) as (address, _):
+    with serving({"/old": moved, "/new": answer(LINES, f"Content-Length: {len(LINES)}")}) as (
+        address,
+        _,
+    ):
         assert read(f"{address}/old")[0] == REFS
 
 
 def test_a_list_in_chunks():
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in LINES.splitlines(keepends=True)) + b"0\r\n\r\n"
+    chunks = (
+        b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in LINES.splitlines(keepends=True))
+        + b"0\r\n\r\n"
+    )
     with serving({"/urls": answer(chunks, "Transfer-Encoding: chunked")}) as (address, _):
         assert read(f"{address}/urls")[0] == REFS
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "500 Internal Server Error"])
 def test_a_list_that_a_server_does_not_give_is_refused(status):
-    with serving({"/urls": answer(LINES, f"Content-Length: {len(LINES)}", status=status)}) as (address, _):
+    with serving({"/urls": answer(LINES, f"Content-Length: {len(LINES)}", status=status)}) as (
+        address,
+        _,
+    ):
         assert status[:3] in refusal(f"{address}/urls")
 
 
@@ -616,7 +725,9 @@ def test_a_url_of_a_list_that_no_request_can_hold_is_refused(path):
         refusal(address + path)
 
 
-@pytest.mark.parametrize("url", ["http://[::1/urls.txt", "http://127.0.0.1:port/urls.txt", "http:///urls.txt"])
+@pytest.mark.parametrize(
+    "url", ["http://[::1/urls.txt", "http://127.0.0.1:port/urls.txt", "http:///urls.txt"]
+)
 def test_a_url_of_a_list_that_is_none_is_refused(url):
     refusal(url)
 
@@ -647,7 +758,9 @@ def test_skip_and_count_hold_for_images_too(tmp_path):
     assert counts == {"lines": 10, "ignored": 7}
 
 
-@pytest.mark.parametrize("pattern", ["photos/*.jpg", "./photos/*.jpg", "*/*.jpg", "ph*/1.jpg", "photos/1.jpg"])
+@pytest.mark.parametrize(
+    "pattern", ["photos/*.jpg", "./photos/*.jpg", "*/*.jpg", "ph*/1.jpg", "photos/1.jpg"]
+)
 def test_images_may_be_named_from_the_current_folder(tmp_path, monkeypatch, pattern):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
@@ -706,10 +819,14 @@ def test_images_that_are_not_there_are_refused(tmp_path):
         read_images(tmp_path / "*.jpg")
 
 
-# Checks before anything is fetched.
+# Checks before any fetch.
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n", b"# nothing\n \n", PACKERS["gz"](b"\n"), PACKERS["tgz"](b"#\n")], ids=range(5))
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\n\n", b"# nothing\n \n", PACKERS["gz"](b"\n"), PACKERS["tgz"](b"#\n")],
+    ids=range(5),
+)
 def test_check_readable_refuses_a_list_without_a_url(tmp_path, data):
     path = tmp_path / "urls.txt"
     path.write_bytes(data)
@@ -735,8 +852,18 @@ def test_check_readable_accepts_a_list_with_a_url(tmp_path, options):
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://a.example/1.jpg", "https://a.example", "HTTP://A.EXAMPLE/1.JPG", "http://a.example:8080/?a=1,2&b=%20#x"),
-        *("http://127.0.0.1/1.jpg", "http://[::1]/1.jpg", "http://münchen.example/é.jpg", "http://user:secret@a.example/"),
+        *(
+            "http://a.example/1.jpg",
+            "https://a.example",
+            "HTTP://A.EXAMPLE/1.JPG",
+            "http://a.example:8080/?a=1,2&b=%20#x",
+        ),
+        *(
+            "http://127.0.0.1/1.jpg",
+            "http://[::1]/1.jpg",
+            "http://münchen.example/é.jpg",
+            "http://user:secret@a.example/",
+        ),
         *("http://a_b.example/1.jpg", "http://a.example/[1].jpg", "http://a.example/100%.jpg"),
     ],
 )
@@ -747,19 +874,42 @@ def test_check_url_accepts_what_can_be_asked_for(url):
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        *((url, "invalid_url") for url in ("", "1.jpg", "a.example/1.jpg", "/photos/1.jpg", "//a.example/1.jpg", "\0")),
-        *((url, "invalid_url") for url in ("http://", "http:///1.jpg", "http://:80/1.jpg", "http:1.jpg", "http://?x")),
-        *((url, "invalid_url") for url in ("http://[::1/1.jpg", "http://a.example:99999/", "http://a.example:port/")),
-        *((url, "invalid_url") for url in ("http://[79]x@/", "http://[79] @a.example/", "http://[a].example/")),
-        *((url, "unsupported_scheme") for url in ("ftp://a.example/1.jpg", "file:///etc/passwd", "gs://bucket/1.jpg")),
-        *((url, "unsupported_scheme") for url in ("data:image/png;base64,AAAA", "javascript:alert(1)", "HTTPX://a.example/")),
+        *(
+            (url, "invalid_url")
+            for url in ("", "1.jpg", "a.example/1.jpg", "/photos/1.jpg", "//a.example/1.jpg", "\0")
+        ),
+        *(
+            (url, "invalid_url")
+            for url in ("http://", "http:///1.jpg", "http://:80/1.jpg", "http:1.jpg", "http://?x")
+        ),
+        *(
+            (url, "invalid_url")
+            for url in ("http://[::1/1.jpg", "http://a.example:99999/", "http://a.example:port/")
+        ),
+        *(
+            (url, "invalid_url")
+            for url in ("http://[79]x@/", "http://[79] @a.example/", "http://[a].example/")
+        ),
+        *(
+            (url, "unsupported_scheme")
+            for url in ("ftp://a.example/1.jpg", "file:///etc/passwd", "gs://bucket/1.jpg")
+        ),
+        *(
+            (url, "unsupported_scheme")
+            for url in ("data:image/png;base64,AAAA", "javascript:alert(1)", "HTTPX://a.example/")
+        ),
     ],
 )
 def test_check_url_tells_why_not(url, reason):
     ref = ImageRef("n1_2", url)
     failure = check_url(ref)
     assert failure is not None
-    assert (failure.ref, failure.stage, failure.reason, failure.attempts) == (ref, "read", reason, 0)
+    assert (failure.ref, failure.stage, failure.reason, failure.attempts) == (
+        ref,
+        "read",
+        reason,
+        0,
+    )
     assert failure.detail
 
 
@@ -771,7 +921,12 @@ HOST = st.one_of(
 )
 URL = st.one_of(
     st.text(max_size=20),
-    st.builds("{}://{}{}".format, st.sampled_from(["http", "https", "HTTP", "ftp"]), HOST, st.text(max_size=8)),
+    st.builds(
+        "{}://{}{}".format,
+        st.sampled_from(["http", "https", "HTTP", "ftp"]),
+        HOST,
+        st.text(max_size=8),
+    ),
 )
 
 
@@ -781,7 +936,9 @@ URL = st.one_of(
 @example("http://[")
 def test_check_url_never_raises(url):
     failure = check_url(ImageRef("", url))
-    assert failure is None or (failure.stage == "read" and failure.reason in ("invalid_url", "unsupported_scheme"))
+    assert failure is None or (
+        failure.stage == "read" and failure.reason in ("invalid_url", "unsupported_scheme")
+    )
 
 
 # --exclude_sha256.
@@ -804,7 +961,9 @@ def test_digests_are_read_as_lists_are(tmp_path, data):
     assert read_digests(str(tmp_path / "digests")) == DIGESTS
 
 
-@pytest.mark.parametrize("data", [b"x" * LONG, b"0" * 65, bytes(64), gzip.compress(b"0" * 64)], ids=range(4))
+@pytest.mark.parametrize(
+    "data", [b"x" * LONG, b"0" * 65, bytes(64), gzip.compress(b"0" * 64)], ids=range(4)
+)
 def test_what_is_no_digest_is_refused_in_a_short_line(tmp_path, data):
     (tmp_path / "digests").write_bytes(data)
     with pytest.raises(UsageError, match=r"--exclude_sha256 .* is no sha256 in hex") as caught:
@@ -820,7 +979,10 @@ def test_digests_without_end_are_refused(tmp_path):
 
 
 def test_digests_from_a_pipe_are_refused(tmp_path):
-    with piping(b"0" * 64) as path, pytest.raises(UsageError, match=r"--exclude_sha256 .* not a regular file"):
+    with (
+        piping(b"0" * 64) as path,
+        pytest.raises(UsageError, match=r"--exclude_sha256 .* not a regular file"),
+    ):
         read_digests(path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=r"--exclude_sha256 .* not a regular file"):

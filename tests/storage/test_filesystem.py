@@ -1,4 +1,4 @@
-"""Whole small files: there or not, and nothing beside them."""
+"""Tests that small files are written completely or not at all, without leftovers."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from beam_pipeline.storage import filesystem
 
 @contextlib.contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Makes writing beyond a size fail, as a full disk does."""
+    """Make writing beyond `size` bytes fail, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -34,7 +34,9 @@ def test_a_file_is_read_as_it_was_written(tmp_path_factory, data):
     assert filesystem.read_bytes(str(path)) == data
 
 
-@pytest.mark.parametrize("name", ["file.gz", "file.bz2", "file.jpeg", "dataset.json", "é, and more"])
+@pytest.mark.parametrize(
+    "name", ["file.gz", "file.bz2", "file.jpeg", "dataset.json", "é, and more"]
+)
 def test_no_name_makes_a_file_be_packed(tmp_path, name):
     data = b"as it is" * 100
     filesystem.write_bytes(str(tmp_path / name), data)
@@ -122,7 +124,10 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(0, b""), (1, b"0"), (9, b"012345678"), (10, b"0123456789"), (11, b"0123456789")])
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(0, b""), (1, b"0"), (9, b"012345678"), (10, b"0123456789"), (11, b"0123456789")],
+)
 def test_read_bytes_reads_no_more_than_its_limit(tmp_path, limit, expected):
     (tmp_path / "file").write_bytes(b"0123456789")
     assert filesystem.read_bytes(str(tmp_path / "file"), limit) == expected
@@ -147,7 +152,10 @@ def test_list_folder_tells_the_files_of_a_folder_and_their_sizes(tmp_path):
         (tmp_path / name).write_bytes(bytes(size))
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "c.tfrecord").write_bytes(b"data")
-    everything = {str(tmp_path / name): size for name, size in {"a.tfrecord": 3, "b.tfrecord": 0, "dataset.json": 2}.items()}
+    everything = {
+        str(tmp_path / name): size
+        for name, size in {"a.tfrecord": 3, "b.tfrecord": 0, "dataset.json": 2}.items()
+    }
     assert filesystem.list_folder(str(tmp_path)) == everything
     assert filesystem.list_folder(f"{tmp_path}/") == everything
     assert filesystem.list_folder(str(tmp_path), "*.tfrecord") == {
@@ -170,7 +178,8 @@ def test_list_folder_of_the_current_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("/data/a.json", "a.json"), ("data/a.json", "a.json"), ("gs://bucket/b/a.json", "a.json")]
+    ("path", "name"),
+    [("/data/a.json", "a.json"), ("data/a.json", "a.json"), ("gs://bucket/b/a.json", "a.json")],
 )
 def test_base_name(path, name):
     assert filesystem.base_name(path) == name
@@ -179,7 +188,7 @@ def test_base_name(path, name):
 @pytest.mark.parametrize(("path", "extra"), [("gs://bucket/x", "gcp"), ("s3://bucket/x", "aws")])
 def test_a_client_that_is_not_installed_is_told(monkeypatch, path, extra):
     for module in ("google.cloud.storage", "boto3"):
-        monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
+        monkeypatch.setitem(sys.modules, module, None)  # simulates a module that is not installed
     with pytest.raises(ValueError, match=rf"{path} .*pip install 'beam_pipeline\[{extra}\]'"):
         filesystem.check_client(path)
     filesystem.check_client("/a/local/path")

@@ -1,4 +1,4 @@
-"""What tensorflow_transform learns of a dataset is what NumPy finds in its records."""
+"""Tests of tensorflow_transform's statistics of a dataset against NumPy on its records."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ from beam_pipeline.transforms import preprocessing_fn
 from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
 
 
-def analyze(folder: DatasetDir, records: list[bytes], before: str | None = None, after: str | None = None) -> None:
+def analyze(
+    folder: DatasetDir, records: list[bytes], before: str | None = None, after: str | None = None
+) -> None:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        transform = AnalyzeExamples(folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis")
+        transform = AnalyzeExamples(
+            folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis"
+        )
         _ = pipeline | beam.Create(records, reshuffle=False) | transform
     files = any_path.list_files(folder.path, "transform")
-    folder.description["transform"] = [{"name": name, "bytes": size} for name, size in files.items()]
+    folder.description["transform"] = [
+        {"name": name, "bytes": size} for name, size in files.items()
+    ]
     Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
 
 
@@ -40,25 +46,37 @@ def read_records(folder: DatasetDir) -> list[bytes]:
 
 
 def expected(folder: DatasetDir) -> statistics.Statistics:
-    """The same by NumPy, in float64."""
+    """Compute the same statistics with NumPy, in float64."""
     examples = list(dataset.examples(folder.path))
-    lab = np.concatenate([lab_color.unscale_lab(one["image_l"], one["image_ab"]).astype(float).reshape(-1, 3) for one in examples])
-    embeddings = np.array([one["image_embedding"] for one in examples if "image_embedding" in one], float).reshape(
-        len(examples), -1
+    lab = np.concatenate(
+        [
+            lab_color.unscale_lab(one["image_l"], one["image_ab"]).astype(float).reshape(-1, 3)
+            for one in examples
+        ]
     )
-    # Bins whose centres are the tens from -110 to 110.
+    embeddings = np.array(
+        [one["image_embedding"] for one in examples if "image_embedding" in one], float
+    ).reshape(len(examples), -1)
+    # Bins centred at the multiples of ten from -110 to 110.
     edges = np.arange(-115, 116, 10)
     counts, _, _ = np.histogram2d(lab[:, 1], lab[:, 2], [edges, edges])
     return statistics.Statistics(
-        len(examples), lab.mean(0), lab.var(0), embeddings.mean(0), embeddings.var(0), counts / counts.sum()
+        len(examples),
+        lab.mean(0),
+        lab.var(0),
+        embeddings.mean(0),
+        embeddings.var(0),
+        counts / counts.sum(),
     )
 
 
 def assert_equal(told: statistics.Statistics, wanted: statistics.Statistics) -> None:
     assert told.examples == wanted.examples
     for name in ("lab_mean", "lab_variance", "embedding_mean", "embedding_variance"):
-        np.testing.assert_allclose(getattr(told, name), getattr(wanted, name), rtol=2e-4, atol=2e-4, err_msg=name)
-    # A pixel on the edge of two bins may fall to either.
+        np.testing.assert_allclose(
+            getattr(told, name), getattr(wanted, name), rtol=2e-4, atol=2e-4, err_msg=name
+        )
+    # A pixel on the edge of two bins may be counted in either.
     assert np.abs(told.ab_frequency - wanted.ab_frequency).sum() < 2e-3
     assert told.ab_frequency.sum() == pytest.approx(1)
 
@@ -74,7 +92,10 @@ def test_every_statistic_is_numpys(tmp_path, encoding):
 def test_commits_add_up(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8", embedding=False))
     records = read_records(folder)
-    parts, files = [records[:3], [], records[3:9], records[9:]], [f"{tmp_path}/{number}.sums" for number in range(3)]
+    parts, files = (
+        [records[:3], [], records[3:9], records[9:]],
+        [f"{tmp_path}/{number}.sums" for number in range(3)],
+    )
     for part, before, after in zip(parts, [None, *files], [*files, None], strict=True):
         assert not (tmp_path / "transform").exists()
         analyze(folder, part, before, after)
@@ -93,14 +114,19 @@ def test_no_example_at_all(tmp_path):
 
 
 def weights(frequency: np.ndarray) -> np.ndarray:
-    """Section 2.2 of Zhang et al. 2016, written down anew."""
+    """An independent implementation of section 2.2 of Zhang et al. 2016."""
     levels = np.arange(0, 256, 3, dtype=np.uint8)
-    lab = lab_color.rgb_to_lab(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))[0]
+    lab = lab_color.rgb_to_lab(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))[
+        0
+    ]
     reached = {tuple(bin) for bin in np.floor(lab[:, 1:] / 10 + 11.5).astype(int)}
     smoothed = np.zeros((23, 23))
     for place in np.ndindex(23, 23):
         if frequency[place]:
-            near = {other: np.exp(-100 * ((place[0] - other[0]) ** 2 + (place[1] - other[1]) ** 2) / 50) for other in reached}
+            near = {
+                other: np.exp(-100 * ((place[0] - other[0]) ** 2 + (place[1] - other[1]) ** 2) / 50)
+                for other in reached
+            }
             for other, share in near.items():
                 smoothed[other] += frequency[place] * share / sum(near.values())
     inverse = 1 / (smoothed / 2 + 1 / (2 * len(reached)))
@@ -110,7 +136,9 @@ def weights(frequency: np.ndarray) -> np.ndarray:
 def test_transformed_examples(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_float32"))
     analyze(folder, read_records(folder))
-    plain = {example["image_name"]: example for example in dataset.load(folder.path).as_numpy_iterator()}
+    plain = {
+        example["image_name"]: example for example in dataset.load(folder.path).as_numpy_iterator()
+    }
     changed = list(dataset.load(folder.path, transformed=True).as_numpy_iterator())
     scores = np.array([example["image_embedding"] for example in changed])
     np.testing.assert_allclose(scores.mean(0), 0, atol=1e-5)
@@ -122,7 +150,9 @@ def test_transformed_examples(tmp_path):
         assert set(example) == {*other, "image_weight"}
         bins = np.floor(other["image_ab"] * 12.7 + 11.5).astype(int)
         shares.append(example["image_weight"].mean())
-        np.testing.assert_allclose(example["image_weight"][..., 0], table[bins[..., 0], bins[..., 1]], rtol=1e-4)
+        np.testing.assert_allclose(
+            example["image_weight"][..., 0], table[bins[..., 0], bins[..., 1]], rtol=1e-4
+        )
         assert example["image_weight"].shape == (SIZE, SIZE, 1)
         for name in ("image_l", "image_ab", "image_url", "original_width"):
             np.testing.assert_array_equal(example[name], other[name])
@@ -153,7 +183,9 @@ def test_tfx_reads_what_is_written(tmp_path):
     analyze(folder, read_records(folder))
     output = tft.TFTransformOutput(str(tmp_path / "transform"))
     assert output.raw_feature_spec() == tf_decode.feature_spec(folder.description)
-    assert output.transformed_feature_spec()["image_weight"] == tf.io.FixedLenFeature([SIZE, SIZE, 1], tf.float32)
+    assert output.transformed_feature_spec()["image_weight"] == tf.io.FixedLenFeature(
+        [SIZE, SIZE, 1], tf.float32
+    )
     [path] = (tmp_path / "transform" / "metadata").rglob("schema.pbtxt")
     schema = text_format.Parse(path.read_text(), schema_pb2.Schema())
     assert {feature.name for feature in schema.feature} == set(folder.description["features"])
@@ -170,12 +202,20 @@ def photographs(tmp_path) -> str:
 @pytest.mark.parametrize("commits", [[], ["--urls_per_commit", "4"]])
 def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     output = tmp_path / "dataset"
-    options = f"--checkpoint none --image_size 24 --validation_fraction 0.3 --statistics --report=false --output {output}"
+    options = (
+        "--checkpoint none --image_size 24 --validation_fraction 0.3 --statistics "
+        f"--report=false --output {output}"
+    )
     assert run.main(["--images", photographs, *options.split(), *commits]) == 0
     folder = dataset_dir.open_dataset_dir(output)
     assert_equal(statistics.read(folder), expected(folder))
     listed = {file["name"] for file in folder.description["files"]}
-    assert {path.name for path in Path(output).iterdir()} == {*listed, "dataset.json", "metrics.json", "transform"}
+    assert {path.name for path in Path(output).iterdir()} == {
+        *listed,
+        "dataset.json",
+        "metrics.json",
+        "transform",
+    }
     assert validation.check(folder)[0] == []
     (output / "transform" / "transform_fn" / "saved_model.pb").write_bytes(b"")
     (output / "transform" / "stranger").write_bytes(b"")
@@ -184,5 +224,17 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     assert other == "transform is foreign: dataset.json does not list all in it"
     (output / "transform" / "stranger").unlink()
 
-    assert run.main(["--images", photographs, *options.split(), *commits, "--overwrite", "--statistics=false"]) == 0
+    assert (
+        run.main(
+            [
+                "--images",
+                photographs,
+                *options.split(),
+                *commits,
+                "--overwrite",
+                "--statistics=false",
+            ]
+        )
+        == 0
+    )
     assert not (output / "transform").exists()

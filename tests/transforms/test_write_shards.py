@@ -1,4 +1,4 @@
-"""Files that hold what was given, no more in each than allowed, and that tell how much."""
+"""Tests that shards hold all elements, at most the allowed number each, and report their size."""
 
 import gzip
 import json
@@ -14,13 +14,18 @@ from beam_pipeline.transforms import write_shards
 
 
 def told(records, sink, folder):
-    """Runs a sink on elements; gives the shards it told of, by name."""
+    """Write elements with a sink; return the shards that it reports, by name."""
     path = folder / "told.jsonl"
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         shards = pipeline | beam.Create(records) | sink
-        lines = shards | beam.Map(lambda shard: json.dumps([shard.name, shard.records, shard.bytes]))
+        lines = shards | beam.Map(
+            lambda shard: json.dumps([shard.name, shard.records, shard.bytes])
+        )
         _ = lines | beam.io.WriteToText(str(path), shard_name_template="")
-    return sorted((Shard(*json.loads(line)) for line in path.read_text().splitlines()), key=lambda shard: shard.name)
+    return sorted(
+        (Shard(*json.loads(line)) for line in path.read_text().splitlines()),
+        key=lambda shard: shard.name,
+    )
 
 
 sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZIP")]
@@ -31,15 +36,22 @@ def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_co
     examples = [f"example {number}".encode() for number in range(25)]
     shards = told(
         examples,
-        write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), compression, 10)),
+        write_shards.WriteFiles(
+            write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), compression, 10)
+        ),
         tmp_path,
     )
-    assert [shard.name for shard in shards] == [f"lab_images_{number:05}-of-00003{suffix}" for number in range(3)]
+    assert [shard.name for shard in shards] == [
+        f"lab_images_{number:05}-of-00003{suffix}" for number in range(3)
+    ]
     assert sorted(shard.records for shard in shards) == [5, 10, 10]
     found = []
     for shard in shards:
         path = tmp_path / "out" / shard.name
-        records = [record.numpy() for record in tf.data.TFRecordDataset(str(path), compression_type=tf_compression)]
+        records = [
+            record.numpy()
+            for record in tf.data.TFRecordDataset(str(path), compression_type=tf_compression)
+        ]
         assert len(records) == shard.records
         assert path.stat().st_size == shard.bytes
         found += records
@@ -49,20 +61,37 @@ def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_co
 
 def test_no_example_gives_no_file(tmp_path):
     assert (
-        told([], write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), "none", 10)), tmp_path)
+        told(
+            [],
+            write_shards.WriteFiles(
+                write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), "none", 10)
+            ),
+            tmp_path,
+        )
         == []
     )
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_gzip_is_gzip(tmp_path):
-    [shard] = told([b"x" * 1000], write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "a"), "gzip", 10)), tmp_path)
+    [shard] = told(
+        [b"x" * 1000],
+        write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "a"), "gzip", 10)),
+        tmp_path,
+    )
     assert len(gzip.decompress((tmp_path / shard.name).read_bytes())) == 1016
 
 
 def test_failures_are_lines_of_json(tmp_path):
     failures = [
-        Failure(ImageRef("n1", "http://a/\u00e9.jpg"), "fetch", "dns", "line\nbreak \u2028", 3, "http://a/"),
+        Failure(
+            ImageRef("n1", "http://a/\u00e9.jpg"),
+            "fetch",
+            "dns",
+            "line\nbreak \u2028",
+            3,
+            "http://a/",
+        ),
         Failure(ImageRef("", "ftp://b"), "read", "unsupported_scheme", "ftp"),
     ]
     [shard] = told(
@@ -73,8 +102,12 @@ def test_failures_are_lines_of_json(tmp_path):
     assert (shard.name, shard.records) == ("failures-00000-of-00001.jsonl", 2)
     lines = (tmp_path / shard.name).read_text().splitlines()
     fields = sorted((json.loads(line) for line in lines), key=lambda line: line["url"])
-    assert [list(line) for line in fields] == [["id", "url", "name", "stage", "reason", "detail", "attempts", "final_url"]] * 2
-    assert fields == sorted((failure.as_json() for failure in failures), key=lambda line: str(line["url"]))
+    assert [list(line) for line in fields] == [
+        ["id", "url", "name", "stage", "reason", "detail", "attempts", "final_url"]
+    ] * 2
+    assert fields == sorted(
+        (failure.as_json() for failure in failures), key=lambda line: str(line["url"])
+    )
 
 
 def test_a_second_attempt_at_finishing_tells_the_same(tmp_path):
