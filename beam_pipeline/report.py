@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"
         )
         return console.complain(
-            f"{told}; python -m beam_pipeline.validate {options.dataset} tells more", 1
+            f"{told}; python -m beam_pipeline.validate {options.dataset} reports more", 1
         )
     return 0
 

@@ -420,7 +420,7 @@ def test_what_the_messages_advise_helps(origin, tmp_path, capsys):
     urls.write_text(origin.url("flaky/3/503/a.jpg") + "\n")
     arguments = options(str(urls), tmp_path / "out")
     assert run.main(arguments) == 1
-    assert "--overwrite tries again" in capsys.readouterr().err
+    assert "--overwrite retries" in capsys.readouterr().err
     assert run.main([*arguments, "--overwrite"]) == 0
     assert read_json(tmp_path / "out")["counts"]["examples"] == 1
 
@@ -441,7 +441,7 @@ def test_a_changed_list_is_begun_anew_if_asked_for(origin, tmp_path, capsys, mon
         assert run.main(arguments) == 1
     urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(3, 8)))
     assert run.main(arguments) == 2
-    assert "--overwrite starts anew" in capsys.readouterr().err
+    assert "--overwrite starts again" in capsys.readouterr().err
     assert run.main([*arguments, "--overwrite"]) == 0
     assert read_json(tmp_path / "out")["counts"]["examples"] == 5
 

@@ -58,7 +58,9 @@ def test_whole(tmp_path, capsys, encoding, compression, embedding):
         (tmp_path / beside).write_text("{}")
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 0, said
-    assert f"{tmp_path} is whole: 10 examples for training and 2 for validation in 3 shards" in said
+    assert (
+        f"{tmp_path} is complete: 10 examples for training and 2 for validation in 3 shards" in said
+    )
     assert ("image_embedding" in said) is embedding
     assert "image_l          -1 to 1" in said
 
@@ -82,7 +84,7 @@ def test_one_flipped_bit(tmp_path, capsys, compression):
         status, said = inspect_folder(folder, capsys)
         assert status == 1
         assert shard.name in said
-        assert "is not whole: 1 problems" in said
+        assert "is not complete: 1 problems" in said
 
 
 def test_a_missing_shard(tmp_path, capsys):
@@ -107,7 +109,7 @@ def test_a_foreign_file(tmp_path, capsys, name):
     (tmp_path / name).write_bytes(b"")
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 1
-    assert f"{name} is foreign" in said
+    assert f"{name} is unknown" in said
 
 
 def test_a_shard_of_something_else(tmp_path, capsys):
@@ -122,7 +124,7 @@ def test_records_that_are_missing(tmp_path, capsys):
     write_dataset(tmp_path, "lab_uint8")
     rewrite(tmp_path, SHARDS[0], read(tmp_path, SHARDS[0])[:4])
     assert (
-        f"{SHARDS[0]} holds 4 examples, dataset.json tells 5" in inspect_folder(tmp_path, capsys)[1]
+        f"{SHARDS[0]} holds 4 examples, dataset.json lists 5" in inspect_folder(tmp_path, capsys)[1]
     )
 
 
@@ -133,7 +135,7 @@ def test_an_image_that_stands_twice(tmp_path, capsys, source, where):
     rewrite(tmp_path, SHARDS[0], [*records[:4], read(tmp_path, source)[0]])
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 1
-    assert f"stands {where}: in {SHARDS[0]} and in {source}" in said
+    assert f"is there {where}: in {SHARDS[0]} and in {source}" in said
 
 
 @pytest.mark.parametrize(
@@ -176,19 +178,19 @@ def test_a_name_that_is_not_the_urls(tmp_path, capsys):
         ),
         (
             lambda description: description["counts"].update(examples=13, lines=15),
-            "tells 13 examples, its files hold 12",
+            "lists 13 examples, its files hold 12",
         ),
         (
             lambda description: description["files"][0].update(bytes=3),
-            "bytes, dataset.json tells 3",
+            "bytes, dataset.json lists 3",
         ),
         (
             lambda description: description["failure_files"][0].update(failures=3),
-            "holds 2 failures, dataset.json tells 3",
+            "holds 2 failures, dataset.json lists 3",
         ),
         (
             lambda description: description["counts"].update(failures_by_reason={"dns": 2}),
-            "dataset.json others",
+            "dataset.json lists others",
         ),
         (
             lambda description: description.pop("files"),
@@ -252,7 +254,7 @@ def test_shows_what_can_be_read_of_a_dataset_that_is_not_whole(tmp_path, capsys)
     status, said = inspect_folder(tmp_path, capsys, "--show", "2")
     assert status == 1
     assert said.count("image_url ") == 2
-    assert said.index("image_url ") < said.index("notes.txt is foreign")
+    assert said.index("image_url ") < said.index("notes.txt is unknown")
     (tmp_path / SHARDS[0]).write_bytes(b"nonsense")
     assert inspect_folder(tmp_path, capsys, "--show", "2")[0] == 1
 

@@ -113,7 +113,7 @@ def _locate(checkpoint: str, sha256: str | None) -> str:
         )
     if sha256 not in (None, found):
         raise UsageError(
-            f"--checkpoint {checkpoint} has changed since the run was begun: "
+            f"--checkpoint {checkpoint} has changed since the run began: "
             f"its sha256 is {found}, not {sha256}"
         )
     return prefix

@@ -240,7 +240,7 @@ def is_cut(data: bytes) -> bool:
 def explain_unidentified(data: bytes) -> DecodeError:
     """Return the error for a file that Pillow does not identify as an image."""
     if is_cut(data):
-        return DecodeError("truncated", f"{len(data)} bytes, and its header tells of more")
+        return DecodeError("truncated", f"{len(data)} bytes, and its header announces more")
     if data.startswith(_TIFF) and _has_unknown_pixels(data):
         return DecodeError("unsupported_format", "a TIFF with pixels of a kind that is not read")
     head = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()

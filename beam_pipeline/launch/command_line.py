@@ -124,7 +124,7 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
                     + (f"did you mean {likely[0]}?" if likely else "--help lists them")
                 )
         elif not previous.startswith("-") or "=" in previous:
-            raise UsageError(f"{argument!r} stands where an option was expected; --help lists them")
+            raise UsageError(f"{argument!r} is where an option was expected; --help lists them")
         previous = argument
 
 

@@ -79,8 +79,8 @@ def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[
         left -= len(skipped)
     if done and (left or digest.hexdigest() != done[-1].list_digest):
         raise ListChangedError(
-            f"{config.input or config.images} has changed since the run was begun; "
-            "--overwrite starts anew"
+            f"{config.input or config.images} has changed since the run began; "
+            "--overwrite starts again"
         )
 
     number, batch = len(done), take(size)

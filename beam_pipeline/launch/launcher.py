@@ -89,7 +89,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
     }
     existing = existing_output.find(config, given, {"exclude_sha256": digests["exclude_sha256"]})
     if existing.finished:
-        write_line(f"{config.output} is complete; --overwrite makes it anew")
+        write_line(f"{config.output} is complete; --overwrite makes it again")
         finish(config, beam_options, existing.finished)
         return 0
     url_list.check_readable(config)
@@ -99,7 +99,11 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         existing = existing_output.find(config, given, digests)
     output_dir.prepare(config, existing.commits)
     if existing.commits:
-        write_line(f"going on after {len(existing.commits):,} whole commits in {config.output}")
+        images = sum(
+            commit.counts.get("lines", 0) - commit.counts.get("ignored", 0)
+            for commit in existing.commits
+        )
+        write_line(f"resuming after {images:,} images in {config.output}")
 
     job = Job(config, beam_options, digests, excluded)
     try:

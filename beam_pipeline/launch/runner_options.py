@@ -64,7 +64,7 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
         _size_workers(options)
     if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
         raise UsageError(
-            "--no_wait_until_finish needs a job server that goes on without the command: give its "
+            "--no_wait_until_finish needs a job server that outlives the command: give its "
             "--job_endpoint"
         )
     return options

@@ -199,13 +199,13 @@ def finish(config: Config) -> None:
     )
     if not totals["examples"]:
         raise CountMismatchError(
-            f"not one image survived: {reasons}; failures-*.jsonl tell why, --overwrite tries again"
+            f"not one image survived: {reasons}; failures-*.jsonl list why; --overwrite retries"
         )
     if totals["failures"] > config.max_failed_fraction * (totals["failures"] + totals["examples"]):
         raise CountMismatchError(
             f"{totals['failures']} images failed and {totals['examples']} did not, "
             f"which is more than --max_failed_fraction {config.max_failed_fraction:g} allows: "
-            f"{reasons}; a higher one accepts it, --overwrite tries again"
+            f"{reasons}; a higher one accepts it; --overwrite retries"
         )
     repeated = repeated_content.most_repeated(
         sorted(

@@ -67,7 +67,7 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
         if survey.examples != shard.examples:
             survey.problems.append(
                 f"{shard.name} holds {survey.examples} examples, "
-                f"{naming.DESCRIPTION} tells {shard.examples}"
+                f"{naming.DESCRIPTION} lists {shard.examples}"
             )
     survey.names = b"".join(names)
     return survey
@@ -131,7 +131,7 @@ def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
             if number != file["failures"]:
                 problems.append(
                     f"{file['name']} holds {number} failures, "
-                    f"{naming.DESCRIPTION} tells {file['failures']}"
+                    f"{naming.DESCRIPTION} lists {file['failures']}"
                 )
         except Exception as error:
             problems.append(f"{file['name']} cannot be read: {error}")
@@ -139,7 +139,7 @@ def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
 
 
 # Files that a run writes and `dataset.json` does not list.
-BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT)
+BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT, naming.LOCK)
 
 
 def check(
@@ -167,7 +167,7 @@ def check(
         tell(problems[-1])
     return (
         problems,
-        f"{folder.path} is not whole: {len(problems):,} problems"
+        f"{folder.path} is not complete: {len(problems):,} problems"
         if problems
         else _describe(folder, surveys),
     )
@@ -180,7 +180,7 @@ def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[s
     reasons, wrong = check_failures(folder)
     yield from wrong
     if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
-        yield f"the files of failures tell {reasons}, {naming.DESCRIPTION} others"
+        yield f"the files of failures hold {reasons}, {naming.DESCRIPTION} lists others"
     shards = folder.shards(*naming.SPLITS)
     task = functools.partial(check_shard, folder.head)
     for found in map_in_processes(task, shards, sum(shard.examples for shard in shards)):
@@ -201,10 +201,10 @@ def _check_files(folder: DatasetDir) -> Iterator[str]:
         if name not in there:
             yield f"{name} is missing"
         elif there[name] != size:
-            yield f"{name} has {there[name]:,} bytes, {naming.DESCRIPTION} tells {size:,}"
+            yield f"{name} has {there[name]:,} bytes, {naming.DESCRIPTION} lists {size:,}"
     for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
         yield (
-            f"{name} is foreign: {naming.DESCRIPTION} does not list "
+            f"{name} is unknown: {naming.DESCRIPTION} does not list "
             f"{'all in it' if name == naming.TRANSFORM else 'it'}"
         )
 
@@ -217,7 +217,7 @@ def _check_counts(description: dict[str, Any]) -> Iterator[str]:
         yield f"{naming.DESCRIPTION} has counts that do not add up: {counts}"
     for key, name in (("examples", "files"), ("failures", "failure_files")):
         if counts[key] != (total := sum(file[key] for file in description[name])):
-            yield f"{naming.DESCRIPTION} tells {counts[key]:,} {key}, its files hold {total:,}"
+            yield f"{naming.DESCRIPTION} lists {counts[key]:,} {key}, its files hold {total:,}"
 
 
 def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
@@ -234,7 +234,7 @@ def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
         # NumPy drops trailing zero bytes.
         name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
         where = "in both splits" if one.split != other.split else "twice"
-        yield f"{name} stands {where}: in {one.name} and in {other.name}"
+        yield f"{name} is there {where}: in {one.name} and in {other.name}"
 
 
 def _describe(folder: DatasetDir, surveys: Sequence[ShardReport]) -> str:
@@ -246,7 +246,7 @@ def _describe(folder: DatasetDir, surveys: Sequence[ShardReport]) -> str:
             known = ranges.get(name, (least, largest))
             ranges[name] = min(known[0], least), max(known[1], largest)
     lines = [
-        f"{folder.path} is whole: {counts['train']:,} examples for training "
+        f"{folder.path} is complete: {counts['train']:,} examples for training "
         f"and {counts['validation']:,} for validation in {len(surveys):,} shards"
     ]
     lines += [

@@ -355,7 +355,7 @@ def test_workers_elsewhere_download_what_was_verified_or_nothing(server, tmp_pat
     replace(path, 2)
     with pytest.raises(
         UsageError,
-        match=f"{url} has changed since the run was begun: its sha256 is [0-9a-f]*, not {sha256}",
+        match=f"{url} has changed since the run began: its sha256 is [0-9a-f]*, not {sha256}",
     ):
         value_of(url, sha256)
 

@@ -134,8 +134,7 @@ def test_workers_load_what_was_verified_or_nothing(v1, tmp_path):
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(
         UsageError,
-        match="has changed since the run was begun: "
-        f"its sha256 is {file_sha256(path)}, not {sha256}",
+        match=f"has changed since the run began: its sha256 is {file_sha256(path)}, not {sha256}",
     ):
         next(checkpoints.read_weights(str(path), sha256))
 

@@ -213,7 +213,7 @@ def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
     record = json.loads(filesystem.read_bytes(next(iter(first))))
     done = run_job(options)
     assert done.returncode == 0, done.stderr
-    assert "going on after" in done.stdout
+    assert "resuming after" in done.stdout
     made = read_dataset(f"{bucket}/commits")
     assert set(made.examples) == set(reference.examples) and made.failures == reference.failures
     named = made.description["files"] + made.description["failure_files"]

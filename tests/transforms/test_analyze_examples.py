@@ -221,7 +221,7 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     (output / "transform" / "stranger").write_bytes(b"")
     one, other = validation.check(folder)[0]
     assert one.startswith("transform/transform_fn/saved_model.pb has 0 bytes")
-    assert other == "transform is foreign: dataset.json does not list all in it"
+    assert other == "transform is unknown: dataset.json does not list all in it"
     (output / "transform" / "stranger").unlink()
 
     assert (
