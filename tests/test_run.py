@@ -348,7 +348,10 @@ def test_failures_are_a_list_to_try_again(origin, tmp_path, capsys):
         )
         == 2
     )
-    assert "--retry_reasons dns" in capsys.readouterr().err
+    assert "--retry_reasons dns: its reasons are none: it is not" in capsys.readouterr().err
+    failures = str(tmp_path / "first" / "failures-*.jsonl")
+    assert run.main([*options(failures, tmp_path / "third"), "--retry_reasons", "http503"]) == 2
+    assert "its reasons are http_404, http_500, http_503" in capsys.readouterr().err
 
 
 def test_too_many_failures_are_no_dataset(urls, tmp_path, capsys, origin):
@@ -563,7 +566,8 @@ def test_a_complete_dataset_stays_complete_with_commits_of_another_size(
     assert run.main([*arguments, "--image_size", "32"]) == 0
     assert read_json(tmp_path / "out")["options"]["statistics"]
     assert run.main([*arguments, "--urls_per_commit", "2"]) == 0
-    assert "is complete" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "is complete" in printed and "3 images: 0 ignored" in printed
     assert run.main([*arguments, "--image_size", "64"]) == 2
 
 

@@ -257,8 +257,9 @@ def summarize(description: dict[str, Any], folder: str) -> str:
     """Return a summary of a dataset in a few lines for a person."""
     counts = description["counts"]
     splits = [file["split"] for file in description["files"]]
+    noun = "images" if description["options"]["images"] else "lines"
     lines = [
-        f"{counts['lines']:,} lines: {counts['ignored']:,} ignored, "
+        f"{counts['lines']:,} {noun}: {counts['ignored']:,} ignored, "
         f"{counts['duplicates']:,} duplicates, "
         f"{counts['examples']:,} examples, {counts['failures']:,} failures"
     ]
@@ -274,7 +275,6 @@ def summarize(description: dict[str, Any], folder: str) -> str:
 
 
 def _count_images(config: Config, done: Sequence[CommitManifest], progress: ProgressLine) -> None:
-
     with contextlib.suppress(UsageError):
         images = sum(1 for _ in url_list.read_refs(config, collections.Counter()))
         progress.total = images - sum(

@@ -158,9 +158,19 @@ def check_readable(config: Config) -> None:
         if config.retry_reasons:
             raise UsageError(
                 f"--input {config.input} holds no image that failed for one of "
-                f"--retry_reasons {config.retry_reasons}"
+                f"--retry_reasons {config.retry_reasons}: its reasons are {_list_reasons(config)}"
             )
         raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
+
+
+def _list_reasons(config: Config) -> str:
+    """Return the reasons in a list of failures, for a message."""
+    lines = (line for line in _lines(config) if isinstance(line, bytes))
+    reasons = {reason for line in lines if isinstance(reason := _reason_of(line), str)}
+    return (
+        ", ".join(sorted(reason[:40] for reason in reasons)[:40])
+        or "none: it is not a list of failures"
+    )
 
 
 def _lines(config: Config) -> Iterator[bytes | str]:
