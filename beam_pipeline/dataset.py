@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from beam_pipeline.reading import dataset_dir
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["Examples", "examples", "load", "read_statistics"]
 
 
+Path = str | os.PathLike[str]
+
+
 def load(
-    folder: str | os.PathLike[str], split: str = "train", transformed: bool = False
+    folder: Path | Sequence[Path], split: str = "train", transformed: bool = False
 ) -> tf.data.Dataset:
     """Read a dataset as float32 tensors, several shards at a time.
 
@@ -47,9 +51,11 @@ def load(
     them interleaved.
 
     Args:
-      folder: The folder of `dataset.json`, a str or a path, on any filesystem that Beam supports.
+      folder: The folder of `dataset.json`, a str or a path, on any filesystem that Beam supports;
+        or several, whose examples are mixed in proportion to their numbers: a dataset, and what a
+        later run made of the images that had failed.
       split: `train` or `validation`.
-      transformed: Apply the statistics of the training examples (`--statistics`,
+      transformed: Of one folder: apply the statistics of the training examples (`--statistics`,
         `read_statistics`): `image_embedding` has mean 0 and variance 1 in each dimension, and
         elements have `image_weight`, float32 (S, S, 1), which gives rare colours as much weight as
         frequent ones; its mean over the training pixels is about 1.
@@ -66,10 +72,13 @@ def load(
     # TensorFlow is optional for users who read NumPy arrays.
     from beam_pipeline.reading import tf_reader
 
-    return tf_reader.load(dataset_dir.open_dataset_dir(folder, split), split, transformed)
+    folders = _open_all(folder, split)
+    if transformed and len(folders) > 1:
+        raise ValueError("transformed=True needs one folder: each has statistics of its own")
+    return tf_reader.load_all(folders, split, transformed)
 
 
-def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
+def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
     """Read a dataset as NumPy arrays, importing only NumPy, Pillow and scikit-image.
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
@@ -91,6 +100,7 @@ def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
 
     Args:
       folder: The folder of `dataset.json`, a str or a path; Beam is imported for an object store.
+        Or several, whose examples follow one another.
       split: `train` or `validation`.
 
     Returns:
@@ -101,10 +111,26 @@ def examples(folder: str | os.PathLike[str], split: str = "train") -> Examples:
       ValueError: there is no such split, or `dataset.json` is broken; while reading, a shard is
         broken or does not match `dataset.json`.
     """
-    return Examples(dataset_dir.open_dataset_dir(folder, split), split)
+    return Examples(_open_all(folder, split), split)
 
 
-def read_statistics(folder: str | os.PathLike[str]) -> Statistics:
+def _open_all(folder: Path | Sequence[Path], split: str) -> list[dataset_dir.DatasetDir]:
+    """Open one or several datasets. Raises ValueError if their examples differ in shape."""
+    paths = [folder] if isinstance(folder, (str, os.PathLike)) else list(folder)
+    if not paths:
+        raise ValueError("no folder is given")
+    first, *others = opened = [dataset_dir.open_dataset_dir(path, split) for path in paths]
+    for other in others:
+        for name in ("image_size", "embedding_size"):
+            if other.description[name] != first.description[name]:
+                raise ValueError(
+                    f"{other.path} has the {name} {other.description[name]}, and {first.path} "
+                    f"{first.description[name]}: they cannot be read together"
+                )
+    return opened
+
+
+def read_statistics(folder: Path) -> Statistics:
     """Read the statistics of the training examples that `--statistics` has written.
 
     Args:

@@ -95,7 +95,7 @@ def _count(text: str) -> int:
 
 def _examples(folder: DatasetDir) -> Iterator[dict[str, Any]]:
     for split in SPLITS:
-        yield from numpy_reader.Examples(folder, split)
+        yield from numpy_reader.Examples([folder], split)
 
 
 def describe_example(example: dict[str, Any], names: list[str] | None = None) -> str:

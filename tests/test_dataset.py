@@ -382,3 +382,40 @@ def test_the_shards_of_a_store_are_read(tmp_path):
     assert sorted(example["image_name"] for example in dataset.examples(PREFIX + folder)) == sorted(
         names
     )
+
+
+def test_several_datasets_are_read_as_one(tmp_path):
+    """As one and what a later run made of the images that had failed."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, encoding, name in zip(
+        folders, ("lab_uint8", "rgb_png"), ("http://a/{}", "http://b/{}"), strict=True
+    ):
+        folder.mkdir()
+        write_dataset(folder, encoding, urls=name)
+    urls = {f"http://{host}/{index}".encode() for host in "ab" for index in range(10)}
+    images = dataset.load(folders)
+    order = [example["image_url"].numpy() for example in images]
+    assert set(order) == urls and len(order) == 20
+    assert order == [example["image_url"].numpy() for example in images]
+    # They are mixed.
+    assert {url[:9] for url in order[:10]} == {b"http://a/", b"http://b/"}
+    examples = dataset.examples(folders)
+    assert [example["image_url"] for example in examples] == [
+        examples[index]["image_url"] for index in range(20)
+    ]
+    assert {example["image_url"] for example in examples} == urls
+    assert len(dataset.examples(folders, "validation")) == 4
+    assert len(list(dataset.load(folders, "validation"))) == 4
+
+
+def test_datasets_of_different_shapes_are_not_read_as_one(tmp_path):
+    for name, embedding in (("first", True), ("second", False)):
+        (tmp_path / name).mkdir()
+        write_dataset(tmp_path / name, "lab_uint8", embedding=embedding)
+    for read in (dataset.load, dataset.examples):
+        with pytest.raises(ValueError, match=r"second has the embedding_size 0, and .*first 1001"):
+            read([tmp_path / "first", tmp_path / "second"])
+        with pytest.raises(ValueError, match="no folder is given"):
+            read([])
+    with pytest.raises(ValueError, match="transformed=True needs one folder"):
+        dataset.load([tmp_path / "first"] * 2, transformed=True)

@@ -18,15 +18,18 @@ from beam_pipeline.storage.any_path import open_file
 
 
 class Examples(Sequence[dict[str, Any]]):
-    """The examples of a split, in the order of the shards.
+    """The examples of a split of one or several datasets, in the order of their shards.
 
     Picklable; processes and threads may share it.
     """
 
-    def __init__(self, folder: DatasetDir, split: str):
-        self._folder = folder.head
-        self._shards = folder.shards(split)
-        self._ends = list(itertools.accumulate(shard.examples for shard in self._shards))
+    def __init__(self, folders: Sequence[DatasetDir], split: str):
+        self._shards = [
+            (head, shard)
+            for head, folder in zip([folder.head for folder in folders], folders, strict=True)
+            for shard in folder.shards(split)
+        ]
+        self._ends = list(itertools.accumulate(shard.examples for _, shard in self._shards))
         # Offsets of the records by shard, read at the first access to an example of the shard.
         self._places: dict[int, np.ndarray] = {}
 
@@ -34,10 +37,10 @@ class Examples(Sequence[dict[str, Any]]):
         return self._ends[-1] if self._ends else 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for shard in self._shards:
+        for folder, shard in self._shards:
             number = 0
-            for record in read_shard(self._folder, shard):
-                yield decode_example(self._folder, shard, record)
+            for record in read_shard(folder, shard):
+                yield decode_example(folder, shard, record)
                 number += 1
             _check_count(shard, number)
 
@@ -50,15 +53,15 @@ class Examples(Sequence[dict[str, Any]]):
             raise IndexError(f"example {number} of {len(self)}")
         number %= len(self)
         index = bisect.bisect_right(self._ends, number)
-        shard = self._shards[index]
-        with _naming(shard), open_file(shard.path, self._folder.is_packed) as file:
+        folder, shard = self._shards[index]
+        with _naming(shard), open_file(shard.path, folder.is_packed) as file:
             if index not in self._places:
                 places = tfrecord.find_records(file, shard.path)
                 _check_count(shard, len(places))
                 self._places[index] = np.array(places, np.int64)
             file.seek(int(self._places[index][number - self._ends[index] + shard.examples]))
             record = next(tfrecord.read_records(file, shard.path, checked=False))
-        return decode_example(self._folder, shard, record)
+        return decode_example(folder, shard, record)
 
 
 def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Iterator[bytes]:

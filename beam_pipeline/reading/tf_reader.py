@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from beam_pipeline import naming
 from beam_pipeline.process import native_output
@@ -15,6 +15,21 @@ from beam_pipeline.storage.any_path import is_local, open_file
 
 with native_output.suppress_stderr():
     import tensorflow as tf
+
+
+def load_all(folders: Sequence[DatasetDir], split: str, transformed: bool) -> tf.data.Dataset:
+    """Return the examples of a split of several datasets, mixed in proportion to their numbers."""
+    numbers = [sum(shard.examples for shard in folder.shards(split)) for folder in folders]
+    loaded = [load(folder, split, transformed) for folder in folders]
+    if len(loaded) == 1 or not sum(numbers):
+        return loaded[0]
+    return tf.data.Dataset.sample_from_datasets(
+        loaded,
+        weights=[number / sum(numbers) for number in numbers],
+        seed=0,
+        stop_on_empty_dataset=False,
+        rerandomize_each_iteration=False,
+    )
 
 
 def load(folder: DatasetDir, split: str, transformed: bool) -> tf.data.Dataset:
