@@ -32,14 +32,14 @@ PLACEHOLDER_URL = (
     r"https?://[^/]*/(.*/)?photo_unavailable[^/]*|https?://i\.imgur\.com/removed\.png.*"
 )
 # Bodies returned by at least REPEATED URLs are listed in dataset.json, the most frequent ones
-# first, at most REPEATED_TOLD of them.
-REPEATED, REPEATED_TOLD = 3, 100
+# first, at most MAX_REPEATED of them.
+REPEATED, MAX_REPEATED = 3, 100
 # Failures closer together count as one: a momentary fault, or one of all requests in flight.
 STRIKE_SPACING = 5.0  # seconds
 HOST_STRIKES = 8  # consecutive failed DNS look-ups or connections after which a host is skipped
 
 # Maximum number of hosts listed in dataset.json, those with the most images.
-HOSTS_TOLD = 100
+MAX_HOSTS = 100
 
 # Side of the network's square input image, pixels.
 NETWORK_SIZE = 299

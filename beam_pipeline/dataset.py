@@ -74,7 +74,7 @@ def load(
 
     folders = _open_all(folder, split)
     if transformed and len(folders) > 1:
-        raise ValueError("transformed=True needs one folder: each has statistics of its own")
+        raise ValueError("transformed=True needs one folder: each has its own statistics")
     return tf_reader.load_all(folders, split, transformed)
 
 

@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         console.write_line(page.write(options.dataset, options.class_names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        told = (
+        message = (
             str(error)
             if isinstance(error, (OSError, ValueError))
             else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"
         )
         return console.complain(
-            f"{told}; python -m beam_pipeline.validate {options.dataset} reports more", 1
+            f"{message}; python -m beam_pipeline.validate {options.dataset} reports more", 1
         )
     return 0
 

@@ -24,7 +24,7 @@ from beam_pipeline.reading import dataset_dir, numpy_reader, validation
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.reporting import class_names
 
-_EXPORTED, _TOLD = 100, 100
+_EXPORTED, _MAX_REPORTED = 100, 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,12 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     export(example, Path(options.export))
     except OSError as error:
         return console.complain(f"--export {error}", 2)
-    told = itertools.count(1)
+    reported = itertools.count(1)
 
     def tell(problem: str) -> None:
-        if (number := next(told)) <= _TOLD:
+        if (number := next(reported)) <= _MAX_REPORTED:
             console.write_line(problem)
-        elif number == _TOLD + 1:
+        elif number == _MAX_REPORTED + 1:
             console.write_line("... and more")
 
     problems, verdict = validation.check(folder, tell)
@@ -111,18 +111,18 @@ def describe_example(example: dict[str, Any], names: list[str] | None = None) ->
     lines = [ascii(example["image_name"].decode(errors="replace"))[1:-1]]
     for name, value in example.items():
         if isinstance(value, np.ndarray):
-            told = (
+            text = (
                 f"{value.dtype} {value.shape}, {value.min():.3f} to {value.max():.3f}, "
                 f"mean {value.mean():.3f}"
             )
         else:
-            told = (
+            text = (
                 ascii(value.decode(errors="replace"))[1:-1]
                 if isinstance(value, bytes)
                 else str(value)
             )
         if name != "image_name":
-            lines.append(f"  {name:<16} {told}")
+            lines.append(f"  {name:<16} {text}")
     if names and "image_embedding" in example:
         lines.append(
             f"  {'best classes':<16} "

@@ -291,10 +291,10 @@ def explain(error: Exception) -> str:
 
     The text of Beam's errors contains the complete traceback of the worker.
     """
-    gist = re.sub(
+    summary = re.sub(
         r" \[while running '.*?'\]$",
         "",
         runner_options.last_line(str(error)) or type(error).__name__,
     )
-    own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", gist)
-    return own[1] if own else f"the job failed: {gist}"
+    own = re.fullmatch(r"(?:beam_pipeline\.[\w.]+): (.*)", summary)
+    return own[1] if own else f"the job failed: {summary}"

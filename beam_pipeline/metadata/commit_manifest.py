@@ -115,8 +115,8 @@ class CommitManifest:
             failure is in a file.
         """
         totals = self.totals()
-        told = sum(totals[key] for key in ("ignored", "duplicates", "examples", "failures"))
-        if totals["lines"] != told or totals["failures"] != sum(self.reasons.values()):
+        accounted = sum(totals[key] for key in ("ignored", "duplicates", "examples", "failures"))
+        if totals["lines"] != accounted or totals["failures"] != sum(self.reasons.values()):
             raise CountMismatchError(
                 f"the counts do not add up, the dataset is not complete: {totals}, {self.reasons}"
             )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from beam_pipeline.config import HOSTS_TOLD
+from beam_pipeline.config import MAX_HOSTS
 from beam_pipeline.elements import Tally
 from beam_pipeline.storage import filesystem
 
@@ -43,12 +43,12 @@ def add_up(paths: Iterable[str]) -> dict[str, Any]:
             else:
                 hosts[name][outcome[0]] += number
     ordered = sorted(hosts, key=lambda host: (-hosts[host].total(), host))
-    told, others = ordered[:HOSTS_TOLD], ordered[HOSTS_TOLD:]
+    listed, others = ordered[:MAX_HOSTS], ordered[MAX_HOSTS:]
     return {
         "classes": dict(sorted(classes.items())),
         "hosts": [
             {"host": host, "examples": hosts[host].pop("example", 0), "failures": dict(hosts[host])}
-            for host in told
+            for host in listed
         ],
         "other_hosts": {
             "hosts": len(others),

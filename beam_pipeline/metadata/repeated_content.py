@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_pipeline.config import REPEATED, REPEATED_TOLD
+from beam_pipeline.config import MAX_REPEATED, REPEATED
 from beam_pipeline.storage import filesystem
 
 
@@ -64,7 +64,7 @@ def most_repeated(paths: Iterable[str]) -> list[Repeat]:
       paths: The files of the commits' bodies.
 
     Returns:
-      At most REPEATED_TOLD bodies, each downloaded at least REPEATED times.
+      At most MAX_REPEATED bodies, each downloaded at least REPEATED times.
     """
     paths = list(paths)
     parts = [
@@ -84,7 +84,7 @@ def most_repeated(paths: Iterable[str]) -> list[Repeat]:
     repeats = [
         Repeat(digest, count, url) for digest, (count, url) in found.items() if count >= REPEATED
     ]
-    return sorted(repeats, key=lambda repeat: (-repeat.times, repeat.sha256))[:REPEATED_TOLD]
+    return sorted(repeats, key=lambda repeat: (-repeat.times, repeat.sha256))[:MAX_REPEATED]
 
 
 def _key(digest: str) -> int:

@@ -53,11 +53,11 @@ def read(folder: DatasetDir) -> Statistics:
     any_record = example_codec.encode_example(
         EmbeddedImage(image, embedding if embedding.size else None), folder.description["encoding"]
     )
-    told = transform(
+    values = transform(
         tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.description)),
         constants=True,
     )
-    arrays = {name: value.numpy() for name, value in told.items() if name in Statistics._fields}
+    arrays = {name: value.numpy() for name, value in values.items() if name in Statistics._fields}
     arrays["ab_frequency"] = arrays["ab_frequency"].reshape(lab_color.AB_BINS, lab_color.AB_BINS)
     return Statistics(
         **{

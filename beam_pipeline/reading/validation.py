@@ -59,9 +59,9 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
                 survey.problems.append(f"{shard.name}: record {number}: {error}")
     # The client of an object store may raise any exception.
     except Exception as error:
-        told = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
         survey.problems.append(
-            told if shard.name in told else f"{shard.name} cannot be read: {told}"
+            message if shard.name in message else f"{shard.name} cannot be read: {message}"
         )
     else:
         if survey.examples != shard.examples:

@@ -93,7 +93,7 @@ def test_commits_add_up(tmp_path):
 
 
 def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome_counts, "HOSTS_TOLD", 1)
+    monkeypatch.setattr(outcome_counts, "MAX_HOSTS", 1)
     outcome_counts.write(
         str(tmp_path / "0"),
         [(("host", "a", "example"), 5), (("host", "b", "example"), 2), (("host", "c", "dns"), 3)],

@@ -6,7 +6,7 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipeline.config import REPEATED, REPEATED_TOLD
+from beam_pipeline.config import MAX_REPEATED, REPEATED
 from beam_pipeline.metadata import repeated_content
 from beam_pipeline.metadata.repeated_content import Repeat
 
@@ -52,13 +52,12 @@ def test_counts_over_all_commits(tmp_path_factory, commits):
 
 def test_tells_only_the_most_frequent(tmp_path):
     bodies = [
-        Repeat(digest(number), REPEATED + number, "http://a")
-        for number in range(REPEATED_TOLD + 50)
+        Repeat(digest(number), REPEATED + number, "http://a") for number in range(MAX_REPEATED + 50)
     ]
     repeated_content.write(str(tmp_path / "bodies"), bodies)
     found = repeated_content.most_repeated([str(tmp_path / "bodies")])
-    assert len(found) == REPEATED_TOLD
-    assert found[0].times == REPEATED + REPEATED_TOLD + 49
+    assert len(found) == MAX_REPEATED
+    assert found[0].times == REPEATED + MAX_REPEATED + 49
 
 
 def test_nothing_repeats():
