@@ -39,7 +39,6 @@ from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.redaction import redact
-from beam_pipeline.reporting import page
 from beam_pipeline.sources import url_list
 from beam_pipeline.storage import any_path
 from beam_pipeline.transforms.ticks import Ticks
@@ -165,6 +164,9 @@ def finish(config: Config, beam_options: PipelineOptions, description: dict[str,
         config.report is None and (is_there or not runner_options.is_in_this_process(beam_options))
     ):
         return
+    # The charts' library takes 26 MB, which a run does not need before its end.
+    from beam_pipeline.reporting import page
+
     try:
         write_line(f"{page.write(config.output, config.class_names)}: what came of it, to look at")
     except Exception as error:
