@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ from beam_pipeline.launch.leases import Owner
 from beam_pipeline.storage import filesystem
 
 _MAX_BYTES = 4096
+_PATIENCE = 2.0  # seconds for the owner of a lock to write its name
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -118,13 +120,21 @@ def _lock_descriptor(file: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise leases.HeldError(str(_read_owner(file) or "it has just started")) from None
+        raise leases.HeldError(str(_await_owner(file) or "it has just started")) from None
     except OSError as error:
         _LOGGER.warning(
             "%s cannot be locked (%s): make sure that no other run uses this folder", path, error
         )
     if os.fstat(file.fileno()).st_size and not _read_owner(file):
         raise OSError(errno.EEXIST, "the file is not the lock of a run: move it away", str(path))
+
+
+def _await_owner(file: IO[bytes]) -> Owner | None:
+    """Return the owner of a held lock, who writes its name a moment after it takes the lock."""
+    end = time.monotonic() + _PATIENCE
+    while (owner := _read_owner(file)) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return owner
 
 
 def _read_owner(file: IO[bytes]) -> Owner | None:
