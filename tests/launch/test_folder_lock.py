@@ -1,11 +1,13 @@
 """Tests that one run at a time writes to a folder, and that a crash blocks no later run."""
 
+import fcntl
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipeline.config import UsageError
 from beam_pipeline.launch import folder_lock
+from beam_pipeline.launch.leases import Owner
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -155,3 +158,13 @@ def test_a_run_does_not_remove_the_lock_of_another(tmp_path):
         first.__exit__(None, None, None)
         with pytest.raises(UsageError, match="in use by another run"), hold(folder):
             pass
+
+
+def test_the_name_of_a_run_that_has_just_taken_the_lock_is_awaited(tmp_path):
+    with open(tmp_path / "run.lock", "wb", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = threading.Timer(0.2, file.write, [Owner.this_process().to_json()])
+        writer.start()
+        with pytest.raises(UsageError, match=rf"process {os.getpid()} on "), hold(tmp_path):
+            pass
+        writer.join()
