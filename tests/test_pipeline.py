@@ -17,7 +17,7 @@ from PIL import Image
 
 from beam_pipeline import pipeline
 from beam_pipeline.config import Config, UsageError
-from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.elements import ImageRef
 from beam_pipeline.images import decoding, lab_color
 from beam_pipeline.launch import output_dir
 from beam_pipeline.reading import dataset_dir
@@ -33,7 +33,7 @@ SHUFFLES = (
 
 NO_PIXELS = ("failures", "digests")  # outputs, without pixels, of steps that hold pixels
 # Steps that emit names, counts, or rows of sums.
-NO_PIXELS_OUT = ("WriteBundles", "TallyExamples", "ApplySavedModel")
+NO_PIXELS_OUT = ("WriteBundles", "TallyOutcomes", "ApplySavedModel")
 
 
 def make_config(folder: Path, lines: list[str], **options) -> Config:
@@ -166,19 +166,6 @@ def test_validation_is_chosen_by_the_url(origin, tmp_path):
     assert train | validation == set(urls) and not train & validation
     assert validation == {url for url in urls if int(ImageRef("", url).name[:8], 16) / 2**32 < 0.3}
     assert train and validation
-
-
-@pytest.mark.parametrize(("fraction", "share"), [(0, 0), (0.25, 0.25), (1, 1)])
-def test_validation_share(fraction, share):
-    chosen = [
-        pipeline.validation_index(
-            EmbeddedImage(RgbImage(ImageRef("", str(number)), np.empty(0), (1, 1)), None),
-            2,
-            fraction,
-        )
-        for number in range(4000)
-    ]
-    assert abs(np.mean(chosen) - share) < 0.03
 
 
 def test_a_folder_of_images(tmp_path):

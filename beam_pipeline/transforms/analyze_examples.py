@@ -17,10 +17,14 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
 
+from beam_pipeline import naming
+from beam_pipeline.config import Config
+from beam_pipeline.elements import Commit
 from beam_pipeline.naming import TRANSFORM
 from beam_pipeline.process import native_output
-from beam_pipeline.records import example_proto, tf_decode
+from beam_pipeline.records import example_codec, example_proto, tf_decode
 from beam_pipeline.storage import any_path, filesystem
 from beam_pipeline.transforms import preprocessing_fn
 
@@ -85,6 +89,27 @@ class AnalyzeExamples(beam.PTransform):
                 done.append(metadata | "WriteSchema" >> tft_beam.WriteMetadata(raw, pipeline))
         all_done = done | "Done" >> beam.Flatten() | "CountDone" >> beam.combiners.Count.Globally()
         return all_done | "RemoveTemporary" >> beam.Map(remove_folder, self._temporary)
+
+
+def analyze_commit(config: Config, commit: Commit) -> AnalyzeExamples:
+    """Return a transform that computes statistics of training examples with tensorflow_transform.
+
+    It emits one element once the statistics are written.
+    """
+
+    def sums_of(number: int) -> str:
+        return FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}.sums")
+
+    features = example_codec.describe_features(
+        config.encoding, config.image_size, config.has_network
+    )
+    return AnalyzeExamples(
+        config.output,
+        {"encoding": config.encoding, "features": features},
+        before=sums_of(commit.number - 1) if commit.number else None,
+        after=None if commit.is_last else sums_of(commit.number),
+        temporary=FileSystems.join(config.output, f"{naming.ANALYSIS_PREFIX}{commit.number:05}"),
+    )
 
 
 class AddRows(beam.PTransform):

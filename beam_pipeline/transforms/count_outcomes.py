@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 
 from beam_pipeline.elements import EmbeddedImage, Failure
 from beam_pipeline.transforms.thread_map import in_global_window
+from beam_pipeline.transforms.ticks import Ticks
 
 
 class CountOutcomes(beam.DoFn):
@@ -34,6 +36,13 @@ class CountOutcomes(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         return map(in_global_window, self._counts.items())
+
+
+def count_reason(failure: Failure, ticks: Ticks | None) -> tuple[str, int]:
+    if ticks:
+        ticks.failure()
+    Metrics.counter("failures", failure.reason).inc()
+    return f"failures/{failure.stage}/{failure.reason}", 1
 
 
 def host_of(url: str) -> str:

@@ -119,25 +119,49 @@ class FileSink(filebasedsink.FileBasedSink):
             yield json.dumps(dataclasses.asdict(Shard(filesystem.base_name(path), records, size)))
 
 
-class WriteFiles(beam.PTransform):
-    """Write bytes without a shuffle. Returns a PCollection of one `Shard` per file."""
+class WriteExamples(beam.PTransform):
+    """Write serialized examples as TFRecords, without a shuffle.
 
-    def __init__(self, sink: FileSink):
-        super().__init__()
-        self._sink = sink
+    Returns a PCollection of one `Shard` per file.
 
-    def expand(self, records: beam.PCollection) -> beam.PCollection:
-        return records | "Write" >> iobase.Write(self._sink) | "ReadShards" >> beam.Map(read_shard)
-
-
-def example_sink(prefix: str, compression: str, examples_per_shard: int) -> FileSink:
-    """Return the sink of serialized examples, which writes TFRecords.
-
-    Args:
+    Attributes:
       prefix: Path of the shards up to their numbers.
       compression: `none` or `gzip`.
       examples_per_shard: Maximum number of examples in a shard.
     """
+
+    def __init__(self, prefix: str, compression: str, examples_per_shard: int):
+        super().__init__()
+        self._sink = example_sink(prefix, compression, examples_per_shard)
+
+    def expand(self, examples: beam.PCollection) -> beam.PCollection:
+        return _write(examples, self._sink)
+
+
+class WriteFailures(beam.PTransform):
+    """Write failures as lines of JSON, without a shuffle.
+
+    Returns a PCollection of one `Shard` per file.
+
+    Attributes:
+      prefix: Path of the shards up to their numbers.
+    """
+
+    def __init__(self, prefix: str):
+        super().__init__()
+        self._sink = FileSink(
+            prefix,
+            ".jsonl",
+            CompressionTypes.UNCOMPRESSED,
+            FAILURES_PER_SHARD,
+            lambda line: line + b"\n",
+        )
+
+    def expand(self, failures: beam.PCollection) -> beam.PCollection:
+        return _write(failures | "Encode" >> beam.Map(encode_failure), self._sink)
+
+
+def example_sink(prefix: str, compression: str, examples_per_shard: int) -> FileSink:
     suffix, beam_compression = {
         "none": (".tfrecord", CompressionTypes.UNCOMPRESSED),
         "gzip": (".tfrecord.gz", CompressionTypes.GZIP),
@@ -145,15 +169,8 @@ def example_sink(prefix: str, compression: str, examples_per_shard: int) -> File
     return FileSink(prefix, suffix, beam_compression, examples_per_shard, tfrecord.frame)
 
 
-def failure_sink(prefix: str) -> FileSink:
-    """Return the sink of failures from `encode_failure`, which writes one line for each."""
-    return FileSink(
-        prefix,
-        ".jsonl",
-        CompressionTypes.UNCOMPRESSED,
-        FAILURES_PER_SHARD,
-        lambda line: line + b"\n",
-    )
+def _write(records: beam.PCollection, sink: FileSink) -> beam.PCollection:
+    return records | "Write" >> iobase.Write(sink) | "ReadShards" >> beam.Map(read_shard)
 
 
 def encode_failure(failure: Failure) -> bytes:

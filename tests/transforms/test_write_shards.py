@@ -36,9 +36,7 @@ def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_co
     examples = [f"example {number}".encode() for number in range(25)]
     shards = told(
         examples,
-        write_shards.WriteFiles(
-            write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), compression, 10)
-        ),
+        write_shards.WriteExamples(str(tmp_path / "out" / "lab_images_"), compression, 10),
         tmp_path,
     )
     assert [shard.name for shard in shards] == [
@@ -63,9 +61,7 @@ def test_no_example_gives_no_file(tmp_path):
     assert (
         told(
             [],
-            write_shards.WriteFiles(
-                write_shards.example_sink(str(tmp_path / "out" / "lab_images_"), "none", 10)
-            ),
+            write_shards.WriteExamples(str(tmp_path / "out" / "lab_images_"), "none", 10),
             tmp_path,
         )
         == []
@@ -76,7 +72,7 @@ def test_no_example_gives_no_file(tmp_path):
 def test_gzip_is_gzip(tmp_path):
     [shard] = told(
         [b"x" * 1000],
-        write_shards.WriteFiles(write_shards.example_sink(str(tmp_path / "a"), "gzip", 10)),
+        write_shards.WriteExamples(str(tmp_path / "a"), "gzip", 10),
         tmp_path,
     )
     assert len(gzip.decompress((tmp_path / shard.name).read_bytes())) == 1016
@@ -95,8 +91,8 @@ def test_failures_are_lines_of_json(tmp_path):
         Failure(ImageRef("", "ftp://b"), "read", "unsupported_scheme", "ftp"),
     ]
     [shard] = told(
-        list(map(write_shards.encode_failure, failures)),
-        write_shards.WriteFiles(write_shards.failure_sink(str(tmp_path / "failures-"))),
+        failures,
+        write_shards.WriteFailures(str(tmp_path / "failures-")),
         tmp_path,
     )
     assert (shard.name, shard.records) == ("failures-00000-of-00001.jsonl", 2)

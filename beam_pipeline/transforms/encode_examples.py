@@ -1,0 +1,28 @@
+"""From images to the records of a split."""
+
+from __future__ import annotations
+
+import logging
+
+from beam_pipeline.config import Config
+from beam_pipeline.elements import EmbeddedImage
+from beam_pipeline.records import example_codec
+from beam_pipeline.transforms.ticks import Ticks
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def validation_index(image: EmbeddedImage, partitions: int, fraction: float) -> int:
+    """Return the split of an image: 0 for training, 1 for validation.
+
+    It depends only on the name, a hash of the URL, so it is the same on every run and runner.
+    """
+    return int(int(image.ref.name[:8], 16) < fraction * 2**32)
+
+
+def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) -> bytes:
+    if config.verbose:
+        _LOGGER.info("%s %s", image.ref.name, image.ref.url_text)
+    if ticks:
+        ticks.example()
+    return example_codec.encode_example(image, config.encoding)
