@@ -44,8 +44,10 @@ MAX_HOSTS = 100
 # Side of the network's square input image, pixels.
 NETWORK_SIZE = 299
 
-# Default number of images in one commit of a run on this machine.
-URLS_PER_COMMIT, URLS_PER_COMMIT_WITHOUT_NETWORK = 2_000, 10_000
+# Default number of images in a part of a run on this machine, per worker process: the first part
+# has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
+PART_SECONDS = 120.0
+MIN_PART, FIRST_PART, MAX_PART = 100, 1_000, 10_000
 
 # Minimum number of URLs in a commit that justifies an analysis, which takes two seconds to start.
 _MANY = 1_000
@@ -264,7 +266,8 @@ class Config:
     )
     urls_per_commit: int | None = _option(
         "images in one part of the list; an interrupted run repeats at most one part (default: "
-        "2,000 on the DirectRunner, 10,000 there without the network, else the whole list)",
+        "about two minutes' worth on the DirectRunner, 100 to 10,000 images a worker process; "
+        "elsewhere the whole list)",
         None,
         group="reliability",
         at_least=1,

@@ -190,6 +190,11 @@ class Commit:
     list_digest: str = ""
 
     @property
+    def images(self) -> int:
+        """Number of images of the list in this part, duplicates included."""
+        return self.counts.get("lines", 0) - self.counts.get("ignored", 0)
+
+    @property
     def label(self) -> str:
         """The part of file names that identifies the commit; empty if it is the only one."""
         return "" if self.is_last and self.number == 0 else f"{self.number:05}-"

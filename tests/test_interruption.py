@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +138,32 @@ def test_a_commit_that_was_whole_is_not_made_again(origin, tmp_path, monkeypatch
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert before and before.items() <= after.items()
     contents(tmp_path / "out")
+
+
+def test_an_interruption_reports_its_cost_and_the_rerun_where_it_starts(origin, tmp_path):
+    urls = tmp_path / "urls.txt"
+    good = [origin.url(f"good/{number}.jpg") for number in range(4)]
+    urls.write_text("\n".join([*good, *good[:1], origin.url("hang/1"), origin.url("hang/2")]))
+    arguments = options(urls, tmp_path / "out", "--urls_per_commit", "5")
+    command = [sys.executable, "-m", "beam_pipeline.run", *arguments]
+    process = subprocess.Popen(
+        [*command, "--fetch_timeout", "3600"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not any("hang" in path for path in origin.paths) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert errors == (
+        "beam_pipeline: Interrupted. 5 images are complete; 0 images of the unfinished part will "
+        "be processed again. Run the same command again to resume.\n"
+    )
+    done = subprocess.run(
+        [*command, "--fetch_timeout", "1"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resuming after 5 images in {tmp_path / 'out'}\n" in done.stdout
+    assert "7 lines: 0 ignored, 1 duplicates, 4 examples, 2 failures" in done.stdout
 
 
 def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch):

@@ -471,7 +471,7 @@ def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, caps
         config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], []
     )
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
-    assert "first commits" in capsys.readouterr().err
+    assert "first parts" in capsys.readouterr().err
 
 
 def test_commits_need_a_command_that_waits(urls, tmp_path, capsys):

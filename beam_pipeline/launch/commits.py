@@ -8,11 +8,18 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from beam_pipeline.config import Config, UsageError
+from beam_pipeline.config import (
+    FIRST_PART,
+    MAX_PART,
+    MIN_PART,
+    PART_SECONDS,
+    Config,
+    UsageError,
+)
 from beam_pipeline.elements import Commit, ImageRef
 from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.sources import url_list
@@ -43,20 +50,45 @@ class _Names:
         return [ref for ref, is_known in zip(refs, known, strict=True) if not is_known]
 
 
-def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[Commit]:
+class PartSize:
+    """The number of images in the next part: as many as take about `PART_SECONDS`."""
+
+    def __init__(self, workers: int = 1, fixed: int | None = None):
+        """Initialize the size of the first part.
+
+        Args:
+          workers: Number of worker processes.
+          fixed: A size that is not adapted; None for one by the measured rate.
+        """
+        self._workers, self._is_fixed = workers, fixed is not None
+        self._size = fixed or FIRST_PART * workers
+
+    def __call__(self) -> int:
+        return self._size
+
+    def adapt(self, images: int, seconds: float) -> None:
+        """Adapt the size to the rate at which a part was processed."""
+        if images and seconds > 0 and not self._is_fixed:
+            size = round(images / seconds * PART_SECONDS)
+            self._size = min(max(size, MIN_PART), MAX_PART * self._workers)
+
+
+def plan(
+    config: Config, size: Callable[[], int], done: Sequence[CommitManifest]
+) -> Iterator[Commit]:
     """Split the rest of the list into commits.
 
     Args:
       config: The options.
-      size: Number of images in a commit.
+      size: Returns the number of images in the next commit, at least 1; called before each.
       done: The completed commits; the list continues after them.
 
     Yields:
       The commits, in order.
 
     Raises:
-      ListChangedError: the list differs from the one that the completed commits were made from.
-      UsageError: the list cannot be read.
+      ListChangedError: The list differs from the one that the completed commits were made from.
+      UsageError: The list cannot be read.
     """
     counts: collections.Counter[str] = collections.Counter()
     # Each image with the number of lines, and of ignored lines, up to and including its own.
@@ -65,8 +97,8 @@ def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[
     )
     names, digest = _Names(), hashlib.sha256()
 
-    def take(number: int) -> list[tuple[ImageRef, int, int]]:
-        taken = list(itertools.islice(images, number))
+    def take(number: int, *head: tuple[ImageRef, int, int]) -> list[tuple[ImageRef, int, int]]:
+        taken = [*head, *itertools.islice(images, number - len(head))]
         for ref, _, _ in taken:
             digest.update(ref.name.encode())
         return taken
@@ -83,10 +115,11 @@ def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[
             "--overwrite starts again"
         )
 
-    number, batch = len(done), take(size)
-    while True:
-        list_digest, following = digest.hexdigest(), take(size)
-        is_last = not following
+    head: list[tuple[ImageRef, int, int]] = []
+    for number in itertools.count(len(done)):
+        batch = take(size(), *head)
+        list_digest, head = digest.hexdigest(), list(itertools.islice(images, 1))
+        is_last = not head
         end_lines, end_ignored = (counts["lines"], counts["ignored"]) if is_last else batch[-1][1:]
         fresh = names.add([ref for ref, _, _ in batch])
         part = {
@@ -100,4 +133,3 @@ def plan(config: Config, size: int, done: Sequence[CommitManifest]) -> Iterator[
         if is_last:
             return
         lines, ignored = end_lines, end_ignored
-        number, batch = number + 1, following

@@ -66,6 +66,11 @@ class CommitManifest:
         return [*self.train, *self.validation, *self.failures]
 
     @property
+    def images(self) -> int:
+        """Number of images of the list, duplicates included."""
+        return self.counts.get("lines", 0) - self.counts.get("ignored", 0)
+
+    @property
     def stages(self) -> dict[str, dict[str, int]]:
         """The number of failures by stage and reason."""
         stages: dict[str, dict[str, int]] = {}

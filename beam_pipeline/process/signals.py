@@ -13,6 +13,7 @@ from typing import Any
 
 from beam_pipeline.process import console
 
+_interruptions: list[Callable[[], str]] = []
 _at_end: list[Callable[[], Any]] = []
 _PATIENCE = 5.0  # time limit of the functions that are called at the end, in seconds
 
@@ -30,14 +31,26 @@ def calling_at_end(function: Callable[[], Any]) -> Iterator[None]:
         _at_end.remove(function)
 
 
+@contextlib.contextmanager
+def describing_interruption(describe: Callable[[], str]) -> Iterator[None]:
+    """Return a context in which `describe` returns the message of an end by a signal."""
+    _interruptions.append(describe)
+    try:
+        yield
+    finally:
+        _interruptions.remove(describe)
+
+
 def end_on_signals(message: str) -> None:
     """Make Ctrl-C, SIGTERM and a closed terminal end the process at once with a message.
+
+    `describing_interruption` replaces the message.
 
     The next run removes what this one leaves. The exit status is 128 plus the number of the signal.
     """
 
     def handle(number: int, unused_frame: Any) -> None:
-        end(message, 128 + number)
+        end(_interruptions[-1]() if _interruptions else message, 128 + number)
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

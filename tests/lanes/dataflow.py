@@ -196,6 +196,6 @@ def test_a_template_is_not_waited_for(service, url_list, tmp_path):
         endpoint, url_list, tmp_path, "--template_location", str(tmp_path / "staged" / "template")
     )
     assert submitted.returncode == 0, submitted.stderr
-    assert "on its way" in submitted.stdout
+    assert "The job is submitted" in submitted.stdout
     assert not jobs
     assert json.loads((tmp_path / "staged" / "template").read_text())["environment"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Commit
 from beam_pipeline.launch import commits
+from beam_pipeline.launch.commits import PartSize
 from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.sources import url_list
 
@@ -16,6 +17,10 @@ from beam_pipeline.sources import url_list
 def make_config(folder, lines, **options) -> Config:
     (folder / "urls.txt").write_text("".join(f"{line}\n" for line in lines))
     return Config(**{"input": str(folder / "urls.txt"), "output": "out", **options})
+
+
+def plan(config: Config, size: int, done: list[CommitManifest]):
+    return commits.plan(config, lambda: size, done)
 
 
 def done(commit: Commit) -> CommitManifest:
@@ -28,21 +33,18 @@ def urls(commit: Commit) -> list[str]:
 
 
 def test_a_short_list_is_one_commit_whose_files_have_plain_names(tmp_path):
-    [commit] = commits.plan(make_config(tmp_path, ["# list", "http://a", "", "http://b"]), 10, [])
+    [commit] = plan(make_config(tmp_path, ["# list", "http://a", "", "http://b"]), 10, [])
     assert urls(commit) == ["http://a", "http://b"]
     assert commit.counts == {"lines": 4, "ignored": 2, "duplicates": 0}
     assert (commit.number, commit.is_last, commit.label) == (0, True, "")
 
 
 def test_a_list_that_just_fits_is_one_commit(tmp_path):
-    assert (
-        len(list(commits.plan(make_config(tmp_path, ["http://a", "http://b", "# end"]), 2, [])))
-        == 1
-    )
+    assert len(list(plan(make_config(tmp_path, ["http://a", "http://b", "# end"]), 2, []))) == 1
 
 
 def test_a_longer_list_is_split(tmp_path):
-    first, second, third = commits.plan(
+    first, second, third = plan(
         make_config(
             tmp_path, ["http://a", "#", "http://b", "#", "http://c", "http://d", "http://e", "#"]
         ),
@@ -60,7 +62,7 @@ def test_a_longer_list_is_split(tmp_path):
 
 
 def test_duplicates_of_earlier_commits_are_dropped_and_counted(tmp_path):
-    first, second = commits.plan(
+    first, second = plan(
         make_config(tmp_path, ["1 http://a", "2 http://b", "3 http://a", "4 http://c"]), 2, []
     )
     assert urls(first) == ["http://a", "http://b"]
@@ -86,10 +88,10 @@ def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(
     tmp_path_factory, lines, size, resumed_size, stop, skip
 ):
     config = make_config(tmp_path_factory.mktemp("list"), lines, skip=skip)
-    before = list(commits.plan(config, size, []))[:stop]
+    before = list(plan(config, size, []))[:stop]
     if before and before[-1].is_last:
         before = before[:-1]
-    after = list(commits.plan(config, resumed_size, [done(commit) for commit in before]))
+    after = list(plan(config, resumed_size, [done(commit) for commit in before]))
     counts: collections.Counter[str] = collections.Counter()
     refs = list(url_list.read_refs(config, counts))
     # Within one commit, the graph drops the duplicates.
@@ -109,13 +111,13 @@ def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(
 
 @pytest.mark.parametrize("changed", [["http://x", "http://b", "http://c"], ["http://a"], []])
 def test_another_list_is_not_taken_for_the_rest(tmp_path, changed):
-    first, _ = commits.plan(make_config(tmp_path, ["http://a", "http://b", "http://c"]), 2, [])
+    first, _ = plan(make_config(tmp_path, ["http://a", "http://b", "http://c"]), 2, [])
     with pytest.raises(UsageError, match=r"urls\.txt has changed"):
-        list(commits.plan(make_config(tmp_path, changed), 2, [done(first)]))
+        list(plan(make_config(tmp_path, changed), 2, [done(first)]))
 
 
 def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
-    [commit] = commits.plan(
+    [commit] = plan(
         make_config(tmp_path, [f"{number} http://a/{number % 50}" for number in range(100)]),
         100,
         [],
@@ -130,7 +132,40 @@ def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
 
 def test_duplicates_of_commits_before_an_interruption_are_dropped_too(tmp_path):
     config = make_config(tmp_path, ["1 http://a", "2 http://b", "3 http://a", "4 http://c"])
-    first, second = commits.plan(config, 2, [])
-    [resumed] = commits.plan(config, 2, [done(first)])
+    first, second = plan(config, 2, [])
+    [resumed] = plan(config, 2, [done(first)])
     assert urls(resumed) == urls(second) == ["http://c"]
     assert resumed.counts == second.counts == {"lines": 2, "ignored": 0, "duplicates": 1}
+
+
+def test_the_size_of_parts_may_change_from_part_to_part(tmp_path):
+    sizes = iter([1, 3, 2])
+    config = make_config(tmp_path, [f"http://a/{number}" for number in range(6)])
+    parts = commits.plan(config, lambda: next(sizes), [])
+    assert [len(urls(commit)) for commit in parts] == [1, 3, 2]
+
+
+def test_a_part_takes_about_two_minutes_at_the_measured_rate():
+    size = PartSize()
+    assert size() == 1000
+    size.adapt(1000, 100.0)
+    assert size() == 1200
+    size.adapt(1200, 12_000.0)
+    assert size() == 100, "a restart costs less than a part of so few images"
+    size.adapt(100, 0.5)
+    assert size() == 10_000, "the memory of a part is bounded"
+    size.adapt(0, 3.0)
+    assert size() == 10_000, "a part of duplicates has no rate"
+
+
+def test_more_workers_process_more_images_in_the_same_time():
+    size = PartSize(workers=4)
+    assert size() == 4000
+    size.adapt(4000, 1.0)
+    assert size() == 40_000
+
+
+def test_a_size_that_was_given_is_kept():
+    size = PartSize(fixed=7)
+    size.adapt(7, 0.01)
+    assert size() == 7

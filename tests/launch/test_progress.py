@@ -9,12 +9,13 @@ import re
 import select
 import termios
 import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.launch.progress import ProgressLine, format_progress
+from beam_pipeline.launch.progress import Progress, format_progress
 from beam_pipeline.transforms.ticks import Ticks
 
 
@@ -26,38 +27,44 @@ def tick(ticks: Ticks, examples: int, failures: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "failures", "seconds", "total", "expected"),
+    ("images", "failures", "seconds", "total", "initial", "expected"),
     [
-        (0, 0, 0, None, "starting"),
-        (0, 0, 0, 100, "starting"),
-        (1234, 56, 100.0, None, "1,234 images written, 56 failed, 12.3 a second"),
-        (60, 40, 10.0, 1100, "60 images written, 40 failed, 6.0 a second, 0:01:40 left"),
-        (1, 0, 1.0, 3601, "1 images written, 0 failed, 1.0 a second, 1:00:00 left"),
-        (1, 0, 1.0, 1_000_001, "1 images written, 0 failed, 1.0 a second, 277:46:40 left"),
-        (100, 0, 10.0, 100, "100 images written, 0 failed, 10.0 a second, 0:00:00 left"),
-        (120, 0, 10.0, 100, "120 images written, 0 failed, 12.0 a second, 0:00:00 left"),
-        (0, 5, 10.0, 10, "0 images written, 5 failed, 0.0 a second, 0:00:10 left"),
-        (0, 0, 3.0, 10, "0 images written, 0 failed, 0.0 a second"),
-        (5, 0, 10.0, 0, "5 images written, 0 failed, 0.5 a second"),
+        (0, 0, 0, None, 0, "0 images, starting"),
+        (0, 0, 0, 100, 0, "0 of 100 images (0%), starting"),
+        (40, 0, 0, 100, 40, "40 of 100 images (40%), starting"),
+        (1290, 56, 100.0, None, 0, "1,290 images, 12.9 images/s, 56 failed"),
+        (100, 40, 10.0, 1100, 0, "100 of 1,100 images (9%), 10.0 images/s, 40 failed, 01:40 left"),
+        (500, 3, 10.0, 1000, 400, "500 of 1,000 images (50%), 10.0 images/s, 3 failed, 00:50 left"),
+        (
+            1,
+            0,
+            1.0,
+            1_000_001,
+            0,
+            "1 of 1,000,001 images (0%), 1.0 images/s, 0 failed, 277:46:40 left",
+        ),
+        (120, 0, 10.0, 100, 0, "120 of 120 images (100%), 12.0 images/s, 0 failed, 00:00 left"),
+        (0, 0, 3.0, 10, 0, "0 of 10 images (0%), 0.0 images/s, 0 failed"),
+        (5, 0, 10.0, 0, 0, "5 images, 0.5 images/s, 0 failed"),
     ],
 )
-def test_format_progress(examples, failures, seconds, total, expected):
-    assert format_progress(examples, failures, seconds, total) == expected
+def test_format_progress(images, failures, seconds, total, initial, expected):
+    assert format_progress(images, failures, seconds, total, initial) == expected
 
 
 @given(
     st.integers(0, 10**8),
     st.integers(0, 10**8),
-    st.floats(0, 10**7),
+    st.one_of(st.just(0.0), st.floats(0.001, 10**7)),
     st.one_of(st.none(), st.integers(0, 10**8)),
+    st.integers(0, 10**8),
+    st.one_of(st.none(), st.integers(10, 200)),
 )
-def test_progress_is_one_line_whatever_the_numbers(examples, failures, seconds, total):
-    text = format_progress(examples, failures, seconds, total)
-    assert text == "starting" or text.startswith(
-        f"{examples:,} images written, {failures:,} failed, "
-    )
-    assert len(text.splitlines()) == 1
-    assert re.fullmatch(r"[^-]+(, \d+:[0-5]\d:[0-5]\d left)?", text)
+def test_progress_is_one_line_whatever_the_numbers(new, failures, seconds, total, initial, columns):
+    images = initial + new
+    text = format_progress(images, failures, seconds, total, initial, columns)
+    assert text.startswith(f"{images:,} "[:columns])
+    assert len(text.splitlines()) == 1 and len(text) <= (columns or 200)
 
 
 def test_ticks_are_bytes_in_a_file(tmp_path):
@@ -108,16 +115,35 @@ def test_no_tick_of_several_threads_is_lost(tmp_path):
     assert (written.count(b"+"), written.count(b"-"), len(written)) == (4000, 2000, 6000)
 
 
-def test_the_progress_line_is_silent_where_there_is_no_terminal(tmp_path):
+def test_a_log_file_gets_one_line_at_an_interval(tmp_path):
     path = tmp_path / "ticks"
     path.touch()
     stream = io.StringIO()
-    before = threading.active_count()
-    with ProgressLine(str(path), stream) as progress:
-        progress.total = 10
-        tick(Ticks(str(path)), 1, 1)
-        assert threading.active_count() == before
-    assert stream.getvalue() == ""
+    with Progress(str(path), stream, 40, 10, interval=0.05) as progress:
+        while "\n" not in stream.getvalue():
+            time.sleep(0.01)
+        progress.total = 100
+        tick(Ticks(str(path)), 7, 3)
+        while "60 left" not in stream.getvalue() and " left" not in stream.getvalue():
+            time.sleep(0.01)
+    first, *_, last = stream.getvalue().splitlines()
+    assert first == "40 images, starting"
+    assert re.fullmatch(r"50 of 100 images \(50%\), \d+\.\d images/s, 13 failed, 00:0\d left", last)
+
+
+def test_duplicates_count_once_a_part_is_complete(tmp_path):
+    path = tmp_path / "ticks"
+    path.touch()
+    stream = io.StringIO()
+    ticks = Ticks(str(path))
+    with Progress(str(path), stream, interval=0.05) as progress:
+        tick(ticks, 5, 0)
+        assert "0 images are complete; 5 images of" in progress.describe_interruption()
+        progress.complete_part(8)
+        tick(ticks, 2, 1)
+        assert "8 images are complete; 3 images of" in progress.describe_interruption()
+        while "\n11 images" not in "\n" + stream.getvalue():
+            time.sleep(0.01)
 
 
 def read_terminal(terminal: int, until: bytes) -> bytes:
@@ -133,12 +159,12 @@ def test_the_progress_line_is_rewritten_on_a_terminal_and_cleared_at_the_end(tmp
     path.touch()
     terminal, end = pty.openpty()
     with open(terminal, "rb", buffering=0), open(end, "w") as stream:
-        with ProgressLine(str(path), stream) as progress:
+        with Progress(str(path), stream) as progress:
             assert b"starting" in read_terminal(terminal, b"starting")
             progress.total = 1000
             tick(Ticks(str(path)), 3, 2)
             shown = read_terminal(terminal, b" left")
-            assert b"\r3 images written, 2 failed, " in shown
+            assert re.search(rb"\r5 of 1,000 images \(0%\), [\d.]+ images/s, 2 failed, ", shown)
         assert read_terminal(terminal, b"\r\x1b[K").endswith(b"\r\x1b[K")
         assert b"\n" not in shown
     assert "progress" not in [thread.name for thread in threading.enumerate()]
@@ -150,12 +176,12 @@ def test_the_progress_line_is_no_longer_than_the_terminal_is_wide(tmp_path):
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 40))
     with open(terminal, "rb", buffering=0), open(end, "w") as stream:
-        with ProgressLine(str(path), stream):
+        with Progress(str(path), stream):
             tick(Ticks(str(path)), 1000, 1000)
-            shown = read_terminal(terminal, b"written")
+            shown = read_terminal(terminal, b"2,000 images")
         shown += read_terminal(terminal, b"\r\x1b[K")
     lines = [line.removesuffix(b"\x1b[K") for line in shown.split(b"\r")]
-    assert b"1,000 images written, 1,000 failed, 100" in lines[1] + lines[2]
+    assert any(line.startswith(b"2,000 images, ") for line in lines)
     assert max(map(len, lines)) == 39
 
 
@@ -164,7 +190,7 @@ def test_the_progress_line_ends_with_the_run_whatever_ends_it(tmp_path):
     path.touch()
     terminal, end = pty.openpty()
     with open(terminal, "rb", buffering=0), open(end, "w") as stream:
-        with pytest.raises(KeyboardInterrupt), ProgressLine(str(path), stream):
+        with pytest.raises(KeyboardInterrupt), Progress(str(path), stream):
             raise KeyboardInterrupt
         assert "progress" not in [thread.name for thread in threading.enumerate()]
 

@@ -1,0 +1,150 @@
+"""Runs the graph, once for each commit or once for the complete list."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import gc
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from beam_pipeline import pipeline
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import WHOLE_LIST, Commit
+from beam_pipeline.fetching import image_fetcher
+from beam_pipeline.launch import commits, output_dir, runner_options
+from beam_pipeline.launch.commits import ListChangedError, PartSize
+from beam_pipeline.launch.progress import Progress
+from beam_pipeline.metadata import commit_manifest, worker_metrics
+from beam_pipeline.metadata.commit_manifest import CommitManifest
+from beam_pipeline.process import signals
+from beam_pipeline.process.console import complain, write_line
+from beam_pipeline.sources import url_list
+from beam_pipeline.transforms.ticks import Ticks
+
+
+class Job(NamedTuple):
+    """The inputs that all runs of the graph share.
+
+    Attributes:
+      config: The options.
+      beam_options: Beam's options.
+      digests: The sha256 of the files that options name, in hex.
+      excluded: The sha256 of bodies that are not photographs, in hex.
+    """
+
+    config: Config
+    beam_options: PipelineOptions
+    digests: Mapping[str, str | None]
+    excluded: frozenset[str]
+
+
+def make_dataset(job: Job, done: Sequence[CommitManifest]) -> None:
+    """Run the graph for the commits that are not done yet.
+
+    If the list has changed and `--overwrite` is given, run it for the complete list.
+    """
+    try:
+        _run_rest(job, done)
+    except ListChangedError:
+        if not job.config.overwrite:
+            raise
+        output_dir.prepare(job.config, [])
+        _run_rest(job, [])
+
+
+def _run_rest(job: Job, done: Sequence[CommitManifest]) -> None:
+    config = job.config
+    is_local = runner_options.is_in_this_process(job.beam_options)
+    if done and done[-1].is_last:
+        commit_manifest.finish(config)
+        return
+    if done and not (is_local or config.urls_per_commit):
+        raise UsageError(
+            f"--output {config.output} holds the first parts of a dataset: resume with the "
+            "DirectRunner or --urls_per_commit, or remove them"
+        )
+    if config.urls_per_commit and not runner_options.waits_for_job(job.beam_options):
+        raise UsageError(
+            "--urls_per_commit needs a command that waits for the job of each part: leave it out"
+        )
+    if is_local:
+        _run_here(job, done)
+    elif config.urls_per_commit:
+        size = config.urls_per_commit
+        _run_commits(job, commits.plan(config, lambda: size, done))
+    else:
+        _run_commits(job, [WHOLE_LIST])
+
+
+def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
+    """Run the rest of the list on this machine, and report the progress."""
+    config = job.config
+    part_size = PartSize(runner_options.count_workers(job.beam_options), config.urls_per_commit)
+    images = sum(manifest.images for manifest in done)
+    failures = sum(sum(manifest.reasons.values()) for manifest in done)
+    # This reference keeps the state of hosts from commit to commit.
+    fetcher = image_fetcher.shared_fetcher(config)
+    with (
+        tempfile.NamedTemporaryFile(prefix="ticks-") as file,
+        Progress(file.name, sys.stderr, images, failures) as progress,
+        signals.describing_interruption(progress.describe_interruption),
+    ):
+        threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
+
+        def complete(commit: Commit, seconds: float) -> None:
+            part_size.adapt(len(commit.refs or ()), seconds)
+            progress.complete_part(commit.images)
+
+        _run_commits(job, commits.plan(config, part_size, done), Ticks(file.name), complete)
+    fetcher.close()
+
+
+def _run_commits(
+    job: Job,
+    parts: Iterable[Commit],
+    ticks: Ticks | None = None,
+    complete: Callable[[Commit, float], None] = lambda commit, seconds: None,
+) -> None:
+    """Run the graph for each commit; `complete` is called with the seconds that it took."""
+    beam_options = job.beam_options
+    name = runner_options.name_of(beam_options)
+    for commit in parts:
+        # A portable runner removes its name from the options.
+        beam_options.view_as(StandardOptions).runner = name
+        graph = beam.Pipeline(runner=runner_options.make_runner(beam_options), options=beam_options)
+        pipeline.build(graph, job.config, commit, job.digests, job.excluded, ticks)
+        began = time.monotonic()
+        result = graph.run()
+        if page := runner_options.job_page(result, beam_options):
+            write_line(page)
+        if runner_options.waits_for_job(beam_options):
+            result.wait_until_finish()
+            seconds = time.monotonic() - began
+            _keep_metrics(job.config.output, result, seconds)
+            complete(commit, seconds)
+        # A graph that has run has reference cycles, which hold files and memory that the next
+        # one needs.
+        del graph
+        gc.collect()
+
+
+def _keep_metrics(folder: str, result: Any, seconds: float) -> None:
+    """Save the metrics of workers. Errors are reported and never invalidate the dataset."""
+    try:
+        worker_metrics.add(folder, result, seconds)
+    # The exceptions of engines for their metrics have no common base class.
+    except Exception as error:
+        complain(f"the workers' metrics could not be saved: {error}", 0)
+
+
+def _count_images(config: Config, progress: Progress) -> None:
+    with contextlib.suppress(UsageError):
+        progress.total = sum(1 for _ in url_list.read_refs(config, collections.Counter()))
