@@ -41,10 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Interrupted. Completed parts are kept; run the same command again to resume."
     )
     _bound_arenas()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         config, given, beam_argv = command_line.parse(sys.argv[1:] if argv is None else argv)
         _quieten(config.verbose)
-        # Beam and TensorFlow take seconds to import; --help and usage errors respond at once.
+        # Beam and TensorFlow take seconds to import; --help and most usage errors respond at once.
         from beam_pipeline.launch import launcher
 
         with _temporary_folder():
@@ -74,8 +76,6 @@ def _temporary_folder() -> Iterator[None]:
 
 def _quieten(verbose: bool) -> None:
     """Configure logging so that Beam and TensorFlow do not log about their internals."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(console.RedactingFormatter())

@@ -82,8 +82,9 @@ def test_makes_a_dataset(urls, tmp_path):
     "arguments",
     [
         ["--help"],
-        ["--inptu", "urls.txt"],
-        ["--input", "a", "--output", "b", "--direct_num_worker", "2"],
+        ["--input", "urls.txt"],
+        ["--input", "a", "--output", "b", "--image_size", "0"],
+        ["--input", "a", "--output", "b", "--batch_size", "many"],
     ],
 )
 def test_answers_without_loading_beam(arguments):

@@ -1,6 +1,6 @@
 """The command-line parser: argv -> Config and Beam's arguments.
 
-It is generated from Config's fields, and imports neither Beam nor TensorFlow.
+It is generated from Config's fields. Beam is imported only for flags that are not the project's.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import importlib.util
 import re
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import beam_pipeline
@@ -106,8 +104,9 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
     Raises:
       UsageError: a flag is unknown; the message names it and the closest known flag.
     """
-    if any(argument.startswith("--template_location") for argument in beam_argv):
-        # The launcher of Flex Templates checks parameters itself, and adds its own flags.
+    # The launcher of Flex Templates checks parameters itself, and adds its own flags.
+    is_checked = any(argument.startswith("--template_location") for argument in beam_argv)
+    if is_checked or not beam_argv:
         return
     own = {f"--{field.name}" for field in dataclasses.fields(Config)}
     known = own | _beam_flags()
@@ -128,9 +127,24 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
         previous = argument
 
 
+class _FlagRecorder:
+    """Records the flags that Beam's options add to a parser."""
+
+    def __init__(self) -> None:
+        self.flags: set[str] = set()
+
+    def add_argument(self, *flags: str, **_settings: Any) -> None:
+        self.flags.update(flags)
+
+    add_value_provider_argument = add_argument
+
+
 def _beam_flags() -> set[str]:
-    """Return the flags of Beam, read from its source, since importing it takes two seconds."""
-    spec = importlib.util.find_spec("apache_beam")
-    assert spec and spec.submodule_search_locations
-    source = Path(spec.submodule_search_locations[0], "options", "pipeline_options.py").read_text()
-    return set(re.findall(r"""['"](--\w+)['"]""", source))
+    """Return the flags of Beam. Importing Beam takes a second or two."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    recorder = _FlagRecorder()
+    for options in PipelineOptions.__subclasses__():
+        # Beam documents this method as the hook of subclasses, in spite of its name.
+        options._add_argparse_args(recorder)  # type: ignore[arg-type]
+    return recorder.flags

@@ -4,6 +4,7 @@ import dataclasses
 import typing
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -427,6 +428,17 @@ def test_any_value_is_taken_as_it_is_or_refused_in_one_line(name, value):
     assert rest == []
 
 
+def test_beams_options_add_their_flags_with_the_hook_that_beam_documents():
+    class Options(PipelineOptions):
+        @classmethod
+        def _add_argparse_args(cls, parser):
+            parser.add_argument("--of_a_subclass", "--its_alias")
+            parser.add_value_provider_argument("--of_a_template")
+
+    for flag in ("--of_a_subclass", "--its_alias", "--of_a_template"):
+        check_beam_flags([flag, "x"])
+
+
 def test_flags_of_beam_are_let_through():
     check_beam_flags(
         [
@@ -437,12 +449,20 @@ def test_flags_of_beam_are_let_through():
             "-1",
             "--experiments",
             "a",
+            "--job-server-timeout=60",
         ]
     )
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--flink_mster", "x"], ["-x"], ["word"], ["--runner=a", "word"]]
+    "arguments",
+    [
+        ["--flink_mster", "x"],
+        ["--abc", "x"],  # an example in Beam's documentation
+        ["-x"],
+        ["word"],
+        ["--runner=a", "word"],
+    ],
 )
 def test_flags_of_nobody_are_not(arguments):
     with pytest.raises(UsageError):
