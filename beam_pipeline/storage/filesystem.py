@@ -14,15 +14,15 @@ from typing import IO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.value_provider import RuntimeValueProvider
 
 import beam_pipeline.storage.s3  # noqa: F401  # makes Beam share its clients
 from beam_pipeline.storage import any_path
 
-# Beam's S3 filesystem requires options, even if empty. No pipeline has set them in code that
-# only reads, and in some workers.
-if FileSystems._pipeline_options is None:
-    FileSystems.set_options(PipelineOptions([]))
+# Beam's S3 filesystem requires options, even if empty. Where no pipeline has set any, as in code
+# that only reads, filesystems use those of the runtime.
+if RuntimeValueProvider.runtime_options is None:
+    RuntimeValueProvider.set_runtime_options({})
 
 # Schemes whose client is an extra: the extra, and the module that the client needs.
 _EXTRAS = {"gs": ("gcp", "google.cloud.storage"), "s3": ("aws", "boto3")}
