@@ -1,34 +1,15 @@
-"""The aiohttp client session: its connections, headers and protocol."""
+"""The aiohttp client session: its connections and headers."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import functools
-import re
 from typing import Any
 
 import aiohttp
-from aiohttp import client_proto
 from aiohttp.abc import AbstractResolver
 
 from beam_pipeline.config import Config
-from beam_pipeline.fetching import public_addresses
-
-
-class _ResponseHandler(client_proto.ResponseHandler):
-    """Parses the head of a response separately from its body.
-
-    If a response has more bytes than its Content-Length, aiohttp closes the connection and drops
-    everything that it parsed in that call. With separate calls, the head and the body are kept.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        head = re.search(rb"\r?\n\r?\n", data)
-        end = head.end() if head else len(data)
-        super().data_received(data[:end])
-        if end < len(data):
-            super().data_received(data[end:])
+from beam_pipeline.fetching import public_addresses, response_handler
 
 
 @dataclasses.dataclass
@@ -61,9 +42,7 @@ def open_session(config: Config, resolver: AbstractResolver) -> aiohttp.ClientSe
     """
     allow_private = config.allow_private_addresses
     connector = public_addresses.make_connector(allow_private, config.fetch_concurrency, resolver)
-    # aiohttp has no public API to choose the protocol.
-    factory = functools.partial(_ResponseHandler, loop=asyncio.get_running_loop())
-    connector._factory = factory  # type: ignore[assignment]
+    response_handler.install(connector)
     tracing = aiohttp.TraceConfig()
     tracing.on_connection_create_start.append(_note_new)
     tracing.on_connection_reuseconn.append(_note_reused)
