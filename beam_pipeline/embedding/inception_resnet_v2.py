@@ -105,6 +105,7 @@ def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
     outputs and branches from first to last. Layer names cannot be used, because they contain a
     counter that all models in the process share.
     """
+    producers = {id(layer.output): layer for layer in model.layers}
     ordered: dict[keras.layers.Layer, None] = {}
     pending = [(model.layers[-1], False)]
     while pending:
@@ -115,7 +116,7 @@ def _creation_order(model: keras.Model) -> list[keras.layers.Layer]:
             pending.append((layer, True))
             if not isinstance(layer, keras.layers.InputLayer):
                 pending += [
-                    (tensor._keras_history.operation, False)
+                    (producers[id(tensor)], False)
                     for tensor in reversed(keras.tree.flatten(layer.input))
                 ]
     return list(ordered)
