@@ -35,8 +35,9 @@ PLACEHOLDER_URL = (
 # first, at most MAX_REPEATED of them.
 REPEATED, MAX_REPEATED = 3, 100
 # Failures closer together count as one: a momentary fault, or one of all requests in flight.
-STRIKE_SPACING = 5.0  # seconds
-HOST_STRIKES = 8  # consecutive failed DNS look-ups or connections after which a host is skipped
+BREAKER_SPACING = 5.0  # seconds
+# Consecutive failed DNS look-ups or connections after which a host is skipped.
+BREAKER_FAILURES = 8
 
 # Maximum number of hosts listed in dataset.json, those with the most images.
 MAX_HOSTS = 100

@@ -175,7 +175,7 @@ class Commit:
     """A part of the list.
 
     Attributes:
-      number: Index of the commit, from 0.
+      index: Index of the commit, from 0.
       refs: Its images; None if the graph reads the list itself.
       counts: Numbers of `lines`, `ignored` and `duplicates` (of images in earlier commits) that
         were read with the images.
@@ -183,7 +183,7 @@ class Commit:
       list_digest: SHA-256 digest of the names of all images of the list so far, in hex.
     """
 
-    number: int = 0
+    index: int = 0
     refs: Sequence[ImageRef] | None = None
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     is_last: bool = True
@@ -197,7 +197,7 @@ class Commit:
     @property
     def label(self) -> str:
         """The part of file names that identifies the commit; empty if it is the only one."""
-        return "" if self.is_last and self.number == 0 else f"{self.number:05}-"
+        return "" if self.is_last and self.index == 0 else f"{self.index:05}-"
 
 
 WHOLE_LIST = Commit()

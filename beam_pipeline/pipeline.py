@@ -125,7 +125,7 @@ def build(
         | "FinalizeCommit"
         >> beam.Map(
             commit_manifest.finalize_commit,
-            commit.number,
+            commit.index,
             commit.is_last,
             commit.list_digest,
             dict(digests),
@@ -192,5 +192,5 @@ def count_bodies(digests: beam.PCollection, at_least: int) -> beam.PCollection:
         digests
         | "Merge" >> beam.CombinePerKey(repeated_content.merge)
         | "List" >> beam.MapTuple(lambda sha256, body: repeated_content.Repeat(sha256, *body))
-        | "KeepRepeated" >> beam.Filter(lambda body: body.times >= at_least)
+        | "KeepRepeated" >> beam.Filter(lambda body: body.count >= at_least)
     )

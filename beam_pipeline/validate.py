@@ -76,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return console.complain(f"--export {error}", 2)
     reported = itertools.count(1)
 
-    def tell(problem: str) -> None:
-        if (number := next(reported)) <= _MAX_REPORTED:
+    def report(problem: str) -> None:
+        if (count := next(reported)) <= _MAX_REPORTED:
             console.write_line(problem)
-        elif number == _MAX_REPORTED + 1:
+        elif count == _MAX_REPORTED + 1:
             console.write_line("... and more")
 
-    problems, verdict = validation.check(folder, tell)
+    problems, verdict = validation.check(folder, report)
     console.write_line(verdict)
     return 1 if problems else 0
 

@@ -81,16 +81,17 @@ class Bench:
             yield row(name, median(figures["run"]), median(figures["bare"]), "images/s", goal)
 
     def bfloat16_error(self) -> Iterator[Row]:
-        told = json.loads(self._ask(program("network.compare_precisions")))
+        reported = json.loads(self._ask(program("network.compare_precisions")))
         measured = (
-            f"{told['mean']:.3f} (largest {told['largest']:.2f}, least cosine {told['cosine']:.5f})"
+            f"{reported['mean']:.3f} (largest {reported['largest']:.2f}, "
+            f"least cosine {reported['cosine']:.5f})"
         )
-        deviation = told["deviation"]
+        deviation = reported["deviation"]
         name = (
             "a. mean error of bfloat16 logits / their deviation from image to image, "
             "untrained weights"
         )
-        yield name, measured, f"{deviation:.2f}", f"{told['mean'] / deviation:.4f}", ""
+        yield name, measured, f"{deviation:.2f}", f"{reported['mean'] / deviation:.4f}", ""
 
     def statistics(self) -> Iterator[Row]:
         """Compare the cost of `--statistics` per image with that of the network.
@@ -99,8 +100,8 @@ class Bench:
         """
         options = {name: f"--checkpoint none --statistics={name}" for name in ("true", "false")}
         rows = {
-            name: partial(self._milliseconds, partial(self._job, told))
-            for name, told in options.items()
+            name: partial(self._milliseconds, partial(self._job, arguments))
+            for name, arguments in options.items()
         }
         figures = measure.in_turns(self._rounds, rows)
         more = median(figures["true"]) - median(figures["false"])
@@ -150,9 +151,13 @@ class Bench:
                 sum(kernel[part] for part in parts),
                 median(figures[other]),
             )
-            told = ", ".join(f"{part.removesuffix(' png')} {kernel[part]:.2f}" for part in parts)
+            reported = ", ".join(
+                f"{part.removesuffix(' png')} {kernel[part]:.2f}" for part in parts
+            )
             name = f"b. without the network, on one processor, {encoding}"
-            yield row(f"{name} / library calls", own, those, "ms", "1.10", beside_how=f" ({told})")
+            yield row(
+                f"{name} / library calls", own, those, "ms", "1.10", beside_how=f" ({reported})"
+            )
             yield row(f"{name} / img2dataset, {other.upper()}", own, theirs, "ms", "1.6")
 
     def start_up(self) -> Iterator[Row]:
@@ -206,9 +211,9 @@ class Bench:
             "d. peak memory, 1,000 images / 200, with the network (once)", many, few, "MB", "1.10"
         )
         early, late = (seconds[4_000] - seconds[1_000]) / 3, (seconds[16_000] - seconds[4_000]) / 12
-        told = ", ".join(f"{size:,} in {seconds[size]:.1f} s" for size in sizes)
+        reported = ", ".join(f"{size:,} in {seconds[size]:.1f} s" for size in sizes)
         name = "g. growth: seconds for 1,000 images more after 4,000 / after 1,000, lab_uint8"
-        yield row(name, late, early, "s", "0.95 to 1.05", measured_how=f" ({told})")
+        yield row(name, late, early, "s", "0.95 to 1.05", measured_how=f" ({reported})")
 
     def long_list(self) -> Iterator[Row]:
         lines, skip, urls = 14_000_000, 13_999_000, self._folder / "long.txt"
@@ -224,11 +229,11 @@ class Bench:
         urls.unlink()
         short = self._use(100)
         name = "g. 100 images after 13,999,000 of 14 million lines / the first 100 of a list (once)"
-        told = (
+        reported = (
             f"{used.seconds:.1f} s, {used.megabytes:.0f} MB",
             f"{short.seconds:.1f} s, {short.megabytes:.0f} MB",
         )
-        yield name, *told, f"{used.megabytes / short.megabytes:.2f} (MB)", ""
+        yield name, *reported, f"{used.megabytes / short.megabytes:.2f} (MB)", ""
 
     def encodings(self) -> Iterator[Row]:
         for encoding in ENCODINGS:
@@ -251,11 +256,11 @@ class Bench:
                     self._ask(program("reading.write", encoding, compression, self._folder))
                 )
                 name = f"{encoding}{', gzip' if compression == 'gzip' else ''}"
-                told = (
+                reported = (
                     f"{size:,.0f} bytes",
                     f"written in {written:.1f} ms, read in {rates['milliseconds']:.1f} ms",
                 )
-                yield f"e. {name}: an example", *told, "", ""
+                yield f"e. {name}: an example", *reported, "", ""
                 yield row(
                     f"f. {name}: load / parsing alone", rates["load"], rates["bare"], "images/s"
                 )

@@ -48,9 +48,9 @@ def fetch_all(urls: str, output: str) -> None:
         "allow_private_addresses": True,
     }
     config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
-    fetcher, room = Fetcher(config), asyncio.Semaphore(10**9)
+    fetcher, budget = Fetcher(config), asyncio.Semaphore(10**9)
     futures = [
-        fetcher.submit(ref, room) for ref in url_list.read_refs(config, collections.Counter())
+        fetcher.submit(ref, budget) for ref in url_list.read_refs(config, collections.Counter())
     ]
     Path(output).mkdir()
     came = sum(isinstance(future.result(), EncodedImage) for future in futures)

@@ -77,14 +77,14 @@ def _png(image: Image.Image) -> bytes:
 async def _request(origin: str) -> float:
     async with aiohttp.ClientSession() as session:
 
-        async def get(number: int) -> None:
-            async with session.get(f"{origin}/0.0/{number}.jpg") as answer:
+        async def get(index: int) -> None:
+            async with session.get(f"{origin}/0.0/{index}.jpg") as answer:
                 await answer.read()
 
         await get(0)
         began = time.process_time()
-        for number in range(500):
-            await get(number)
+        for index in range(500):
+            await get(index)
         return (time.process_time() - began) / 500 * 1000
 
 

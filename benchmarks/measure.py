@@ -78,8 +78,8 @@ def _peak_memory(process: int) -> float:
     """
     peak = 0.0
     with contextlib.suppress(OSError):
-        told = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
-        peak = int(told[1]) / 1024 if told else 0.0
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+        peak = int(match[1]) / 1024 if match else 0.0
         for path in Path(f"/proc/{process}/task").glob("*/children"):
             peak = max([peak, *map(_peak_memory, map(int, path.read_text().split()))])
     return peak

@@ -75,10 +75,10 @@ def compare_precisions() -> None:
     # The part that all images share carries no information about an image.
     own, other = exact - exact.mean(0), near - near.mean(0)
     cosines = (own * other).sum(1) / np.linalg.norm(own, axis=1) / np.linalg.norm(other, axis=1)
-    told = {
+    reported = {
         "largest": errors.max(),
         "mean": errors.mean(),
         "deviation": exact.std(0).mean(),
         "cosine": cosines.min(),
     }
-    print(json.dumps({name: float(value) for name, value in told.items()}))
+    print(json.dumps({name: float(value) for name, value in reported.items()}))

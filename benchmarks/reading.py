@@ -25,12 +25,12 @@ def read(folder: str) -> None:
     description = dataset_dir.read_description(folder)
     assert description
     paths = [f"{folder}/{file['name']}" for file in description["files"]]
-    packed = "GZIP" if description["options"]["compression"] == "gzip" else ""
+    compression = "GZIP" if description["options"]["compression"] == "gzip" else ""
     spec = tf_decode.feature_spec(description)
 
     def bare() -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(
-            paths, compression_type=packed, num_parallel_reads=min(16, len(paths))
+            paths, compression_type=compression, num_parallel_reads=min(16, len(paths))
         )
         return records.map(
             lambda record: tf.io.parse_single_example(record, spec),

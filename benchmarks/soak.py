@@ -64,9 +64,9 @@ FAULTY = (
 def write_list(path: Path, origin: str, images: int) -> None:
     rng = random.Random(0)
     with path.open("w") as file:
-        for number in range(images):
+        for index in range(images):
             kind = rng.choice(FAULTY) if rng.random() < 1 / 3 else rng.choice(GOOD)
-            file.write(origin + kind.format(number) + "\n")
+            file.write(origin + kind.format(index) + "\n")
 
 
 def resident_megabytes() -> float:
@@ -130,10 +130,10 @@ def main() -> int:
     growth = max(samples[-2:]) / samples[0]
     left_files = collections.Counter(after[0]) - collections.Counter(before[0])
     left_threads = collections.Counter(after[1]) - collections.Counter(before[1])
-    told = counts["ignored"] + counts["duplicates"] + counts["examples"] + counts["failures"]
+    reported = counts["ignored"] + counts["duplicates"] + counts["examples"] + counts["failures"]
     checks = {
         f"it ends with status 0, after {seconds:.0f} s": status == 0,
-        f"the books balance: {counts}": counts["lines"] == told == images,
+        f"the books balance: {counts}": counts["lines"] == reported == images,
         f"memory at the end is {growth:.2f} times that after {COMMIT} images "
         f"(MB: {list(map(round, samples))})": growth < 1.1,
         f"no file or socket is left open {list(left_files)[:5]}": sum(left_files.values()) == 0,

@@ -137,7 +137,7 @@ def write_list(path: Path, origin: str) -> None:
     lines += [
         f"{CLASSES.get(name, 'photograph')}_{number}\t{origin}/{name}.jpg" for number, name in names
     ]
-    lines += [f"broken_{number}\t{origin}/{name}.jpg" for number, name in enumerate(BROKEN)]
+    lines += [f"broken_{index}\t{origin}/{name}.jpg" for index, name in enumerate(BROKEN)]
     lines += [
         f"http://127.0.0.1:{unused_port()}/refused.jpg",
         "ftp://127.0.0.1/old.jpg",

@@ -49,9 +49,9 @@ def build_model(embedding_size: int, width: int = 16) -> keras.Model:
     features = lightness
     for factor in (1, 2, 4):
         features = convolve(convolve(features, factor * width, strides=2), 2 * factor * width)
-    places = SIDE // 8
-    everywhere = keras.layers.Reshape((places, places, embedding_size))(
-        keras.layers.RepeatVector(places * places)(embedding)
+    cells = SIDE // 8
+    everywhere = keras.layers.Reshape((cells, cells, embedding_size))(
+        keras.layers.RepeatVector(cells * cells)(embedding)
     )
     fused = keras.layers.Conv2D(8 * width, 1, activation="relu")(
         keras.layers.Concatenate()([features, everywhere])
@@ -93,13 +93,13 @@ def load_pairs(folder: str, transformed: bool) -> tf.data.Dataset:
 def save_pictures(model: keras.Model, pairs: tf.data.Dataset, folder: Path) -> None:
     """Write a few images as grey | predicted | true, side by side."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, ((l, embedding), true, _) in enumerate(pairs.take(PICTURES).as_numpy_iterator()):
+    for index, ((l, embedding), true, _) in enumerate(pairs.take(PICTURES).as_numpy_iterator()):
         predicted = model.predict_on_batch((l[None], embedding[None]))[0]
         row = [
             lab_color.lab_to_rgb(lab_color.unscale_lab(l, ab))
             for ab in (np.zeros_like(true), predicted, true)
         ]
-        Image.fromarray(np.concatenate(row, axis=1)).save(folder / f"{number}.png")
+        Image.fromarray(np.concatenate(row, axis=1)).save(folder / f"{index}.png")
 
 
 def main(argv: list[str] | None = None) -> int:

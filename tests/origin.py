@@ -78,7 +78,7 @@ def _format(name: str) -> str:
 
 
 @functools.lru_cache(4)
-def _packed_zeros(size: int) -> bytes:
+def _compressed_zeros(size: int) -> bytes:
     return gzip.compress(bytes(size))
 
 
@@ -294,8 +294,8 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "raw": raw,  # BYTES: this exact response, percent-encoded
     "gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, ENCODED),
     "x-gzip": lambda x, name: x.send(gzip.compress(image(name)), name, 200, X_ENCODED),
-    "bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, ENCODED),
-    "x-bomb": lambda x, size, name: x.send(_packed_zeros(int(size)), name, 200, X_ENCODED),
+    "bomb": lambda x, size, name: x.send(_compressed_zeros(int(size)), name, 200, ENCODED),
+    "x-bomb": lambda x, size, name: x.send(_compressed_zeros(int(size)), name, 200, X_ENCODED),
     "chunked": chunked,  # NAME
     # Zeros after the image.
     "large": lambda x, size, name: x.send(image(name).ljust(int(size), b"\0"), name),

@@ -297,7 +297,7 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
 @pytest.mark.parametrize(
     "change", [lambda data: data[:-1], lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:]]
 )
-def test_examples_name_the_packed_shard_that_is_broken(tmp_path, change):
+def test_examples_name_the_compressed_shard_that_is_broken(tmp_path, change):
     folder = write_dataset(tmp_path, "lab_uint8", "gzip")
     shard = tmp_path / "lab_images_00001-of-00003.tfrecord.gz"
     shard.write_bytes(change(shard.read_bytes()))

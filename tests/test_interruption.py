@@ -35,12 +35,12 @@ def options(urls: Path, output: Path, *others: str) -> list[str]:
 def write_list(origin: Origin, folder: Path, images: int) -> Path:
     rng = random.Random(0)
     lines = ["# a list"]
-    for number in range(images):
+    for index in range(images):
         path = rng.choice(
             ["good/{}.jpg"] * 6
             + ["delay/0.05/{}.jpg", "status/404/{}.jpg", "html/{}.jpg", "half/{}.jpg"]
         )
-        lines.append(f"id{number}\t{origin.url(path.format(number))}")
+        lines.append(f"id{index}\t{origin.url(path.format(index))}")
     # Some lines occur twice, within a commit and across commits.
     lines += rng.choices(lines[1:], k=20)
     urls = folder / "urls.txt"
@@ -247,8 +247,8 @@ def test_the_network_is_loaded_once_not_once_a_commit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(inception_resnet_v2, "Network", FakeNetwork)
     monkeypatch.setattr(inception_resnet_v2, "_networks", {})
-    for number in range(6):
-        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    for index in range(6):
+        (tmp_path / f"{index}.jpg").write_bytes(image(f"{index}.jpg"))
     arguments = ["--images", str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out")]
     arguments += ["--checkpoint", "untrained", "--urls_per_commit", "2"]
     assert run.main(arguments) == 0

@@ -103,9 +103,9 @@ def test_a_package_index_would_accept_both(packages):
 
 def test_the_installed_package_makes_and_reads_a_dataset(environment, tmp_path):
     assert "--input" in run(environment / "beam-pipeline", "--help", cwd=tmp_path)
-    for number in range(3):
-        pixels = np.full((20, 30, 3), 60 * number, np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    for index in range(3):
+        pixels = np.full((20, 30, 3), 60 * index, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     options = "--images *.png --output out --checkpoint none --image_size 16"
     run(environment / "beam-pipeline", *options.split(), cwd=tmp_path)
     assert "<html" in (tmp_path / "out" / "report.html").read_text()

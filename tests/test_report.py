@@ -37,18 +37,18 @@ def write_report(folder: Path, *options: str) -> str:
 
 
 def add_metrics(folder: Path) -> None:
-    told = {
+    metrics = {
         "commits": 2,
         "seconds": 90.0,
         "fetch": {"images": 12, "bytes": 1_234_567, "waited_microseconds": 3_000_000},
     }
-    told |= {
+    metrics |= {
         "decode_image": {"images": 12, "microseconds": 70_000},
         "write": {"bytes": 5, "microseconds": 1_000},
     }
-    told |= {"embedding": {"num_inferences": 12, "microseconds": 2_040_000}}
-    told |= {"encode_example": {"images": 12, "microseconds": 48_000}}
-    (folder / "metrics.json").write_text(json.dumps(told))
+    metrics |= {"embedding": {"num_inferences": 12, "microseconds": 2_040_000}}
+    metrics |= {"encode_example": {"images": 12, "microseconds": 48_000}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def text_of(html: str) -> str:
@@ -116,7 +116,7 @@ def test_a_dataset_with_little_to_report(tmp_path):
 
 def test_the_best_classes_of_each_picture(tmp_path):
     folder = Path(write_dataset(tmp_path, "lab_uint8"))
-    names = {number: f"class <{number}>, synonym" for number in range(1000)}
+    names = {index: f"class <{index}>, synonym" for index in range(1000)}
     (tmp_path.parent / "names.pkl").write_bytes(pickle.dumps(names))
     html = write_report(folder, "--class_names", str(tmp_path.parent / "names.pkl"))
     text = text_of(html)
@@ -196,15 +196,15 @@ def test_what_is_broken_is_named(tmp_path, capsys, name, change, said):
     folder = Path(write_dataset(tmp_path, "lab_uint8", "gzip"))
     (folder / name).write_bytes(change((folder / name).read_bytes()))
     assert report.main([str(folder)]) == 1
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert said in reported and reported.count("\n") == 1
     assert not (folder / "report.html").exists()
 
 
 @pytest.mark.parametrize(("option", "is_written"), [([], True), (["--report=false"], False)])
 def test_a_run_on_this_machine_ends_with_a_report(origin, tmp_path, capsys, option, is_written):
     (tmp_path / "urls.txt").write_text(
-        "".join(f"n00004475_{number}\t{origin.url(f'good/{number}.jpg')}\n" for number in range(4))
+        "".join(f"n00004475_{index}\t{origin.url(f'good/{index}.jpg')}\n" for index in range(4))
     )
     options = (
         f"--input {tmp_path}/urls.txt --output {tmp_path}/out --checkpoint none "
@@ -218,12 +218,12 @@ def test_a_run_on_this_machine_ends_with_a_report(origin, tmp_path, capsys, opti
     assert run.main([*options.split()]) == 0
     assert (tmp_path / "out" / "report.html").exists()
     if is_written:
-        told = text_of((tmp_path / "out" / "report.html").read_text())
+        reported = text_of((tmp_path / "out" / "report.html").read_text())
         assert (
-            "decode and resize" in told
-            and "Lab and encode" in told
-            and "127.0.0.1 4 0" in told
-            and "n00004475 4" in told
+            "decode and resize" in reported
+            and "Lab and encode" in reported
+            and "127.0.0.1 4 0" in reported
+            and "n00004475 4" in reported
         )
 
 

@@ -35,7 +35,7 @@ UUID = "0123456789abcdef" * 2
 def urls(origin, tmp_path) -> str:
     path = tmp_path / "urls.txt"
     path.write_text(
-        "".join(f"{origin.url(f'good/{number}.jpg')}\n" for number in range(5))
+        "".join(f"{origin.url(f'good/{index}.jpg')}\n" for index in range(5))
         + origin.url("status/404")
         + "\n"
     )
@@ -174,11 +174,11 @@ def test_refuses_before_anything_is_fetched_or_written(
     (tmp_path / "EMPTY").write_text("# nothing\n\n")
     (tmp_path / "BROKEN.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
     before = sorted(path.name for path in tmp_path.iterdir())
-    given, told = arguments
+    given, reported = arguments
     assert run.main(given) == 2
     printed = capsys.readouterr()
     [line] = printed.err.splitlines()
-    assert told in line
+    assert reported in line
     assert printed.out == ""
     assert len(origin.requests) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -241,13 +241,13 @@ def test_several_workers(urls, tmp_path, mode):
     assert done.returncode == 0, done.stderr
     assert "5 examples, 1 failures" in done.stdout
     # The name of each image is reported here, whichever process made it.
-    assert all(f"good/{number}.jpg" in done.stderr for number in range(5))
+    assert all(f"good/{index}.jpg" in done.stderr for index in range(5))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_one_line(origin, tmp_path, number):
     (tmp_path / "urls.txt").write_text(
-        "".join(f"{origin.url(f'hang/{number}')}\n" for number in range(50))
+        "".join(f"{origin.url(f'hang/{index}')}\n" for index in range(50))
     )
     arguments = options(str(tmp_path / "urls.txt"), tmp_path / "out", "--fetch_timeout", "3600")
     process = subprocess.Popen(
@@ -283,8 +283,8 @@ def read_json(folder: Path) -> dict:
 
 @pytest.mark.parametrize("commit", ["3", "100"])
 def test_repeated_bodies_are_told_and_can_be_excluded(origin, tmp_path, capsys, commit):
-    same = [origin.url(f"good/same.jpg?{number}") for number in range(7)]
-    others = [origin.url(f"good/{number}.jpg") for number in range(4)]
+    same = [origin.url(f"good/same.jpg?{index}") for index in range(7)]
+    others = [origin.url(f"good/{index}.jpg") for index in range(4)]
     (tmp_path / "urls.txt").write_text("\n".join(same[:4] + others + same[4:]) + "\n")
     assert (
         run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out", "--urls_per_commit", commit))
@@ -369,7 +369,7 @@ def test_too_many_failures_are_no_dataset(urls, tmp_path, capsys, origin):
 
 def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
     """A limit on the file size simulates the full disk: same error, from the same call."""
-    lines = [f"{origin.url(f'good/{number}.jpg')}\n" for number in range(30)]
+    lines = [f"{origin.url(f'good/{index}.jpg')}\n" for index in range(30)]
     (tmp_path / "urls.txt").write_text("".join(lines))
     arguments = options(
         str(tmp_path / "urls.txt"),
@@ -381,7 +381,7 @@ def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
     )
     # The first commit has few images and stays within the limit; the second exceeds it.
     first = "".join(
-        [*lines[:2], *[origin.url(f"status/404/{number}\n") for number in range(18)], *lines[2:]]
+        [*lines[:2], *[origin.url(f"status/404/{index}\n") for index in range(18)], *lines[2:]]
     )
     (tmp_path / "urls.txt").write_text(first)
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))  # noqa: E731
@@ -431,7 +431,7 @@ def test_what_the_messages_advise_helps(origin, tmp_path, capsys):
 
 def test_a_changed_list_is_begun_anew_if_asked_for(origin, tmp_path, capsys, monkeypatch):
     urls = tmp_path / "urls.txt"
-    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(6)))
+    urls.write_text("".join(origin.url(f"good/{index}.jpg\n") for index in range(6)))
     arguments = options(str(urls), tmp_path / "out", "--urls_per_commit", "2")
     build = pipeline.build
 
@@ -443,7 +443,7 @@ def test_a_changed_list_is_begun_anew_if_asked_for(origin, tmp_path, capsys, mon
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "build", break_third)
         assert run.main(arguments) == 1
-    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(3, 8)))
+    urls.write_text("".join(origin.url(f"good/{index}.jpg\n") for index in range(3, 8)))
     assert run.main(arguments) == 2
     assert "--overwrite starts again" in capsys.readouterr().err
     assert run.main([*arguments, "--overwrite"]) == 0
@@ -452,7 +452,7 @@ def test_a_changed_list_is_begun_anew_if_asked_for(origin, tmp_path, capsys, mon
 
 def test_many_commits_leave_nothing_open(origin, tmp_path):
     urls = tmp_path / "urls.txt"
-    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(20)))
+    urls.write_text("".join(origin.url(f"good/{index}.jpg\n") for index in range(20)))
     assert run.main(options(str(urls), tmp_path / "first")) == 0
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     assert run.main(options(str(urls), tmp_path / "out", "--urls_per_commit", "2")) == 0
@@ -494,7 +494,7 @@ def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(
     origin, tmp_path, offset
 ):
     urls = tmp_path / "urls.txt"
-    urls.write_text("".join(origin.url(f"delay/0.02/{number}.jpg\n") for number in range(150)))
+    urls.write_text("".join(origin.url(f"delay/0.02/{index}.jpg\n") for index in range(150)))
     arguments = options(
         str(urls), tmp_path / "out", "--urls_per_commit", "50", "--fetch_concurrency", "2"
     )
@@ -512,7 +512,7 @@ def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(
         time.sleep(offset)
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2]
-    refused = next(number for number, process in enumerate(processes) if process.returncode == 2)
+    refused = next(index for index, process in enumerate(processes) if process.returncode == 2)
     [line] = errors[refused].splitlines()
     assert f"in use by another run (process {processes[1 - refused].pid} on " in line
     assert validate.main([str(tmp_path / "out")]) == 0
@@ -521,8 +521,8 @@ def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(
 
 def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, monkeypatch):
     urls, excluded = tmp_path / "urls.txt", tmp_path / "excluded.txt"
-    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(6)))
-    digests = [hashlib.sha256(image(f"{number}.jpg")).hexdigest() for number in range(6)]
+    urls.write_text("".join(origin.url(f"good/{index}.jpg\n") for index in range(6)))
+    digests = [hashlib.sha256(image(f"{index}.jpg")).hexdigest() for index in range(6)]
     excluded.write_text(digests[0] + "\n")
     arguments = options(
         str(urls), tmp_path / "out", "--urls_per_commit", "2", "--exclude_sha256", str(excluded)
@@ -554,8 +554,8 @@ def test_a_complete_dataset_stays_complete_with_commits_of_another_size(
 ):
     monkeypatch.setattr(inception_resnet_v2, "Network", FakeNetwork)
     monkeypatch.setattr(inception_resnet_v2, "_networks", {})
-    for number in range(3):
-        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    for index in range(3):
+        (tmp_path / f"{index}.jpg").write_bytes(image(f"{index}.jpg"))
     arguments = [
         "--images",
         str(tmp_path / "*.jpg"),
@@ -603,8 +603,8 @@ class PixelNetwork:
 
 def test_the_embeddings_do_not_depend_on_the_size_of_what_is_stored(tmp_path, monkeypatch):
     monkeypatch.setattr(inception_resnet_v2, "Network", PixelNetwork)
-    for number in range(3):
-        (tmp_path / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    for index in range(3):
+        (tmp_path / f"{index}.jpg").write_bytes(image(f"{index}.jpg"))
     resized = str(tmp_path / "resized")
     arguments = [
         "--images",

@@ -71,8 +71,8 @@ def test_one_flipped_bit(tmp_path, capsys, compression):
     whole.mkdir()
     write_dataset(whole, "lab_uint8", compression)
     rng = random.Random(0)
-    for number in range(12):
-        folder = tmp_path / str(number)
+    for index in range(12):
+        folder = tmp_path / str(index)
         shutil.copytree(whole, folder)
         shard = folder / rng.choice(
             [name + (".gz" if compression == "gzip" else "") for name in SHARDS]
@@ -157,9 +157,9 @@ def test_values_out_of_range(tmp_path, capsys, name, value, said):
     features[name] = features[name].copy()
     features[name][3] = value
     rewrite(tmp_path, SHARDS[0], [example_proto.write_example(features), *others])
-    status, told = inspect_folder(tmp_path, capsys)
+    status, reported = inspect_folder(tmp_path, capsys)
     assert status == 1
-    assert f"{SHARDS[0]}: record 0: {said}" in told
+    assert f"{SHARDS[0]}: record 0: {said}" in reported
 
 
 def test_a_name_that_is_not_the_urls(tmp_path, capsys):
@@ -207,15 +207,15 @@ def test_a_description_that_does_not_fit(tmp_path, capsys, change, said):
     description = json.loads((tmp_path / "dataset.json").read_text())
     change(description)
     (tmp_path / "dataset.json").write_text(json.dumps(description))
-    status, told = inspect_folder(tmp_path, capsys)
+    status, reported = inspect_folder(tmp_path, capsys)
     assert status == 1
-    assert said in told
+    assert said in reported
 
 
 def test_shows_and_exports_examples(tmp_path, capsys):
     write_dataset(tmp_path, "rgb_png")
     (tmp_path.parent / "names.pkl").write_bytes(
-        pickle.dumps({number: f"class {number}" for number in range(1000)})
+        pickle.dumps({index: f"class {index}" for index in range(1000)})
     )
     pictures = tmp_path.parent / f"{tmp_path.name}-pictures"
     status, said = inspect_folder(

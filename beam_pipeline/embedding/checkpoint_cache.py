@@ -28,7 +28,7 @@ from beam_pipeline.embedding.checkpoint_sources import (
     ERRORS,
     download,
     explain,
-    is_packed,
+    is_archive,
     unpack,
     version_of,
 )
@@ -195,7 +195,7 @@ def _bring(
         if "://" in checkpoint:
             _LOGGER.warning("downloading %s to %s, once", checkpoint, folder())
         version, archive_sha256 = download(
-            checkpoint, partial / "archive" if is_packed(checkpoint) else unpacked
+            checkpoint, partial / "archive" if is_archive(checkpoint) else unpacked
         )
         if archive_sha256:
             check_source(checkpoint, archive_sha256, source_sha256)

@@ -39,14 +39,14 @@ ERRORS = (
 
 def is_readable(checkpoint: str) -> bool:
     """Return whether a checkpoint can be read in place, without a copy or unpacking."""
-    return "://" not in checkpoint and not is_packed(checkpoint)
+    return "://" not in checkpoint and not is_archive(checkpoint)
 
 
 def _is_url(checkpoint: str) -> bool:
     return checkpoint.startswith(("http://", "https://"))
 
 
-def is_packed(checkpoint: str) -> bool:
+def is_archive(checkpoint: str) -> bool:
     path = urllib.parse.urlsplit(checkpoint).path if _is_url(checkpoint) else checkpoint
     return path.endswith((".tar.gz", ".tgz"))
 
@@ -93,17 +93,15 @@ def download(checkpoint: str, target: Path) -> tuple[dict[str, Any], str]:
       EOFError: A server sent fewer bytes than its Content-Length.
     """
     if _is_url(checkpoint):
-        is_archive = not target.is_dir()
+        to_file = not target.is_dir()
         with _open_url(checkpoint, {}) as response:
             promised = response.headers.get("Content-Length")
             if promised is not None and int(promised) > MAX_BYTES:
                 raise ValueError(_TOO_LARGE)
-            digest, size = _copy(
-                response, target if is_archive else target / "model.ckpt", MAX_BYTES
-            )
+            digest, size = _copy(response, target if to_file else target / "model.ckpt", MAX_BYTES)
             if promised is not None and size != int(promised):
                 raise EOFError(f"the server sent {size} of {promised} bytes")
-            return _headers_of(response), digest if is_archive else ""
+            return _headers_of(response), digest if to_file else ""
     version = version_of(checkpoint, {})
     paths = [checkpoint] if "://" not in checkpoint else list(version)
     size, digest = 0, ""
@@ -124,52 +122,54 @@ def unpack(archive: Path, target: Path) -> None:
     Raises:
       ValueError: The archive, unpacked, is larger than `MAX_BYTES`.
     """
-    room = MAX_BYTES
+    budget = MAX_BYTES
     with (
-        gzip.open(archive) as packed,
+        gzip.open(archive) as decompressed,
         tarfile.open(
-            fileobj=cast(IO[bytes], _Bounded(packed)), mode="r|", bufsize=1 << 20
+            fileobj=cast(IO[bytes], _Bounded(decompressed)), mode="r|", bufsize=1 << 20
         ) as members,
     ):
         for member in members:
             name = os.path.basename(member.name)
             if member.isfile() and ".ckpt" in name:
-                room -= _copy(cast(IO[bytes], members.extractfile(member)), target / name, room)[1]
+                budget -= _copy(
+                    cast(IO[bytes], members.extractfile(member)), target / name, budget
+                )[1]
 
 
 class _Bounded:
     """A file that raises ValueError once more than `MAX_BYTES` are read."""
 
     def __init__(self, file: gzip.GzipFile):
-        self._file, self._room = file, MAX_BYTES
+        self._file, self._budget = file, MAX_BYTES
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
-        self._room -= len(data)
-        if self._room < 0:
+        self._budget -= len(data)
+        if self._budget < 0:
             raise ValueError(_TOO_LARGE)
         return data
 
 
-def _copy(source: Any, target: Path, most: int) -> tuple[str, int]:
+def _copy(source: Any, target: Path, limit: int) -> tuple[str, int]:
     """Copy a file.
 
     Args:
       source: The open file.
       target: Path of the copy.
-      most: Maximum size, in bytes.
+      limit: Maximum size, in bytes.
 
     Returns:
       The sha256 in hex, and the size in bytes.
 
     Raises:
-      ValueError: The file is larger than `most`.
+      ValueError: The file is larger than `limit`.
     """
     digest, size = hashlib.sha256(), 0
     with open(target, "wb") as file:
         while block := source.read(1 << 20):
             size += len(block)
-            if size > most:
+            if size > limit:
                 raise ValueError(_TOO_LARGE)
             digest.update(block)
             file.write(block)

@@ -19,20 +19,22 @@ _MAX_DETAIL_LENGTH = 1000
 class FetchError(Exception):
     """A failed attempt to fetch an image."""
 
-    def __init__(self, reason: str, detail: str, *, passes: bool = False, retry_after: float = 0):
+    def __init__(
+        self, reason: str, detail: str, *, retryable: bool = False, retry_after: float = 0
+    ):
         """Initialize the error.
 
         Args:
           reason: A reason of the README's table of failures.
           detail: A human-readable explanation, cut to 1000 characters.
-          passes: Whether the error is temporary: another attempt may succeed.
+          retryable: Whether the error is temporary: another attempt may succeed.
           retry_after: Time that the server asked to wait, in seconds.
         """
         # A server's text may contain undecodable bytes, which Python keeps as surrogates.
         detail = detail[:_MAX_DETAIL_LENGTH].encode(errors="replace").decode()
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
-        self.passes, self.retry_after = passes, retry_after
+        self.retryable, self.retry_after = retryable, retry_after
 
 
 def is_fault_of_the_machine(error: Exception) -> bool:
@@ -53,15 +55,15 @@ def explain(error: Exception, timeout: float) -> FetchError:
     if isinstance(cause, public_addresses.BlockedAddressError):
         return FetchError("blocked_address", detail)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return FetchError("timeout", f"no connection within {timeout / 2:g} s", passes=True)
+        return FetchError("timeout", f"no connection within {timeout / 2:g} s", retryable=True)
     if isinstance(error, TimeoutError):
-        return FetchError("timeout", f"not done within {timeout:g} s", passes=True)
+        return FetchError("timeout", f"not done within {timeout:g} s", retryable=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return FetchError("dns", detail, passes=True)
+        return FetchError("dns", detail, retryable=True)
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
         return FetchError("tls", detail)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return FetchError("connect", detail, passes=True)
+        return FetchError("connect", detail, retryable=True)
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):
         return FetchError("invalid_url", detail)
-    return FetchError("connection_lost", detail, passes=True)
+    return FetchError("connection_lost", detail, retryable=True)

@@ -10,7 +10,6 @@ import collections
 import contextlib
 import dataclasses
 import email.utils
-import math
 import random
 import re
 import time
@@ -23,21 +22,20 @@ from aiohttp.abc import AbstractResolver
 
 from beam_pipeline.config import (
     BACKOFF,
-    HOST_STRIKES,
     MAX_REDIRECTS,
     PLACEHOLDER_URL,
     RETRY_DEADLINE,
-    STRIKE_SPACING,
     Config,
 )
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import errors, http_urls, robots_tag, session
+from beam_pipeline.fetching.circuit_breaker import CircuitBreaker
 from beam_pipeline.fetching.errors import FetchError
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PASSING_STATUSES = (429, *range(500, 600))
+_RETRYABLE_STATUSES = (429, *range(500, 600))
 
-MAX_WEIGHT = 32
+MAX_COST = 32
 
 
 @dataclasses.dataclass
@@ -46,9 +44,7 @@ class _Host:
 
     slots: asyncio.Semaphore
     users: int = 0
-    strikes: int = 0
-    struck: float = -math.inf  # time of the last strike
-    given_up: tuple[str, str] | None = None  # reason and detail of the failure of its images
+    breaker: CircuitBreaker = dataclasses.field(default_factory=CircuitBreaker)
 
 
 @dataclasses.dataclass
@@ -83,7 +79,7 @@ class WebClient:
           resolver: Resolves host names. The default queries the system's name servers without
             threads, because a deadline cannot end a thread.
         """
-        self._config, self._slots, self._taking = config, slots, asyncio.Lock()
+        self._config, self._slots, self._reserving = config, slots, asyncio.Lock()
         self._hosts: dict[tuple[str | None, int | None], _Host] = collections.defaultdict(
             lambda: _Host(asyncio.Semaphore(config.host_concurrency))
         )
@@ -94,15 +90,15 @@ class WebClient:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, ref: ImageRef, room: asyncio.Semaphore) -> EncodedImage | Failure:
+    async def fetch(self, ref: ImageRef, budget: asyncio.Semaphore) -> EncodedImage | Failure:
         """Fetch one image, with at most `--fetch_attempts` attempts.
 
         Errors that a server or the network can cause are returned as a Failure, never raised.
 
         Args:
           ref: The image.
-          room: Budget for fetched images. It is acquired `weigh(body)` times for a fetched image,
-            before the image's slot is released. The consumer of the image releases it.
+          budget: Limit of fetched images in memory. It is acquired `cost(body)` times for a fetched
+            image, before the image's slot is released. The consumer of the image releases it.
 
         Returns:
           The image, or the failure of its last attempt.
@@ -114,7 +110,7 @@ class WebClient:
         while True:
             try:
                 return EncodedImage(
-                    ref, await self._try(visit, room), visit.attempts, str(visit.route[-1])
+                    ref, await self._try(visit, budget), visit.attempts, str(visit.route[-1])
                 )
             except FetchError as error:
                 wait = max(
@@ -125,7 +121,7 @@ class WebClient:
                 # is long on a slow network.
                 visit.waited += wait
                 if (
-                    not error.passes
+                    not error.retryable
                     or visit.attempts >= self._config.fetch_attempts
                     or visit.waited > RETRY_DEADLINE
                 ):
@@ -142,7 +138,7 @@ class WebClient:
                 raise
             await asyncio.sleep(wait)
 
-    async def _try(self, visit: _Visit, room: asyncio.Semaphore) -> bytes:
+    async def _try(self, visit: _Visit, budget: asyncio.Semaphore) -> bytes:
         """Follow a URL and its redirects to the image within the deadline.
 
         The time spent waiting for other images does not count towards the deadline.
@@ -151,32 +147,31 @@ class WebClient:
         left = self._config.fetch_timeout
         while True:
             async with self._host_of(visit.route[-1]) as host, self._slots:
-                if host.given_up:
-                    raise FetchError(*host.given_up)
+                host.breaker.check()
                 began = time.monotonic()
                 visit.attempts += len(visit.route) == 1
                 answer = await self._ask(visit.route, host, left)
                 if isinstance(answer, bytes):
-                    await self.take(room, answer)
+                    await self.reserve(budget, answer)
                     return answer
             left -= time.monotonic() - began
             visit.route.append(answer)
 
-    async def take(self, room: asyncio.Semaphore, data: bytes) -> None:
-        """Acquire `room` `weigh(data)` times for a body.
+    async def reserve(self, budget: asyncio.Semaphore, data: bytes) -> None:
+        """Acquire `budget` `cost(data)` times for a body.
 
         Only one caller acquires at a time. Otherwise several callers could deadlock, each waiting
         for what the others hold.
         """
-        async with self._taking:
-            for _ in range(weigh(data)):
-                await room.acquire()
+        async with self._reserving:
+            for _ in range(cost(data)):
+                await budget.acquire()
 
     @contextlib.asynccontextmanager
     async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
         """Hold one of the slots of a URL's host.
 
-        Hosts without users and strikes are removed, because a list may have millions of hosts.
+        Hosts without users and failures are removed, because a list may have millions of hosts.
 
         Yields:
           The host's state.
@@ -189,7 +184,7 @@ class WebClient:
                 yield host
         finally:
             host.users -= 1
-            if not (host.users or host.strikes):
+            if not (host.users or host.breaker.failures):
                 del self._hosts[name]
 
     async def _ask(
@@ -211,7 +206,7 @@ class WebClient:
         began = time.monotonic()
         try:
             async with asyncio.timeout(seconds), await self._get(route[-1]) as response:
-                host.strikes, host.given_up = 0, None
+                host.breaker.record_success()
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return _redirect(route, response.headers["Location"])
                 if response.ok:
@@ -224,7 +219,7 @@ class WebClient:
             if failure.reason in ("dns", "connect") or isinstance(
                 error, aiohttp.ConnectionTimeoutError
             ):
-                _strike(host, failure, began)
+                host.breaker.record_failure(failure, began)
             raise failure from error
 
     async def _get(self, url: yarl.URL) -> aiohttp.ClientResponse:
@@ -250,11 +245,11 @@ class WebClient:
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if not 200 <= response.status < 300:
-            passes = response.status in _PASSING_STATUSES
+            retryable = response.status in _RETRYABLE_STATUSES
             detail = f"{response.status} {response.reason or ''}".strip()
             retry_after = _seconds(response.headers.get("Retry-After", ""))
             raise FetchError(
-                f"http_{response.status}", detail, passes=passes, retry_after=retry_after
+                f"http_{response.status}", detail, retryable=retryable, retry_after=retry_after
             )
         limit = self._config.max_image_bytes
         if (response.content_length or 0) > limit:
@@ -294,29 +289,12 @@ def _decompress(data: bytes, limit: int) -> bytes:
     return body
 
 
-def weigh(data: bytes) -> int:
+def cost(data: bytes) -> int:
     """Return how many units of the budget for fetched images a body takes.
 
-    A body takes one unit, and one more per full MiB, up to `MAX_WEIGHT`.
+    A body takes one unit, and one more per full MiB, up to `MAX_COST`.
     """
-    return min(1 + (len(data) >> 20), MAX_WEIGHT)
-
-
-def _strike(host: _Host, failure: FetchError, began: float) -> None:
-    """Count a failure against a host.
-
-    Args:
-      host: The state of the host.
-      failure: The failure of the request.
-      began: Start time of the request on the monotonic clock, in seconds. A request that began
-        less than `STRIKE_SPACING` after the last strike does not count.
-    """
-    if began < host.struck + STRIKE_SPACING:
-        return
-    host.strikes, host.struck = host.strikes + 1, time.monotonic()
-    if host.strikes >= HOST_STRIKES:
-        detail = f"{failure.detail}; the host was given up after {host.strikes} such tries in a row"
-        host.given_up = (failure.reason, detail)
+    return min(1 + (len(data) >> 20), MAX_COST)
 
 
 def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:

@@ -17,7 +17,7 @@ from apache_beam.io.filesystem import BeamIOError
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import kept_images
-from beam_pipeline.fetching.http_client import WebClient, weigh
+from beam_pipeline.fetching.http_client import WebClient, cost
 from beam_pipeline.storage import filesystem
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
@@ -49,24 +49,24 @@ class Fetcher:
     async def _open(self) -> WebClient:
         return WebClient(self._config, self._slots)
 
-    def submit(self, ref: ImageRef, room: asyncio.Semaphore) -> Fetched:
+    def submit(self, ref: ImageRef, budget: asyncio.Semaphore) -> Fetched:
         """Start to fetch an image.
 
         Args:
           ref: The image.
-          room: Budget for fetched images. It is acquired for an EncodedImage and held until
-            `release` is called.
+          budget: Limit of fetched images in memory. It is acquired for an EncodedImage and held
+            until `release` is called.
 
         Returns:
           A Future of the image or its failure. It raises only errors that end the run: a bug, or a
           fault of the machine.
         """
-        coroutine = _fetch(self._config, self._web, self._slots, ref, room)
+        coroutine = _fetch(self._config, self._web, self._slots, ref, budget)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def release(self, image: EncodedImage, room: asyncio.Semaphore) -> None:
-        for _ in range(weigh(image.data)):
-            self._loop.call_soon_threadsafe(room.release)
+    def release(self, image: EncodedImage, budget: asyncio.Semaphore) -> None:
+        for _ in range(cost(image.data)):
+            self._loop.call_soon_threadsafe(budget.release)
 
 
 _fetchers: weakref.WeakValueDictionary[Config, Fetcher] = weakref.WeakValueDictionary()
@@ -88,16 +88,20 @@ def shared_fetcher(config: Config) -> Fetcher:
 
 # Not a method of Fetcher: a pending coroutine must not prevent its garbage collection.
 async def _fetch(
-    config: Config, web: WebClient, slots: asyncio.Semaphore, ref: ImageRef, room: asyncio.Semaphore
+    config: Config,
+    web: WebClient,
+    slots: asyncio.Semaphore,
+    ref: ImageRef,
+    budget: asyncio.Semaphore,
 ) -> EncodedImage | Failure:
     if config.images or config.original_dir or config.resized_dir:
         async with slots:
             kept = await asyncio.to_thread(_read_from_disk, config, ref)
             if isinstance(kept, EncodedImage):
-                await web.take(room, kept.data)
+                await web.reserve(budget, kept.data)
         if kept:
             return kept
-    return await web.fetch(ref, room)
+    return await web.fetch(ref, budget)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

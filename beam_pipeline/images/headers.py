@@ -73,17 +73,17 @@ def check_headers(data: bytes) -> None:
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
         raise DecodeError("corrupt", f"more than {MAX_SCANS} scans")
     if data.startswith(b"GIF8"):
-        place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
+        position = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
         # An extension is a label and blocks; an empty block ends it.
-        while data[place : place + 1] == b"!":
-            place += 2
-            while place < len(data) and data[place]:
-                place += 1 + data[place]
-                if place > MAX_EXTENSIONS:
+        while data[position : position + 1] == b"!":
+            position += 2
+            while position < len(data) and data[position]:
+                position += 1 + data[position]
+                if position > MAX_EXTENSIONS:
                     raise DecodeError(
                         "corrupt", f"more than {MAX_EXTENSIONS} bytes before the first image"
                     )
-            place += 1
+            position += 1
 
 
 def trim_png(data: bytes) -> bytes:
@@ -95,21 +95,21 @@ def trim_png(data: bytes) -> bytes:
     """
     if not data.startswith(_PNG):
         return data
-    kept, place = [], 0
-    room = {b"iCCP": MAX_PROFILE, b"text": MAX_TEXT}
+    kept, position = [], 0
+    budget = {b"iCCP": MAX_PROFILE, b"text": MAX_TEXT}
     for start, end, kind in _chunks_of_png(data):
         if kind not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
             continue
-        pool = kind if kind in room else b"text"
-        if room[pool]:
-            length = _unpacked_length(data[start + 8 : end - 4], kind, room[pool])
-            if length <= room[pool]:
-                room[pool] = 0 if kind == b"iCCP" else room[pool] - length
+        pool = kind if kind in budget else b"text"
+        if budget[pool]:
+            length = _unpacked_length(data[start + 8 : end - 4], kind, budget[pool])
+            if length <= budget[pool]:
+                budget[pool] = 0 if kind == b"iCCP" else budget[pool] - length
                 continue
-        room[pool] = 0
-        kept.append(data[place:start])
-        place = end
-    return b"".join([*kept, data[place:]]) if kept else data
+        budget[pool] = 0
+        kept.append(data[position:start])
+        position = end
+    return b"".join([*kept, data[position:]]) if kept else data
 
 
 def _chunks_of_png(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -124,23 +124,23 @@ def _chunks_of_png(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         start = end
 
 
-def _unpacked_length(chunk: bytes, kind: bytes, most: int) -> int:
+def _unpacked_length(chunk: bytes, kind: bytes, limit: int) -> int:
     """Return the decompressed bytes of a text or profile (PNG specification, 11.3.3 and 11.3.4).
 
     Args:
       chunk: The chunk's data.
       kind: The chunk's type.
-      most: The limit. Returns `most + 1` for compressed data that is longer or broken.
+      limit: Maximum length. Returns `limit + 1` for compressed data that is longer or broken.
     """
-    packed = chunk.partition(b"\0")[2][1:]
+    compressed = chunk.partition(b"\0")[2][1:]
     if kind == b"iTXt":
-        packed = packed[1:].split(b"\0", 2)[-1]
+        compressed = compressed[1:].split(b"\0", 2)[-1]
     if kind == b"tEXt" or (kind == b"iTXt" and chunk.partition(b"\0")[2][:1] in (b"", b"\0")):
         return len(chunk)
     try:
-        return len(zlib.decompressobj().decompress(packed, most + 1))
+        return len(zlib.decompressobj().decompress(compressed, limit + 1))
     except zlib.error:
-        return most + 1
+        return limit + 1
 
 
 def canvas_of_webp(data: bytes) -> tuple[int, int]:

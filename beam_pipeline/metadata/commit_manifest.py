@@ -176,7 +176,7 @@ def read_commits(folder: str) -> list[CommitManifest]:
     )
     paths.sort(key=lambda path: (len(path), path))
     if [filesystem.base_name(path) for path in paths] != [
-        f"{naming.COMMIT_PREFIX}{number:05}{naming.COMMIT_RECORD}" for number in range(len(paths))
+        f"{naming.COMMIT_PREFIX}{index:05}{naming.COMMIT_RECORD}" for index in range(len(paths))
     ]:
         raise ValueError("the record of a commit is missing")
     commits = []
@@ -276,7 +276,8 @@ def describe(
         "failures_by_stage": manifest.stages,
         **tallied,
         "repeated_content": [
-            {**repeat._asdict(), "url": redact(repeat.url)} for repeat in repeated
+            {"sha256": repeat.sha256, "times": repeat.count, "url": redact(repeat.url)}
+            for repeat in repeated
         ],
         **{name: {"name": options[name], "sha256": manifest.digests[name]} for name in DIGESTED},
         "options": options,

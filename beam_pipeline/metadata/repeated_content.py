@@ -5,9 +5,9 @@ They are counted by their sha256, in little memory.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,17 +15,18 @@ from beam_pipeline.config import MAX_REPEATED, REPEATED
 from beam_pipeline.storage import filesystem
 
 
-class Repeat(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Repeat:
     """A body that was downloaded several times.
 
     Attributes:
       sha256: Digest of the body, in hex.
-      times: How often it was downloaded.
+      count: How often it was downloaded.
       url: One URL that returned it.
     """
 
     sha256: str
-    times: int
+    count: int
     url: str
 
 
@@ -46,7 +47,7 @@ def write(path: str, repeats: Iterable[Repeat]) -> None:
 
     Without bodies no file is written: Beam cannot write an empty one to S3.
     """
-    if lines := "".join(json.dumps(repeat) + "\n" for repeat in repeats):
+    if lines := "".join(json.dumps(dataclasses.astuple(repeat)) + "\n" for repeat in repeats):
         filesystem.write_bytes(path, lines.encode())
 
 
@@ -68,23 +69,22 @@ def most_repeated(paths: Iterable[str]) -> list[Repeat]:
     """
     paths = list(paths)
     parts = [
-        np.array([(_key(digest), count) for digest, count, _ in read(path)], np.uint64).reshape(
-            -1, 2
-        )
+        np.array([(_key(body.sha256), body.count) for body in read(path)], np.uint64).reshape(-1, 2)
         for path in paths
     ]
     keys, counts = np.concatenate([np.empty((0, 2), np.uint64), *parts]).T
-    distinct, places = np.unique(keys, return_inverse=True)
-    frequent = set(distinct[np.bincount(places, counts, len(distinct)) >= REPEATED].tolist())
+    distinct, indices = np.unique(keys, return_inverse=True)
+    frequent = set(distinct[np.bincount(indices, counts, len(distinct)) >= REPEATED].tolist())
     found: dict[str, tuple[int, str]] = {}
     for path in paths:
-        for digest, count, url in read(path):
-            if _key(digest) in frequent:
-                found[digest] = merge([(count, url), *([found[digest]] if digest in found else [])])
+        for body in read(path):
+            if _key(body.sha256) in frequent:
+                earlier = [found[body.sha256]] if body.sha256 in found else []
+                found[body.sha256] = merge([(body.count, body.url), *earlier])
     repeats = [
         Repeat(digest, count, url) for digest, (count, url) in found.items() if count >= REPEATED
     ]
-    return sorted(repeats, key=lambda repeat: (-repeat.times, repeat.sha256))[:MAX_REPEATED]
+    return sorted(repeats, key=lambda repeat: (-repeat.count, repeat.sha256))[:MAX_REPEATED]
 
 
 def _key(digest: str) -> int:

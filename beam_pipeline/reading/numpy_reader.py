@@ -31,35 +31,37 @@ class Examples(Sequence[dict[str, Any]]):
         ]
         self._ends = list(itertools.accumulate(shard.examples for _, shard in self._shards))
         # Offsets of the records by shard, read at the first access to an example of the shard.
-        self._places: dict[int, np.ndarray] = {}
+        self._offsets: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for folder, shard in self._shards:
-            number = 0
+            count = 0
             for record in read_shard(folder, shard):
                 yield decode_example(folder, shard, record)
-                number += 1
-            _check_count(shard, number)
+                count += 1
+            _check_count(shard, count)
 
-    def __getitem__(self, number: Any) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         """Return the example at an index, or a list of those of a slice."""
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        number = operator.index(number)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"example {number} of {len(self)}")
-        number %= len(self)
-        index = bisect.bisect_right(self._ends, number)
-        folder, shard = self._shards[index]
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        index %= len(self)
+        shard_index = bisect.bisect_right(self._ends, index)
+        folder, shard = self._shards[shard_index]
         with _naming(shard), open_file(shard.path, folder.is_packed) as file:
-            if index not in self._places:
-                places = tfrecord.find_records(file, shard.path)
-                _check_count(shard, len(places))
-                self._places[index] = np.array(places, np.int64)
-            file.seek(int(self._places[index][number - self._ends[index] + shard.examples]))
+            if shard_index not in self._offsets:
+                offsets = tfrecord.find_records(file, shard.path)
+                _check_count(shard, len(offsets))
+                self._offsets[shard_index] = np.array(offsets, np.int64)
+            file.seek(
+                int(self._offsets[shard_index][index - self._ends[shard_index] + shard.examples])
+            )
             record = next(tfrecord.read_records(file, shard.path, checked=False))
         return decode_example(folder, shard, record)
 
@@ -104,6 +106,6 @@ def _naming(shard: Shard) -> Iterator[None]:
         raise ValueError(f"{shard.path} cannot be read: {error}") from error
 
 
-def _check_count(shard: Shard, number: int) -> None:
-    if number != shard.examples:
-        raise ValueError(f"{shard.path} holds {number} examples, not {shard.examples}")
+def _check_count(shard: Shard, count: int) -> None:
+    if count != shard.examples:
+        raise ValueError(f"{shard.path} holds {count} examples, not {shard.examples}")

@@ -107,15 +107,17 @@ def _check_count(records: tf.data.Dataset, path: tf.Tensor, expected: tf.Tensor)
     return marked.filter(is_record).map(lambda number, marker: marker[1])
 
 
-def _read_local(path: tf.Tensor, packed: bool) -> tf.data.Dataset:
-    return tf.data.TFRecordDataset(path, compression_type="GZIP" if packed else "")
+def _read_local(path: tf.Tensor, compressed: bool) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(path, compression_type="GZIP" if compressed else "")
 
 
-def _read_anywhere(path: tf.Tensor, packed: bool) -> tf.data.Dataset:
+def _read_anywhere(path: tf.Tensor, compressed: bool) -> tf.data.Dataset:
     record = tf.TensorSpec((), tf.string)
-    return tf.data.Dataset.from_generator(_records, args=(path, packed), output_signature=record)
+    return tf.data.Dataset.from_generator(
+        _records, args=(path, compressed), output_signature=record
+    )
 
 
-def _records(path: bytes, packed: bool) -> Iterator[bytes]:
-    with open_file(path.decode(), packed) as file:
+def _records(path: bytes, compressed: bool) -> Iterator[bytes]:
+    with open_file(path.decode(), compressed) as file:
         yield from tfrecord.read_records(file, path.decode())

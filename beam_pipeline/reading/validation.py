@@ -51,12 +51,12 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
     """Read every record of a shard and check it against its checksums and `dataset.json`."""
     survey, names = ShardReport(shard), []
     try:
-        for number, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
+        for index, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
             survey.examples += 1
             try:
                 names.append(_check_example(record, folder, survey.ranges))
             except ValueError as error:
-                survey.problems.append(f"{shard.name}: record {number}: {error}")
+                survey.problems.append(f"{shard.name}: record {index}: {error}")
     # The client of an object store may raise any exception.
     except Exception as error:
         message = str(error) or type(error).__name__
@@ -143,13 +143,13 @@ BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT, naming.LOCK)
 
 
 def check(
-    folder: DatasetDir, tell: Callable[[str], None] = lambda problem: None
+    folder: DatasetDir, report: Callable[[str], None] = lambda problem: None
 ) -> tuple[list[str], str]:
     """Read a dataset and check it against its `dataset.json`.
 
     Args:
       folder: The dataset.
-      tell: Called with each problem when it is found.
+      report: Called with each problem when it is found.
 
     Returns:
       The problems, each in one line that names the file; and the verdict, in one or more lines.
@@ -159,12 +159,12 @@ def check(
     try:
         for problem in _find_problems(folder, surveys):
             problems.append(problem)
-            tell(problem)
+            report(problem)
     except (LookupError, TypeError, AttributeError) as error:
         problems.append(
             f"{naming.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}"
         )
-        tell(problems[-1])
+        report(problems[-1])
     return (
         problems,
         f"{folder.path} is not complete: {len(problems):,} problems"
@@ -226,11 +226,15 @@ def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
     Takes about 50 bytes of memory per name.
     """
     names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
-    places = np.repeat(np.arange(len(surveys)), [len(found.names) // 16 for found in surveys])
+    shard_indices = np.repeat(
+        np.arange(len(surveys)), [len(found.names) // 16 for found in surveys]
+    )
     order = np.argsort(names, kind="stable")
     again = np.flatnonzero(names[order[1:]] == names[order[:-1]])
     for index in again:
-        one, other = (surveys[places[order[place]]].shard for place in (index, index + 1))
+        one, other = (
+            surveys[shard_indices[order[position]]].shard for position in (index, index + 1)
+        )
         # NumPy drops trailing zero bytes.
         name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
         where = "in both splits" if one.split != other.split else "twice"

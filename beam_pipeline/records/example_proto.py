@@ -109,24 +109,24 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     Raises:
       ValueError: The message is malformed.
     """
-    place = 0
-    while place < len(data):
-        key, place = _read_varint(data, place)
+    offset = 0
+    while offset < len(data):
+        key, offset = _read_varint(data, offset)
         kind = key & 7
         if kind == _VARINT:
-            number, place = _read_varint(data, place)
+            number, offset = _read_varint(data, offset)
             yield key >> 3, number
             continue
         if kind == _DELIMITED:
-            length, place = _read_varint(data, place)
+            length, offset = _read_varint(data, offset)
         elif kind in (_FIXED32, _FIXED64):
             length = 4 if kind == _FIXED32 else 8
         else:
             raise ValueError(f"a field of kind {kind}")
-        if place + length > len(data):
+        if offset + length > len(data):
             raise ValueError("a field that goes on behind its message")
-        yield key >> 3, data[place : place + length]
-        place += length
+        yield key >> 3, data[offset : offset + length]
+        offset += length
 
 
 def _delimited(value: int | memoryview) -> memoryview:
@@ -136,19 +136,19 @@ def _delimited(value: int | memoryview) -> memoryview:
 
 
 def _varints(data: memoryview) -> Iterator[int]:
-    place = 0
-    while place < len(data):
-        number, place = _read_varint(data, place)
+    offset = 0
+    while offset < len(data):
+        number, offset = _read_varint(data, offset)
         yield number
 
 
-def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
+def _read_varint(data: memoryview, offset: int) -> tuple[int, int]:
     """Return a number of at most 64 bits and the offset after it."""
     number = 0
-    for index, byte in enumerate(data[place : place + 10]):
+    for index, byte in enumerate(data[offset : offset + 10]):
         number |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             if number >> 64:
                 break
-            return number, place + index + 1
+            return number, offset + index + 1
     raise ValueError("a number that has no end")

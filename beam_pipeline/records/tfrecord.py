@@ -24,16 +24,16 @@ def read_records(file: IO[bytes], name: str, checked: bool = True) -> Iterator[b
       ValueError: A record is broken or cut off; the message names the file and the index of the
         record, from 0.
     """
-    number = 0
+    index = 0
     while head := file.read(12):
-        length = _read_length(head, name, number, checked)
+        length = _read_length(head, name, index, checked)
         data, checksum = file.read(length), file.read(4)
         if len(data) + len(checksum) != length + 4:
-            raise ValueError(f"{name} is cut off in record {number}")
+            raise ValueError(f"{name} is cut off in record {index}")
         if checked and struct.unpack("<I", checksum)[0] != _masked_crc(data):
-            raise ValueError(f"{name} is broken at record {number}: it does not match its checksum")
+            raise ValueError(f"{name} is broken at record {index}: it does not match its checksum")
         yield data
-        number += 1
+        index += 1
 
 
 def frame(data: bytes) -> bytes:
@@ -50,23 +50,23 @@ def find_records(file: IO[bytes], name: str) -> list[int]:
     Raises:
       ValueError: A record is broken or cut off, as in `read_records` without checksums.
     """
-    places, place = [], 0
+    offsets, offset = [], 0
     while head := file.read(12):
-        places.append(place)
-        place += 12 + _read_length(head, name, len(places) - 1, checked=False) + 4
-        file.seek(place - 1)
+        offsets.append(offset)
+        offset += 12 + _read_length(head, name, len(offsets) - 1, checked=False) + 4
+        file.seek(offset - 1)
         if not file.read(1):
-            raise ValueError(f"{name} is cut off in record {len(places) - 1}")
-    return places
+            raise ValueError(f"{name} is cut off in record {len(offsets) - 1}")
+    return offsets
 
 
-def _read_length(head: bytes, name: str, number: int, checked: bool) -> int:
+def _read_length(head: bytes, name: str, index: int, checked: bool) -> int:
     length, checksum = struct.unpack("<QI", head) if len(head) == 12 else (_MAX_BYTES, None)
     # Without checksums a broken length must not allocate all memory; no record reaches the size
     # limit of protobuf messages.
     if length >= _MAX_BYTES or (checked and checksum != _masked_crc(head[:8])):
         raise ValueError(
-            f"{name} is broken at record {number}: its length does not match its checksum"
+            f"{name} is broken at record {index}: its length does not match its checksum"
         )
     return int(length)
 

@@ -82,7 +82,7 @@ def read(path: str) -> list[str]:
     # A broken pickle or text may raise any exception.
     except Exception as error:
         raise ValueError(f"{path} is no list of class names: {error}") from error
-    return [names[number].strip() for number in range(CLASSES)]
+    return [names[index].strip() for index in range(CLASSES)]
 
 
 def best(logits: np.ndarray, names: list[str], number: int = 5) -> list[str]:

@@ -35,13 +35,13 @@ def match(pattern: str) -> list[str]:
 
 def _split(pattern: str) -> tuple[str, str]:
     """Split a pattern after the last folder that exists as spelled, before any `*` or `?`."""
-    place = 0
+    end = 0
     for slash in re.finditer("/", pattern):
         folder = pattern[: slash.end()]
         if set(folder) & set("*?") or not os.path.isdir(folder):
             break
-        place = slash.end()
-    return pattern[:place], pattern[place:]
+        end = slash.end()
+    return pattern[:end], pattern[end:]
 
 
 def _walk(folder: str, depth: int | None) -> Iterator[str]:

@@ -46,8 +46,8 @@ NOT_LISTS = {
     b"PK\x03\x04": "a .zip archive, or a table that is stored as one (.xlsx)",
     b"7z\xbc\xaf\x27\x1c": "a .7z archive",
     b"Rar!\x1a\x07": "a .rar archive",
-    b"\xfd7zXZ\x00": "packed with xz",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\xfd7zXZ\x00": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"PAR1": "a Parquet table",
 }
 # UTF-32 comes first, because its byte order mark begins with that of UTF-16.

@@ -47,7 +47,7 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
     reasons = config.retry_reasons and {
         reason.strip() for reason in config.retry_reasons.split(",")
     }
-    number = -1
+    index = -1
     for line in _lines(config):
         counts["lines"] += 1
         # A path (str) is never blank or a comment, whatever it begins with.
@@ -57,8 +57,8 @@ def read_refs(config: Config, counts: collections.Counter[str]) -> Iterator[Imag
             if not line or line.startswith(b"#") or (reasons and _reason_of(line) not in reasons):
                 counts["ignored"] += 1
                 continue
-        number += 1
-        if number < config.skip or (end is not None and number >= end):
+        index += 1
+        if index < config.skip or (end is not None and index >= end):
             counts["ignored"] += 1
         else:
             yield parse_line(line) if isinstance(line, bytes) else ImageRef("", line)

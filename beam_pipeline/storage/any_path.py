@@ -13,12 +13,12 @@ from typing import IO, cast
 
 
 @contextlib.contextmanager
-def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
+def open_file(path: str, compressed: bool = False) -> Iterator[IO[bytes]]:
     """Open a file for reading.
 
     Args:
       path: A path on a disk or an object store.
-      packed: Whether to decompress the file, as gzip.
+      compressed: Whether to decompress the file, as gzip.
 
     Yields:
       The open file.
@@ -33,7 +33,9 @@ def open_file(path: str, packed: bool = False) -> Iterator[IO[bytes]]:
             from beam_pipeline.storage import filesystem
 
             raw = stack.enter_context(filesystem.open_bytes(path))
-        yield cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw))) if packed else raw
+        yield (
+            cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw))) if compressed else raw
+        )
 
 
 def open_regular(path: str) -> IO[bytes]:

@@ -97,8 +97,8 @@ def analyze_commit(config: Config, commit: Commit) -> AnalyzeExamples:
     It emits one element once the statistics are written.
     """
 
-    def sums_of(number: int) -> str:
-        return FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}.sums")
+    def sums_of(index: int) -> str:
+        return FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{index:05}.sums")
 
     features = example_codec.describe_features(
         config.encoding, config.image_size, config.has_network
@@ -106,9 +106,9 @@ def analyze_commit(config: Config, commit: Commit) -> AnalyzeExamples:
     return AnalyzeExamples(
         config.output,
         {"encoding": config.encoding, "features": features},
-        before=sums_of(commit.number - 1) if commit.number else None,
-        after=None if commit.is_last else sums_of(commit.number),
-        temporary=FileSystems.join(config.output, f"{naming.ANALYSIS_PREFIX}{commit.number:05}"),
+        before=sums_of(commit.index - 1) if commit.index else None,
+        after=None if commit.is_last else sums_of(commit.index),
+        temporary=FileSystems.join(config.output, f"{naming.ANALYSIS_PREFIX}{commit.index:05}"),
     )
 
 

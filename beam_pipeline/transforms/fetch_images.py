@@ -17,7 +17,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching.http_client import MAX_WEIGHT
+from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
 from beam_pipeline.transforms.thread_map import in_global_window
 
@@ -48,10 +48,10 @@ class FetchImages(beam.DoFn):
         self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._under_way: set[Fetched] = set()
         # One semaphore per bundle, so that an aborted bundle leaves nothing acquired.
-        self._room = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MAX_WEIGHT))
+        self._budget = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MAX_COST))
 
     def process(self, ref: ImageRef) -> Iterator[EncodedImage | TaggedOutput]:
-        future = self._fetcher.submit(ref, self._room)
+        future = self._fetcher.submit(ref, self._budget)
         self._under_way.add(future)
         future.add_done_callback(self._done.put)
         while len(self._under_way) >= self._window or not self._done.empty():
@@ -74,7 +74,7 @@ class FetchImages(beam.DoFn):
         outcome = future.result()
         if isinstance(outcome, Failure):
             return TaggedOutput("failures", outcome)
-        self._fetcher.release(outcome, self._room)
+        self._fetcher.release(outcome, self._budget)
         self._fetched.inc()
         self._bytes.inc(len(outcome.data))
         return outcome

@@ -109,12 +109,12 @@ def _moments(sums: tf.Tensor, squares: tf.Tensor, number: tf.Tensor) -> tuple[tf
 
 def _to_bins(ab: tf.Tensor) -> tf.Tensor:
     """Return the bin of each pixel, int32 (...,), from a* and b* divided by 127, (..., 2)."""
-    places = tf.clip_by_value(
+    indices = tf.clip_by_value(
         tf.cast(tf.floor(ab * (127 / lab_color.AB_BIN) + (lab_color.AB_BINS // 2 + 0.5)), tf.int32),
         0,
         lab_color.AB_BINS - 1,
     )
-    return places[..., 0] * lab_color.AB_BINS + places[..., 1]
+    return indices[..., 0] * lab_color.AB_BINS + indices[..., 1]
 
 
 def rebalance(frequency: tf.Tensor) -> tf.Tensor:
@@ -145,11 +145,11 @@ def _smoothing() -> tuple[np.ndarray, int]:
     """
     levels = np.arange(0, 256, 3, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    places = np.floor(
+    indices = np.floor(
         lab_color.rgb_to_lab(cube)[0, :, 1:] / lab_color.AB_BIN + lab_color.AB_BINS // 2 + 0.5
     ).astype(int)
     is_reached = np.zeros((lab_color.AB_BINS, lab_color.AB_BINS), bool)
-    is_reached[places[:, 0], places[:, 1]] = True
+    is_reached[indices[:, 0], indices[:, 1]] = True
     centres = (
         np.stack(
             np.meshgrid(np.arange(lab_color.AB_BINS), np.arange(lab_color.AB_BINS), indexing="ij"),

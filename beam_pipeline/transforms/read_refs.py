@@ -23,10 +23,10 @@ def read_refs(
       name; then the counts, such as `("lines", 3)`, with the tag "counts".
     """
     counts = collections.Counter(commit.counts)
-    for number, ref in enumerate(
+    for index, ref in enumerate(
         url_list.read_refs(config, counts) if commit.refs is None else commit.refs
     ):
-        yield ref.name, (number, ref)
+        yield ref.name, (index, ref)
     yield from (TaggedOutput("counts", count) for count in counts.items())
 
 

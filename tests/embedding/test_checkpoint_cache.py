@@ -218,7 +218,7 @@ HTML = b"<!DOCTYPE html><title>Sign in</title>"
 @pytest.mark.parametrize(
     "body",
     [HTML, gzip.compress(HTML), b"", b"\x1f\x8b"],
-    ids=["page", "packed page", "nothing", "cut"],
+    ids=["page", "compressed page", "nothing", "cut"],
 )
 def test_what_is_no_checkpoint_is_not_kept(server, cache, name, body):
     replace(server.folder / name, 1)

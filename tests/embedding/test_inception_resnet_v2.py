@@ -36,8 +36,8 @@ def network() -> inception_resnet_v2.Network:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    for number, pixels in enumerate(REFERENCE["pixels"]):
-        Image.fromarray(pixels).save(folder / f"{number}.png")
+    for index, pixels in enumerate(REFERENCE["pixels"]):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
     return folder
 
 
@@ -104,8 +104,8 @@ def test_building_leaves_the_dtype_policy_of_the_process_alone(network):
 def test_handler_keeps_each_embedding_with_its_image(network):
     handler = inception_resnet_v2.EmbeddingHandler("untrained", "float32", 2)
     batch = [
-        RgbImage(ImageRef("", str(number)), pixels, (1, 1))
-        for number, pixels in enumerate(REFERENCE["pixels"])
+        RgbImage(ImageRef("", str(index)), pixels, (1, 1))
+        for index, pixels in enumerate(REFERENCE["pixels"])
     ]
     embedded = list(handler.run_inference(batch, network))
     assert [image.ref.url for image in embedded] == ["0", "1", "2", "3"]
@@ -148,8 +148,8 @@ def test_records_of_a_run_hold_the_references_logits(version, images, tmp_path, 
         for example in dataset.load(str(output))
     }
     assert sorted(examples) == ["0", "1", "2", "3"]
-    for number, logits in enumerate(REFERENCE["logits"]):
-        embedding = examples[str(number)]["image_embedding"]
+    for index, logits in enumerate(REFERENCE["logits"]):
+        embedding = examples[str(index)]["image_embedding"]
         assert embedding.dtype == tf.float32
         np.testing.assert_allclose(embedding.numpy(), logits, atol=TOLERANCE, rtol=0)
 
@@ -158,8 +158,8 @@ def test_records_in_bfloat16_are_near_those_in_float32(network, tmp_path, monkey
     """Only the network may add an error: all later steps hold embeddings as float32."""
     monkeypatch.setattr(inception_resnet_v2, "_networks", {("untrained", "float32", None): network})
     embeddings = {}
-    for number, pixels in enumerate(REFERENCE["pixels"]):
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    for index, pixels in enumerate(REFERENCE["pixels"]):
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     for precision in ("float32", "bfloat16"):
         output = tmp_path / precision
         options = (

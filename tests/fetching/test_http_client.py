@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from origin import Origin, image, peak
 
-from beam_pipeline.config import HOST_STRIKES, MAX_REDIRECTS, STRIKE_SPACING, Config
+from beam_pipeline.config import BREAKER_FAILURES, BREAKER_SPACING, MAX_REDIRECTS, Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching import http_client, public_addresses
+from beam_pipeline.fetching import circuit_breaker, http_client, public_addresses
 from beam_pipeline.fetching.http_client import WebClient
 
 REASONS = re.compile(
@@ -107,7 +107,7 @@ def fetch_one(url: str, names: Names | None = None, **options) -> EncodedImage |
     return outcome
 
 
-def tell(outcome: EncodedImage | Failure) -> tuple[str, int]:
+def summarize(outcome: EncodedImage | Failure) -> tuple[str, int]:
     return (outcome.reason if isinstance(outcome, Failure) else "image"), outcome.attempts
 
 
@@ -209,7 +209,7 @@ class TestImages:
         answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 5\r\n\r\nimage"
         url = origin.url(f"raw/{quote(answer, safe='')}", "name.test")
         outcomes = fetch_all([url] * 3, Names(name_test=["127.0.0.1"]), fetch_concurrency=1)
-        assert [tell(outcome) for outcome in outcomes] == [("image", 1)] * 3
+        assert [summarize(outcome) for outcome in outcomes] == [("image", 1)] * 3
         assert not any("cookie" in request.headers for request in origin.requests)
 
 
@@ -260,11 +260,11 @@ class TestFailures:
         ],
     )
     def test_that_may_pass_are_tried_again(self, origin, path, reason):
-        assert tell(fetch_one(origin.url(path), fetch_attempts=4)) == (reason, 4)
+        assert summarize(fetch_one(origin.url(path), fetch_attempts=4)) == (reason, 4)
         assert len(origin.requests) == 4
 
     def test_a_connection_that_is_reset(self, origin):
-        assert tell(fetch_one(origin.url("reset"))) == ("connection_lost", 3)
+        assert summarize(fetch_one(origin.url("reset"))) == ("connection_lost", 3)
         # The HTTP library itself repeats, once, a request without any response.
         assert 3 <= len(origin.requests) <= 6
 
@@ -276,8 +276,11 @@ class TestFailures:
         assert len(origin.requests) == 3
 
     def test_pass_too_late(self, origin):
-        assert tell(fetch_one(origin.url("flaky/3/503/x.jpg"))) == ("http_503", 3)
-        assert tell(fetch_one(origin.url("flaky/1/503/x.jpg"), fetch_attempts=1)) == ("http_503", 1)
+        assert summarize(fetch_one(origin.url("flaky/3/503/x.jpg"))) == ("http_503", 3)
+        assert summarize(fetch_one(origin.url("flaky/1/503/x.jpg"), fetch_attempts=1)) == (
+            "http_503",
+            1,
+        )
         assert len(origin.requests) == 4
 
     def test_each_image_has_one_outcome(self, origin, closed_port):
@@ -302,17 +305,17 @@ class TestFailures:
             ),
         ]
         urls = [origin.url(path) for path in paths] * 3
-        urls += [f"http://nowhere.test/{number}" for number in range(10)]
-        urls += [f"http://127.0.0.1:{closed_port}/{number}" for number in range(10)]
+        urls += [f"http://nowhere.test/{index}" for index in range(10)]
+        urls += [f"http://127.0.0.1:{closed_port}/{index}" for index in range(10)]
         outcomes = fetch_all(urls, fetch_timeout=0.5, fetch_concurrency=16, max_image_bytes=20_000)
         assert [outcome.ref.url for outcome in outcomes] == urls
-        told = [tell(outcome)[0] for outcome in outcomes]
+        reported = [summarize(outcome)[0] for outcome in outcomes]
         assert (
-            told[: len(paths)]
-            == told[len(paths) : 2 * len(paths)]
-            == told[2 * len(paths) : 3 * len(paths)]
+            reported[: len(paths)]
+            == reported[len(paths) : 2 * len(paths)]
+            == reported[2 * len(paths) : 3 * len(paths)]
         )
-        assert told[: len(paths)] == [
+        assert reported[: len(paths)] == [
             *(
                 "image",
                 "http_404",
@@ -332,7 +335,7 @@ class TestFailures:
                 "image",
             ),
         ]
-        assert told[-20:] == ["dns"] * 10 + ["connect"] * 10
+        assert reported[-20:] == ["dns"] * 10 + ["connect"] * 10
 
     @pytest.mark.parametrize(
         "answer",
@@ -389,18 +392,21 @@ class TestFailures:
 
 class TestRetryAfter:
     def test_seconds(self, origin):
-        assert tell(fetch_one(origin.url("retry-after/0.4/x.jpg"))) == ("image", 2)
+        assert summarize(fetch_one(origin.url("retry-after/0.4/x.jpg"))) == ("image", 2)
         first, second = origin.requests
         assert second.begun - first.ended >= 0.4
 
     def test_date(self, origin):
-        assert tell(fetch_one(origin.url("retry-after-date/1.5/x.jpg"))) == ("image", 2)
+        assert summarize(fetch_one(origin.url("retry-after-date/1.5/x.jpg"))) == ("image", 2)
         first, second = origin.requests
         assert second.begun - first.ended >= 0.4  # a date has a resolution of one second
 
     @pytest.mark.parametrize("value", ["181", "1e300", "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
     def test_longer_than_is_waited(self, origin, value):
-        assert tell(fetch_one(origin.url(f"retry-after/{quote(value)}/x.jpg"))) == ("http_503", 1)
+        assert summarize(fetch_one(origin.url(f"retry-after/{quote(value)}/x.jpg"))) == (
+            "http_503",
+            1,
+        )
         assert len(origin.requests) == 1
 
     @pytest.mark.parametrize(
@@ -419,12 +425,12 @@ class TestRetryAfter:
         ],
     )
     def test_that_tells_no_time_to_come(self, origin, value):
-        assert tell(fetch_one(origin.url(f"retry-after/{quote(value)}/x.jpg"))) == ("image", 2)
+        assert summarize(fetch_one(origin.url(f"retry-after/{quote(value)}/x.jpg"))) == ("image", 2)
 
     def test_an_image_that_had_to_queue_is_tried_again_all_the_same(self, origin, monkeypatch):
         monkeypatch.setattr(http_client, "RETRY_DEADLINE", 0.3)
         urls = [origin.url("delay/0.5/x.jpg"), origin.url("flaky/1/503/y.jpg")]
-        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [
+        assert [summarize(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [
             ("image", 1),
             ("image", 2),
         ]
@@ -432,7 +438,7 @@ class TestRetryAfter:
     def test_an_image_that_queues_between_its_tries_has_all_of_them(self, origin, monkeypatch):
         monkeypatch.setattr(http_client, "RETRY_DEADLINE", 0.3)
         urls = [origin.url("flaky/2/503/x.jpg"), origin.url("delay/0.5/y.jpg")]
-        assert [tell(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [
+        assert [summarize(outcome) for outcome in fetch_all(urls, fetch_concurrency=1)] == [
             ("image", 3),
             ("image", 1),
         ]
@@ -452,16 +458,16 @@ class TestRedirects:
     def test_to_another_server(self, origin):
         with contextlib.closing(Origin()) as other:
             outcome = fetch_one(origin.url(f"redirect-to?url={quote(other.url('x.jpg#part'))}"))
-            assert (*tell(outcome), outcome.final_url) == ("image", 1, other.url("x.jpg"))
+            assert (*summarize(outcome), outcome.final_url) == ("image", 1, other.url("x.jpg"))
             assert other.paths == ["/x.jpg"]
 
     def test_up_to_the_limit(self, origin):
         outcome = fetch_one(origin.url(f"redirect/{MAX_REDIRECTS}/x.jpg"))
-        assert (*tell(outcome), outcome.final_url) == ("image", 1, origin.url("x.jpg"))
+        assert (*summarize(outcome), outcome.final_url) == ("image", 1, origin.url("x.jpg"))
 
     def test_beyond_the_limit(self, origin):
         outcome = fetch_one(origin.url(f"redirect/{MAX_REDIRECTS + 1}/x.jpg"))
-        assert (*tell(outcome), outcome.final_url) == (
+        assert (*summarize(outcome), outcome.final_url) == (
             "too_many_redirects",
             1,
             origin.url("redirect/1/x.jpg"),
@@ -469,17 +475,21 @@ class TestRedirects:
         assert len(origin.requests) == MAX_REDIRECTS + 1
 
     def test_in_a_loop(self, origin):
-        assert tell(fetch_one(origin.url("redirect-loop"))) == ("too_many_redirects", 1)
+        assert summarize(fetch_one(origin.url("redirect-loop"))) == ("too_many_redirects", 1)
         assert len(origin.requests) == MAX_REDIRECTS + 1
 
     def test_what_fails_behind_one_is_tried_from_the_start(self, origin):
         outcome = fetch_one(origin.url("redirect/1/flaky/1/503/x.jpg"))
-        assert (*tell(outcome), outcome.final_url) == ("image", 2, origin.url("flaky/1/503/x.jpg"))
+        assert (*summarize(outcome), outcome.final_url) == (
+            "image",
+            2,
+            origin.url("flaky/1/503/x.jpg"),
+        )
         assert origin.paths == ["/redirect/1/flaky/1/503/x.jpg", "/flaky/1/503/x.jpg"] * 2
 
     def test_final_url_of_a_failure(self, origin):
         outcome = fetch_one(origin.url("redirect/2/status/404"))
-        assert (*tell(outcome), outcome.final_url) == ("http_404", 1, origin.url("status/404"))
+        assert (*summarize(outcome), outcome.final_url) == ("http_404", 1, origin.url("status/404"))
 
 
 class TestDeadline:
@@ -503,30 +513,30 @@ class TestDeadline:
 
     def test_is_one_for_all_redirects(self, origin):
         step = "delay/0.2/redirect/1/"
-        assert tell(
+        assert summarize(
             fetch_one(origin.url(f"{3 * step}x.jpg"), fetch_timeout=0.5, fetch_attempts=1)
         ) == ("timeout", 1)
-        assert tell(
+        assert summarize(
             fetch_one(origin.url(f"{2 * step}x.jpg"), fetch_timeout=5, fetch_attempts=1)
         ) == ("image", 1)
 
     def test_does_not_run_while_an_image_queues(self, origin):
-        urls = [origin.url(f"delay/0.2/{number}.jpg") for number in range(6)]
+        urls = [origin.url(f"delay/0.2/{index}.jpg") for index in range(6)]
         outcomes = fetch_all(urls, fetch_concurrency=2, fetch_timeout=0.5)
-        assert [tell(outcome) for outcome in outcomes] == [("image", 1)] * 6
+        assert [summarize(outcome) for outcome in outcomes] == [("image", 1)] * 6
 
 
 class TestSize:
     @pytest.mark.parametrize("path", ["good", "chunked", "gzip", "x-gzip", "large-unannounced/1"])
     def test_limit(self, origin, path):
         size, url = len(image("x.jpg")), origin.url(f"{path}/x.jpg")
-        assert tell(fetch_one(url, max_image_bytes=size)) == ("image", 1)
-        assert tell(fetch_one(url, max_image_bytes=size - 1)) == ("too_large", 1)
+        assert summarize(fetch_one(url, max_image_bytes=size)) == ("image", 1)
+        assert summarize(fetch_one(url, max_image_bytes=size - 1)) == ("too_large", 1)
 
     @pytest.mark.parametrize("path", ["large", "large-unannounced", "bomb", "x-bomb", "endless"])
     def test_what_is_far_too_large_is_not_tried_again(self, origin, path):
         url = origin.url(f"{path}/40000000/x.jpg")
-        assert tell(fetch_one(url, max_image_bytes=100_000)) == ("too_large", 1)
+        assert summarize(fetch_one(url, max_image_bytes=100_000)) == ("too_large", 1)
         assert len(origin.requests) == 1
 
 
@@ -564,7 +574,7 @@ class TestAddresses:
     )
     def test_that_are_not_public_are_refused(self, origin, host):
         url = f"http://{host}:{origin.port}/x.jpg"
-        assert tell(fetch_one(url, allow_private_addresses=False)) == ("blocked_address", 1)
+        assert summarize(fetch_one(url, allow_private_addresses=False)) == ("blocked_address", 1)
         assert not origin.requests
 
     @pytest.mark.parametrize(
@@ -573,9 +583,9 @@ class TestAddresses:
     )
     def test_that_a_name_leads_to_are_refused_if_only_one_is_not_public(self, origin, found):
         names = Names(name_test=found)
-        urls = [f"http://name.test:{origin.port}/{number}.jpg" for number in range(3)]
+        urls = [f"http://name.test:{origin.port}/{index}.jpg" for index in range(3)]
         outcomes = fetch_all(urls, names, allow_private_addresses=False)
-        assert [tell(outcome) for outcome in outcomes] == [("blocked_address", 1)] * 3
+        assert [summarize(outcome) for outcome in outcomes] == [("blocked_address", 1)] * 3
         assert not origin.requests
 
     @pytest.mark.parametrize(
@@ -596,7 +606,7 @@ class TestAddresses:
             Names(outside_test=["127.0.0.1"], inside_test=["127.0.0.3"]),
             allow_private_addresses=False,
         )
-        assert tell(outcome) == ("blocked_address", 1)
+        assert summarize(outcome) == ("blocked_address", 1)
         assert len(origin.requests) == 1
 
     @pytest.fixture
@@ -631,8 +641,8 @@ class TestAddresses:
                     outcomes.append(await client.fetch(ref, asyncio.Semaphore(1000)))
                 return outcomes
 
-        told = [tell(outcome) for outcome in asyncio.run(run())]
-        assert told == [("image", 1), ("blocked_address", 1)]
+        reported = [summarize(outcome) for outcome in asyncio.run(run())]
+        assert reported == [("image", 1), ("blocked_address", 1)]
         assert connected == ["127.0.0.1"]
 
     def test_in_any_spelling_are_allowed_on_demand(self, origin):
@@ -640,7 +650,7 @@ class TestAddresses:
             outcome = fetch_one(
                 f"http://{host}:{origin.port}/x.jpg", Names(name_test=["127.0.0.1"])
             )
-            assert tell(outcome) == ("image", 1)
+            assert summarize(outcome) == ("image", 1)
         assert fetch_one(f"http://2130706433:{origin.port}/x.jpg").final_url == origin.url("x.jpg")
 
 
@@ -648,8 +658,8 @@ class TestConnections:
     def test_are_kept(self, origin):
         paths = [
             path
-            for number in range(10)
-            for path in (f"{number}.jpg", "status/404", f"redirect/1/{number}.png", "chunked/x.jpg")
+            for index in range(10)
+            for path in (f"{index}.jpg", "status/404", f"redirect/1/{index}.png", "chunked/x.jpg")
         ]
         fetch_all([origin.url(path) for path in paths], fetch_concurrency=2)
         assert len(origin.requests) == 50
@@ -659,7 +669,7 @@ class TestConnections:
     @pytest.mark.parametrize("count", [1, 8])
     def test_that_end_as_they_are_used_again(self, origin, end, count):
         async def fetch(client: WebClient, path: str) -> list[EncodedImage | Failure]:
-            refs = [ImageRef("", origin.url(f"{path}/{number}.jpg")) for number in range(count)]
+            refs = [ImageRef("", origin.url(f"{path}/{index}.jpg")) for index in range(count)]
             return await asyncio.gather(
                 *(client.fetch(ref, asyncio.Semaphore(1000)) for ref in refs)
             )
@@ -668,12 +678,12 @@ class TestConnections:
             async with open_client(fetch_attempts=1) as client:
                 return [*await fetch(client, "delay/0.1"), *await fetch(client, end)]
 
-        assert [tell(outcome) for outcome in asyncio.run(run())] == [("image", 1)] * 2 * count
+        assert [summarize(outcome) for outcome in asyncio.run(run())] == [("image", 1)] * 2 * count
         assert len({request.connection for request in origin.requests}) == 2 * count
 
     def test_a_name_without_address(self):
         outcome = fetch_one("http://nowhere.test/x.jpg", names := Names())
-        assert (*tell(outcome), outcome.final_url) == ("dns", 3, "http://nowhere.test/x.jpg")
+        assert (*summarize(outcome), outcome.final_url) == ("dns", 3, "http://nowhere.test/x.jpg")
         assert names.asked == ["nowhere.test"] * 3
 
     def test_a_name_that_is_found_at_last(self, origin, monkeypatch):
@@ -686,12 +696,12 @@ class TestConnections:
             return await resolve(*args, **kwargs)
 
         monkeypatch.setattr(names, "resolve", learn)
-        assert tell(fetch_one(f"http://name.test:{origin.port}/x.jpg", names)) == ("image", 3)
+        assert summarize(fetch_one(f"http://name.test:{origin.port}/x.jpg", names)) == ("image", 3)
 
     def test_refused(self, closed_port):
         url = f"http://127.0.0.1:{closed_port}/x.jpg"
         outcome = fetch_one(url)
-        assert (*tell(outcome), outcome.final_url) == ("connect", 3, url)
+        assert (*summarize(outcome), outcome.final_url) == ("connect", 3, url)
 
     def test_not_accepted(self):
         with socket.socket() as deaf, contextlib.ExitStack() as stack:
@@ -706,7 +716,7 @@ class TestConnections:
                 fetch_timeout=0.3,
                 fetch_attempts=2,
             )
-            assert tell(outcome) == ("timeout", 2)
+            assert summarize(outcome) == ("timeout", 2)
 
     def test_secure(self, monkeypatch):
         authority = trustme.CA()
@@ -716,10 +726,10 @@ class TestConnections:
         authority.configure_trust(trusting)
         names = Names(name_test=["127.0.0.1"], other_test=["127.0.0.1"])
         with contextlib.closing(Origin(tls=served)) as origin:
-            assert tell(fetch_one(origin.url("x.jpg"))) == ("tls", 1)  # the signer is unknown
+            assert summarize(fetch_one(origin.url("x.jpg"))) == ("tls", 1)  # the signer is unknown
             monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
             # The certificate is for another name.
-            assert tell(fetch_one(origin.url("x.jpg", "other.test"), names)) == (
+            assert summarize(fetch_one(origin.url("x.jpg", "other.test"), names)) == (
                 "tls",
                 1,
             )
@@ -727,7 +737,10 @@ class TestConnections:
             outcomes = fetch_all(
                 [origin.url("x.jpg"), origin.url("redirect/1/reset-body/y.jpg", "name.test")], names
             )
-            assert [tell(outcome) for outcome in outcomes] == [("image", 1), ("connection_lost", 3)]
+            assert [summarize(outcome) for outcome in outcomes] == [
+                ("image", 1),
+                ("connection_lost", 3),
+            ]
 
     @pytest.mark.parametrize("fault", ["expired", "not yet valid", "self-signed"])
     def test_secure_with_a_certificate_that_is_not_valid(self, monkeypatch, fault):
@@ -745,7 +758,7 @@ class TestConnections:
         monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
         with contextlib.closing(Origin(tls=served)) as origin:
             outcome = fetch_one(origin.url("x.jpg"))
-            assert tell(outcome) == ("tls", 1)
+            assert summarize(outcome) == ("tls", 1)
             assert isinstance(outcome, Failure) and fault in outcome.detail
             assert not origin.requests
 
@@ -762,27 +775,27 @@ class TestConnections:
                 url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x.jpg"
                 return await client.fetch(ImageRef("", url), asyncio.Semaphore(1000))
 
-        assert tell(asyncio.run(fetch())) == ("tls", 1)
+        assert summarize(asyncio.run(fetch())) == ("tls", 1)
 
 
 class TestLimits:
     def test_of_requests_overall(self, origin):
-        names = Names(**{f"host{number}_test": ["127.0.0.1"] for number in range(8)})
+        names = Names(**{f"host{index}_test": ["127.0.0.1"] for index in range(8)})
         urls = [
-            origin.url(f"delay/0.05/{number}.jpg", f"host{number % 8}.test") for number in range(24)
+            origin.url(f"delay/0.05/{index}.jpg", f"host{index % 8}.test") for index in range(24)
         ]
         outcomes = fetch_all(urls, names, fetch_concurrency=5, host_concurrency=4)
-        assert {tell(outcome) for outcome in outcomes} == {("image", 1)}
+        assert {summarize(outcome) for outcome in outcomes} == {("image", 1)}
         assert peak(origin.requests) == 5
 
     def test_of_requests_to_a_host(self, origin):
         with contextlib.closing(Origin()) as other:
             urls = [
-                server.url(f"delay/0.05/{number}.jpg")
-                for number in range(12)
+                server.url(f"delay/0.05/{index}.jpg")
+                for index in range(12)
                 for server in (origin, other)
             ]
-            assert {tell(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {
+            assert {summarize(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {
                 ("image", 1)
             }
             assert peak(origin.requests) == 3
@@ -790,31 +803,33 @@ class TestLimits:
 
     def test_of_requests_to_a_host_that_is_named_with_users(self, origin):
         urls = [
-            origin.url(f"delay/0.05/{number}.jpg", f"user{number}:secret@127.0.0.1")
-            for number in range(12)
+            origin.url(f"delay/0.05/{index}.jpg", f"user{index}:secret@127.0.0.1")
+            for index in range(12)
         ]
-        assert {tell(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {("image", 1)}
+        assert {summarize(outcome) for outcome in fetch_all(urls, host_concurrency=3)} == {
+            ("image", 1)
+        }
         assert peak(origin.requests) == 3
 
     def test_of_requests_to_a_host_that_many_redirect_to(self, origin):
         with contextlib.closing(Origin()) as target:
-            names = Names(**{f"host{number}_test": ["127.0.0.1"] for number in range(12)})
+            names = Names(**{f"host{index}_test": ["127.0.0.1"] for index in range(12)})
             urls = [
                 origin.url(
-                    f"redirect-to?url={target.url(f'delay/0.05/{number}.jpg')}",
-                    f"host{number}.test",
+                    f"redirect-to?url={target.url(f'delay/0.05/{index}.jpg')}",
+                    f"host{index}.test",
                 )
-                for number in range(12)
+                for index in range(12)
             ]
-            assert {tell(outcome) for outcome in fetch_all(urls, names, host_concurrency=3)} == {
-                ("image", 1)
-            }
+            assert {
+                summarize(outcome) for outcome in fetch_all(urls, names, host_concurrency=3)
+            } == {("image", 1)}
             assert peak(target.requests) == 3
 
     def test_a_slow_host_does_not_keep_others_waiting(self, origin):
         with contextlib.closing(Origin()) as slow:
-            urls = [slow.url(f"delay/0.2/{number}.jpg") for number in range(6)]
-            urls += [origin.url(f"{number}.jpg") for number in range(20)]
+            urls = [slow.url(f"delay/0.2/{index}.jpg") for index in range(6)]
+            urls += [origin.url(f"{index}.jpg") for index in range(20)]
             fetch_all(urls, fetch_concurrency=4, host_concurrency=2)
             assert len(origin.requests) == 20
             assert max(request.ended for request in origin.requests) < max(
@@ -824,29 +839,29 @@ class TestLimits:
     def test_retries_of_one_image_leave_room_to_others(self, origin):
         urls = [
             origin.url("retry-after/0.5/slow.jpg"),
-            *(origin.url(f"{number}.jpg") for number in range(5)),
+            *(origin.url(f"{index}.jpg") for index in range(5)),
         ]
-        assert tell(fetch_all(urls, fetch_concurrency=1)[0]) == ("image", 2)
+        assert summarize(fetch_all(urls, fetch_concurrency=1)[0]) == ("image", 2)
         assert origin.paths[-1] == "/retry-after/0.5/slow.jpg"
 
 
 class TestGivingUpAHost:
     @pytest.fixture(autouse=True)
     def no_spacing(self, monkeypatch):
-        monkeypatch.setattr(http_client, "STRIKE_SPACING", 0)
+        monkeypatch.setattr(circuit_breaker, "BREAKER_SPACING", 0)
 
     def test_whose_name_is_not_found(self):
-        urls = [f"http://nowhere.test/{number}.jpg" for number in range(HOST_STRIKES + 4)]
+        urls = [f"http://nowhere.test/{index}.jpg" for index in range(BREAKER_FAILURES + 4)]
         outcomes = fetch_all(urls, names := Names(), host_concurrency=1, fetch_attempts=1)
-        assert [tell(outcome) for outcome in outcomes] == [("dns", 1)] * HOST_STRIKES + [
+        assert [summarize(outcome) for outcome in outcomes] == [("dns", 1)] * BREAKER_FAILURES + [
             ("dns", 0)
         ] * 4
-        assert names.asked == ["nowhere.test"] * HOST_STRIKES
+        assert names.asked == ["nowhere.test"] * BREAKER_FAILURES
         assert isinstance(outcomes[-1], Failure)
         assert "given up" in outcomes[-1].detail
 
     def test_whose_name_is_not_answered(self):
-        urls = [f"http://silent.test/{number}.jpg" for number in range(HOST_STRIKES + 4)]
+        urls = [f"http://silent.test/{index}.jpg" for index in range(BREAKER_FAILURES + 4)]
         outcomes = fetch_all(
             urls,
             Names(silent_test=["hang"]),
@@ -854,17 +869,17 @@ class TestGivingUpAHost:
             fetch_attempts=1,
             fetch_timeout=0.1,
         )
-        assert [tell(outcome) for outcome in outcomes] == [("timeout", 1)] * HOST_STRIKES + [
-            ("timeout", 0)
-        ] * 4
+        assert [summarize(outcome) for outcome in outcomes] == [
+            ("timeout", 1)
+        ] * BREAKER_FAILURES + [("timeout", 0)] * 4
 
     def test_that_others_redirect_to(self, origin, closed_port):
         urls = [
-            origin.url(f"redirect-to?url=http://127.0.0.1:{closed_port}/{number}.jpg")
-            for number in range(HOST_STRIKES + 4)
+            origin.url(f"redirect-to?url=http://127.0.0.1:{closed_port}/{index}.jpg")
+            for index in range(BREAKER_FAILURES + 4)
         ]
         outcomes = fetch_all(urls, host_concurrency=1, fetch_attempts=1)
-        assert {tell(outcome)[0] for outcome in outcomes} == {"connect"}
+        assert {summarize(outcome)[0] for outcome in outcomes} == {"connect"}
         details = [outcome.detail for outcome in outcomes if isinstance(outcome, Failure)]
         assert sum("given up" in detail for detail in details) == 4
 
@@ -872,21 +887,21 @@ class TestGivingUpAHost:
         async def fetch(client: WebClient, count: int) -> list[tuple[str, int]]:
             url = f"http://127.0.0.1:{free_port}/x.jpg"
             return [
-                tell(await client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
+                summarize(await client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
                 for _ in range(count)
             ]
 
         async def run() -> None:
             async with open_client(fetch_attempts=1) as client:
-                assert await fetch(client, HOST_STRIKES - 1) == [("connect", 1)] * (
-                    HOST_STRIKES - 1
+                assert await fetch(client, BREAKER_FAILURES - 1) == [("connect", 1)] * (
+                    BREAKER_FAILURES - 1
                 )
                 with contextlib.closing(Origin(port=free_port)):
                     assert await fetch(client, 1) == [("image", 1)]
-                assert await fetch(client, HOST_STRIKES + 1) == [("connect", 1)] * HOST_STRIKES + [
-                    ("connect", 0)
-                ]
-                assert tell(
+                assert await fetch(client, BREAKER_FAILURES + 1) == [
+                    ("connect", 1)
+                ] * BREAKER_FAILURES + [("connect", 0)]
+                assert summarize(
                     await client.fetch(ImageRef("", origin.url("x.jpg")), asyncio.Semaphore(1000))
                 ) == ("image", 1)
 
@@ -895,7 +910,7 @@ class TestGivingUpAHost:
     def test_not_for_a_moment_in_which_all_its_requests_fail(self, free_port):
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(fetch_attempts=3) as client:
-                urls = [f"http://127.0.0.1:{free_port}/{number}.jpg" for number in range(1000)]
+                urls = [f"http://127.0.0.1:{free_port}/{index}.jpg" for index in range(1000)]
                 fetching = [
                     asyncio.ensure_future(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
                     for url in urls
@@ -906,25 +921,25 @@ class TestGivingUpAHost:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(http_client, "BACKOFF", 0.5)
-            patch.setattr(http_client, "STRIKE_SPACING", STRIKE_SPACING)
+            patch.setattr(circuit_breaker, "BREAKER_SPACING", BREAKER_SPACING)
             assert {type(outcome) for outcome in asyncio.run(run())} == {EncodedImage}
 
     def test_not_for_what_it_answers(self, origin):
-        urls = [origin.url(f"status/503/{number}.jpg") for number in range(2 * HOST_STRIKES)]
-        urls += [origin.url(f"cut/{number}.jpg") for number in range(2 * HOST_STRIKES)]
+        urls = [origin.url(f"status/503/{index}.jpg") for index in range(2 * BREAKER_FAILURES)]
+        urls += [origin.url(f"cut/{index}.jpg") for index in range(2 * BREAKER_FAILURES)]
         outcomes = fetch_all([*urls, origin.url("x.jpg")], host_concurrency=1, fetch_attempts=1)
-        assert tell(outcomes[-1]) == ("image", 1)
+        assert summarize(outcomes[-1]) == ("image", 1)
         assert len(origin.requests) == len(urls) + 1
 
     def test_hosts_that_answer_are_not_remembered(self, origin):
         async def run() -> int:
-            names = Names(**{f"host{number}_test": ["127.0.0.1"] for number in range(20)})
+            names = Names(**{f"host{index}_test": ["127.0.0.1"] for index in range(20)})
             async with open_client(names) as client:
-                urls = [origin.url(f"{number}.jpg", f"host{number}.test") for number in range(20)]
+                urls = [origin.url(f"{index}.jpg", f"host{index}.test") for index in range(20)]
                 outcomes = await asyncio.gather(
                     *(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls)
                 )
-                assert {tell(outcome) for outcome in outcomes} == {("image", 1)}
+                assert {summarize(outcome) for outcome in outcomes} == {("image", 1)}
                 return len(client._hosts)
 
         assert asyncio.run(run()) == 0
@@ -960,7 +975,7 @@ class TestUrls:
 
     def test_of_a_relative_redirect_stay_quoted(self, origin):
         folder = "redirect-to/a%20b%0D%0Ac"
-        assert tell(fetch_one(origin.url(f"{folder}/d?url=e%3Furl=/x.jpg"))) == ("image", 1)
+        assert summarize(fetch_one(origin.url(f"{folder}/d?url=e%3Furl=/x.jpg"))) == ("image", 1)
         assert origin.paths[1:] == [f"/{folder}/e?url=/x.jpg", "/x.jpg"]
 
     @pytest.mark.parametrize(
@@ -1017,7 +1032,7 @@ class TestRobots:
     )
     def test_that_keep_an_image_to_itself(self, origin, tags):
         query = "&".join(f"tag={quote(tag)}" for tag in tags)
-        assert tell(fetch_one(origin.url(f"robots/x.jpg?{query}"))) == ("disallowed", 1)
+        assert summarize(fetch_one(origin.url(f"robots/x.jpg?{query}"))) == ("disallowed", 1)
         assert len(origin.requests) == 1
 
     @pytest.mark.parametrize(
@@ -1033,12 +1048,15 @@ class TestRobots:
         ],
     )
     def test_that_do_not(self, origin, tag):
-        assert tell(fetch_one(origin.url(f"robots/x.jpg?tag={quote(tag)}"))) == ("image", 1)
+        assert summarize(fetch_one(origin.url(f"robots/x.jpg?tag={quote(tag)}"))) == ("image", 1)
 
     def test_for_another_name_of_ours(self, origin):
         url = origin.url(f"robots/x.jpg?tag={quote('mybot: noindex')}")
-        assert tell(fetch_one(url)) == ("image", 1)
-        assert tell(fetch_one(url, user_agent="MyBot/2.0 (mail@example.com)")) == ("disallowed", 1)
+        assert summarize(fetch_one(url)) == ("image", 1)
+        assert summarize(fetch_one(url, user_agent="MyBot/2.0 (mail@example.com)")) == (
+            "disallowed",
+            1,
+        )
 
 
 @pytest.mark.parametrize(
@@ -1052,7 +1070,7 @@ class TestRobots:
 )
 def test_redirect_to_a_placeholder(origin, target):
     outcome = fetch_one(origin.url(f"redirect-to?url={quote(target)}"))
-    assert tell(outcome) == ("placeholder", 1)
+    assert summarize(outcome) == ("placeholder", 1)
     assert isinstance(outcome, Failure) and target in outcome.detail
 
 
@@ -1069,23 +1087,23 @@ def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
 
 
 def test_large_bodies_count_for_more_and_never_wait_for_one_another():
-    assert [http_client.weigh(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [
+    assert [http_client.cost(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [
         1,
         1,
         2,
         6,
     ]
-    assert http_client.weigh(bytes(100 * 2**20)) == http_client.MAX_WEIGHT
+    assert http_client.cost(bytes(100 * 2**20)) == http_client.MAX_COST
 
     async def run() -> None:
         async with open_client() as client:
-            room = asyncio.Semaphore(http_client.MAX_WEIGHT)
+            budget = asyncio.Semaphore(http_client.MAX_COST)
             large = bytes(20 * 2**20)
-            first, second = (asyncio.ensure_future(client.take(room, large)) for _ in range(2))
+            first, second = (asyncio.ensure_future(client.reserve(budget, large)) for _ in range(2))
             await asyncio.wait([first, second], timeout=0.1)
             assert first.done() and not second.done()
-            for _ in range(http_client.weigh(large)):
-                room.release()
+            for _ in range(http_client.cost(large)):
+                budget.release()
             await asyncio.wait_for(second, 5)
 
     asyncio.run(run())

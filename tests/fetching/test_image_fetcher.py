@@ -27,7 +27,7 @@ from origin import Origin, image, peak
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import http_client
-from beam_pipeline.fetching.http_client import MAX_WEIGHT
+from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetcher, read_file
 from beam_pipeline.images.png_notes import encode_png
 from beam_pipeline.transforms import fetch_images
@@ -60,10 +60,10 @@ def make_refs(origin: Origin, *paths: str) -> list[ImageRef]:
 
 
 def numbered(origin: Origin, count: int, form: str = "{}.jpg") -> list[ImageRef]:
-    return make_refs(origin, *(form.format(number) for number in range(count)))
+    return make_refs(origin, *(form.format(index) for index in range(count)))
 
 
-def tell(outcome: EncodedImage | Failure) -> tuple[str, str | bytes, int]:
+def summarize(outcome: EncodedImage | Failure) -> tuple[str, str | bytes, int]:
     """Return the URL, the reason or the bytes, and the number of attempts."""
     return (
         outcome.ref.url,
@@ -75,15 +75,19 @@ def tell(outcome: EncodedImage | Failure) -> tuple[str, str | bytes, int]:
 def run_graph(
     config: Config, refs: list[ImageRef], images: list, failures: list
 ) -> beam.runners.runner.PipelineResult:
-    """Fetch in a graph of its own and assert on its outputs, in the form of `tell`."""
+    """Fetch in a graph of its own and assert on its outputs, in the form of `summarize`."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
     fetched = (
         pipeline
         | beam.Create(refs)
         | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
     )
-    assert_that(fetched.main | "TellImages" >> beam.Map(tell), equal_to(images), "Images")
-    assert_that(fetched.failures | "TellFailures" >> beam.Map(tell), equal_to(failures), "Failures")
+    assert_that(fetched.main | "SummarizeImages" >> beam.Map(summarize), equal_to(images), "Images")
+    assert_that(
+        fetched.failures | "SummarizeFailures" >> beam.Map(summarize),
+        equal_to(failures),
+        "Failures",
+    )
     return pipeline.run()
 
 
@@ -209,9 +213,9 @@ class TestGraph:
         )
         counters = result.metrics().query(MetricsFilter().with_namespace("fetch"))["counters"]
         size = 2 * len(image("x.jpg")) + len(image("y.png")) + len(image("x.jpg")) // 2
-        told = {counter.key.metric.name: counter.committed for counter in counters}
-        assert told.pop("waited_microseconds") > 0
-        assert told == {"images": 4, "bytes": size}
+        reported = {counter.key.metric.name: counter.committed for counter in counters}
+        assert reported.pop("waited_microseconds") > 0
+        assert reported == {"images": 4, "bytes": size}
 
     def test_refuses_private_addresses(self, origin):
         refs = make_refs(origin, "x.jpg")
@@ -332,14 +336,14 @@ class TestKeptImages:
 
 class TestBundles:
     def test_more_images_than_are_under_way_at_a_time(self, origin):
-        paths = [f"{number}.jpg" if number % 3 else f"status/404/{number}" for number in range(100)]
+        paths = [f"{index}.jpg" if index % 3 else f"status/404/{index}" for index in range(100)]
         refs = make_refs(origin, *paths)
         outcomes = in_time(run_bundle, copy(FetchImages(make_config(fetch_concurrency=1))), refs)
-        told = [
+        reported = [
             (ref.url, *((image(path), 1) if path.endswith("jpg") else ("http_404", 1)))
             for ref, path in zip(refs, paths, strict=True)
         ]
-        assert sorted(map(tell, outcomes), key=str) == sorted(told, key=str)
+        assert sorted(map(summarize, outcomes), key=str) == sorted(reported, key=str)
         assert peak(origin.requests) == 1
 
     def test_hand_on_what_has_come_before_too_much_is_under_way(self, origin):
@@ -370,12 +374,12 @@ class TestBundles:
         # The step emits results only when the next image is requested, as when a network is busy
         # with the first.
         for ref in others:
-            future = images._fetcher.submit(ref, images._room)
+            future = images._fetcher.submit(ref, images._budget)
             images._under_way.add(future)
             future.add_done_callback(images._done.put)
-        assert wait_until(lambda: len(origin.requests) >= MAX_WEIGHT)
+        assert wait_until(lambda: len(origin.requests) >= MAX_COST)
         time.sleep(0.2)
-        assert len(origin.requests) <= 1 + MAX_WEIGHT + 2
+        assert len(origin.requests) <= 1 + MAX_COST + 2
         outcomes += in_time(outcomes_of, images.finish_bundle())
         assert len(outcomes) == len(origin.requests) == 80
 
@@ -408,7 +412,7 @@ class TestBundles:
         for _ in range(2):
             with pytest.raises(Exception, match="a bug"):
                 in_time(run, fail)
-        in_time(run, tell)
+        in_time(run, summarize)
         assert len(origin.requests) >= 10
 
 
@@ -432,8 +436,8 @@ def open_things() -> tuple[int, int, set[threading.Thread]]:
 class TestFetcher:
     def use(self, refs: list[ImageRef], wait: bool = True, **options) -> Fetcher:
         fetcher = Fetcher(make_config(fetch_concurrency=4, **options))
-        room = asyncio.Semaphore(100)
-        futures = [fetcher.submit(ref, room) for ref in refs]
+        budget = asyncio.Semaphore(100)
+        futures = [fetcher.submit(ref, budget) for ref in refs]
         if wait:
             for future in futures:
                 assert isinstance(future.result(PATIENCE), EncodedImage)
@@ -457,15 +461,15 @@ class TestFetcher:
     def test_reads_no_more_files_than_there_is_room_for(self, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
         fetcher = Fetcher(make_config(images=f"{tmp_path}/*", fetch_concurrency=2))
-        room = asyncio.Semaphore(3)
-        futures = [fetcher.submit(ImageRef("", str(tmp_path / "x.jpg")), room) for _ in range(10)]
+        budget = asyncio.Semaphore(3)
+        futures = [fetcher.submit(ImageRef("", str(tmp_path / "x.jpg")), budget) for _ in range(10)]
         assert wait_until(lambda: sum(future.done() for future in futures) == 3)
         time.sleep(0.1)
         assert sum(future.done() for future in futures) == 3
         first = futures[0].result()
         assert isinstance(first, EncodedImage)
         for _ in range(7):
-            fetcher.release(first, room)
+            fetcher.release(first, budget)
         assert {type(future.result(PATIENCE)) for future in futures} == {EncodedImage}
 
     def test_breaks_off_what_is_under_way(self, origin):

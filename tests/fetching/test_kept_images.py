@@ -162,7 +162,7 @@ def test_a_body_that_does_not_decode_is_not_kept_and_asked_for_again(origin: Ori
 
 def test_originals_in_the_folder_of_resized_images_survive(origin: Origin, tmp_path):
     urls = tmp_path / "urls.txt"
-    urls.write_text("".join(origin.url(f"good/{number}.jpg\n") for number in range(4)))
+    urls.write_text("".join(origin.url(f"good/{index}.jpg\n") for index in range(4)))
     assert (
         run.main(command(urls, tmp_path / "first", "--original_dir", str(tmp_path / "kept"))) == 0
     )
@@ -170,7 +170,7 @@ def test_originals_in_the_folder_of_resized_images_survive(origin: Origin, tmp_p
         run.main(command(urls, tmp_path / "second", "--resized_dir", str(tmp_path / "kept"))) == 2
     )
     digests = {hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "kept").iterdir()}
-    assert digests == {hashlib.sha256(image(f"{number}.jpg")).digest() for number in range(4)}
+    assert digests == {hashlib.sha256(image(f"{index}.jpg")).digest() for index in range(4)}
 
 
 def test_a_folder_in_the_place_of_an_original_costs_no_image(origin: Origin, tmp_path):

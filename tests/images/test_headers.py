@@ -125,17 +125,17 @@ def test_inks_of_other_colours_are_not_guessed_at():
 def test_12_bit_grey():
     levels = (X[:, :20] * 187 + Y[:, :20] * 31) % 4096
     first, second = levels[:, ::2], levels[:, 1::2]
-    packed = (
+    compressed = (
         np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1)
         .astype(np.uint8)
         .reshape(HEIGHT, 30, 1)
     )
-    data = write_tiff(packed, 1, Layout("<", False, False, False), t256=20, t258=12)
+    data = write_tiff(compressed, 1, Layout("<", False, False, False), t256=20, t258=12)
     pixels = decoding.decode(data, 20, "pad", 10**6).pixels
     np.testing.assert_allclose(pixels[..., 0], levels * (255 / 4095), atol=0.5, rtol=0)
     # Pillow has no reader for PhotometricInterpretation 0 with 12 bits.
     with pytest.raises(headers.DecodeError, match="kind that is not read"):
-        decode(write_tiff(packed, 0, Layout("<", False, False, False), t256=20, t258=12))
+        decode(write_tiff(compressed, 0, Layout("<", False, False, False), t256=20, t258=12))
 
 
 # PNGs with large profiles and texts.

@@ -94,7 +94,9 @@ def test_an_adobe_rgb_photograph_gives_the_lab_of_its_srgb_twin(kind, options):
     srgb = photograph()
     adobe = to_adobe_rgb(srgb)
     twin = lab_of(save(srgb))
-    assert np.abs(lab_of(save(adobe)) - twin).max() > 10, "the twins are too alike to tell anything"
+    assert np.abs(lab_of(save(adobe)) - twin).max() > 10, (
+        "the twins are too alike to prove anything"
+    )
     difference = np.abs(lab_of(save(adobe, kind, icc_profile=ADOBE_RGB, **options)) - twin)
     assert difference.max() < 3.5
     assert difference.mean() < 0.6
@@ -149,8 +151,8 @@ def test_pixels_stay_under_srgb_and_under_a_profile_that_is_not_valid(profile):
 @given(st.data())
 def test_a_damaged_profile_costs_no_more_than_colours(data):
     profile = bytearray(ADOBE_RGB)
-    for place in data.draw(st.lists(st.integers(0, len(profile) - 1), min_size=1, max_size=12)):
-        profile[place] = data.draw(st.integers(0, 255))
+    for index in data.draw(st.lists(st.integers(0, len(profile) - 1), min_size=1, max_size=12)):
+        profile[index] = data.draw(st.integers(0, 255))
     assert decode(
         save(photograph(), icc_profile=bytes(profile)), 64, "pad", 10**6
     ).pixels.shape == (64, 64, 3)
@@ -158,11 +160,11 @@ def test_a_damaged_profile_costs_no_more_than_colours(data):
 
 def test_large_profiles_are_not_kept():
     before = icc._is_srgb.cache_info().currsize
-    for number in range(3):
+    for index in range(3):
         large = (
             struct.pack(">I", 1 << 17)
             + ADOBE_RGB[4:]
-            + bytes([number]) * ((1 << 17) - len(ADOBE_RGB))
+            + bytes([index]) * ((1 << 17) - len(ADOBE_RGB))
         )
         icc.to_srgb(Image.fromarray(photograph()), large)
     assert icc._is_srgb.cache_info().currsize == before

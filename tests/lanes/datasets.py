@@ -63,11 +63,11 @@ def write_list(path: Path, origin: Origin, good: int = 48) -> None:
     It has images of several shapes and formats, repeated lines, and failures of each stage.
     """
     shapes = ((320, 240), (120, 200), (299, 299))
-    names = [f"{number}.{('jpg', 'png', 'webp')[number % 3]}" for number in range(good)]
+    names = [f"{index}.{('jpg', 'png', 'webp')[index % 3]}" for index in range(good)]
     lines = [
-        f"n{number % 3:08}_{number}\t"
-        f"{origin.url(f'sized/{shapes[number % 3][0]}/{shapes[number % 3][1]}/{name}')}"
-        for number, name in enumerate(names)
+        f"n{index % 3:08}_{index}\t"
+        f"{origin.url(f'sized/{shapes[index % 3][0]}/{shapes[index % 3][1]}/{name}')}"
+        for index, name in enumerate(names)
     ]
     lines += [
         *(origin.url(f"status/{code}/x{code}.jpg") for code in (404, 410, 500)),

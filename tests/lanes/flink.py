@@ -121,11 +121,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             *java("taskexecutor.TaskManagerRunner", *MEMORY),
         ]
         managers = []
-        for number in range(TASK_MANAGERS):
+        for index in range(TASK_MANAGERS):
             # Beam's boot program leaves a file in its working directory.
-            (folder / str(number)).mkdir()
+            (folder / str(index)).mkdir()
             managers.append(
-                stack.enter_context(program(command, log, folder / str(number), **environment)).pid
+                stack.enter_context(program(command, log, folder / str(index), **environment)).pid
             )
         started = Cluster(rest_port, managers)
         deadline = time.monotonic() + 60
@@ -198,7 +198,7 @@ def test_metrics_stand_in_flinks_own_page(cluster, url_list, reference, tmp_path
 
 
 def read_varint(data: bytes) -> int:
-    return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(data))
+    return sum((byte & 0x7F) << (7 * index) for index, byte in enumerate(data))
 
 
 def test_workers_that_are_killed_cost_nothing(cluster, url_list, reference, tmp_path):

@@ -347,8 +347,8 @@ def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
 def test_a_folder_of_images(bucket, tmp_path):
     from origin import image
 
-    for number in range(3):
-        filesystem.write_bytes(f"{bucket}/photographs/{number}.jpg", image(f"{number}.jpg"))
+    for index in range(3):
+        filesystem.write_bytes(f"{bucket}/photographs/{index}.jpg", image(f"{index}.jpg"))
     arguments = [
         "--images",
         f"{bucket}/photographs/*.jpg",
@@ -360,7 +360,7 @@ def test_a_folder_of_images(bucket, tmp_path):
     done = run_job(arguments)
     assert done.returncode == 0, done.stderr
     assert sorted(read_dataset(tmp_path / "dataset").examples) == [
-        f"{bucket}/photographs/{number}.jpg" for number in range(3)
+        f"{bucket}/photographs/{index}.jpg" for index in range(3)
     ]
 
 

@@ -36,7 +36,7 @@ def test_a_short_list_is_one_commit_whose_files_have_plain_names(tmp_path):
     [commit] = plan(make_config(tmp_path, ["# list", "http://a", "", "http://b"]), 10, [])
     assert urls(commit) == ["http://a", "http://b"]
     assert commit.counts == {"lines": 4, "ignored": 2, "duplicates": 0}
-    assert (commit.number, commit.is_last, commit.label) == (0, True, "")
+    assert (commit.index, commit.is_last, commit.label) == (0, True, "")
 
 
 def test_a_list_that_just_fits_is_one_commit(tmp_path):
@@ -97,16 +97,16 @@ def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(
     # Within one commit, the graph drops the duplicates.
     taken = [url for commit in (*before, *after) for url in dict.fromkeys(urls(commit))]
     assert sorted(taken) == sorted({ref.url for ref in refs})
-    assert [commit.number for commit in (*before, *after)] == list(range(len(before) + len(after)))
+    assert [commit.index for commit in (*before, *after)] == list(range(len(before) + len(after)))
     assert [commit.is_last for commit in (*before, *after)] == [False] * (
         len(before) + len(after) - 1
     ) + [True]
-    told: collections.Counter[str] = collections.Counter()
+    reported: collections.Counter[str] = collections.Counter()
     for commit in (*before, *after):
-        told.update(commit.counts)
-        told.update({"refs": len(urls(commit))})
-    assert (told["lines"], told["ignored"]) == (len(lines), counts["ignored"])
-    assert told["lines"] == told["ignored"] + told["duplicates"] + told["refs"]
+        reported.update(commit.counts)
+        reported.update({"refs": len(urls(commit))})
+    assert (reported["lines"], reported["ignored"]) == (len(lines), counts["ignored"])
+    assert reported["lines"] == reported["ignored"] + reported["duplicates"] + reported["refs"]
 
 
 @pytest.mark.parametrize("changed", [["http://x", "http://b", "http://c"], ["http://a"], []])
@@ -117,8 +117,13 @@ def test_another_list_is_not_taken_for_the_rest(tmp_path, changed):
 
 
 def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
+<<<<<<< HEAD
     [commit] = plan(
         make_config(tmp_path, [f"{number} http://a/{number % 50}" for number in range(100)]),
+=======
+    [commit] = commits.plan(
+        make_config(tmp_path, [f"{index} http://a/{index % 50}" for index in range(100)]),
+>>>>>>> d71b02d (Name things by their technical terms; give the circuit breaker of hosts its own module)
         100,
         [],
     )

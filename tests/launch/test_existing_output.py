@@ -117,8 +117,8 @@ def test_a_broken_record_is_named(tmp_path, name, content):
 
 def test_a_missing_commit_is_noticed(tmp_path):
     config = make_config(tmp_path)
-    for number in range(3):
-        finalize_commit(config, number)
+    for index in range(3):
+        finalize_commit(config, index)
     (tmp_path / "commit-00001.json").unlink()
     with pytest.raises(UsageError, match="the record of a commit is missing"):
         find(config)

@@ -98,6 +98,6 @@ def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
         str(tmp_path / "0"),
         [(("host", "a", "example"), 5), (("host", "b", "example"), 2), (("host", "c", "dns"), 3)],
     )
-    told = outcome_counts.add_up([str(tmp_path / "0")])
-    assert [host["host"] for host in told["hosts"]] == ["a"]
-    assert told["other_hosts"] == {"hosts": 2, "examples": 2, "failures": 3}
+    reported = outcome_counts.add_up([str(tmp_path / "0")])
+    assert [host["host"] for host in reported["hosts"]] == ["a"]
+    assert reported["other_hosts"] == {"hosts": 2, "examples": 2, "failures": 3}

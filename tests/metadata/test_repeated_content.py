@@ -33,31 +33,31 @@ def test_keeps_odd_urls(tmp_path):
 @given(st.lists(st.lists(st.integers(0, 12), max_size=20), max_size=6))
 def test_counts_over_all_commits(tmp_path_factory, commits):
     folder = tmp_path_factory.mktemp("bodies")
-    for number, commit in enumerate(commits):
+    for index, commit in enumerate(commits):
         counted = collections.Counter(commit).items()
         repeated_content.write(
-            str(folder / str(number)),
-            [Repeat(digest(body), times, f"http://{number}/{body}") for body, times in counted],
+            str(folder / str(index)),
+            [Repeat(digest(body), times, f"http://{index}/{body}") for body, times in counted],
         )
     found = repeated_content.most_repeated(str(path) for path in sorted(folder.iterdir()))
     wanted = collections.Counter(body for commit in commits for body in commit)
-    assert {repeat.sha256: repeat.times for repeat in found} == {
+    assert {repeat.sha256: repeat.count for repeat in found} == {
         digest(body): times for body, times in wanted.items() if times >= REPEATED
     }
-    assert [repeat.times for repeat in found] == sorted(
-        (repeat.times for repeat in found), reverse=True
+    assert [repeat.count for repeat in found] == sorted(
+        (repeat.count for repeat in found), reverse=True
     )
     assert all(digest(int(repeat.url.rpartition("/")[2])) == repeat.sha256 for repeat in found)
 
 
 def test_tells_only_the_most_frequent(tmp_path):
     bodies = [
-        Repeat(digest(number), REPEATED + number, "http://a") for number in range(MAX_REPEATED + 50)
+        Repeat(digest(index), REPEATED + index, "http://a") for index in range(MAX_REPEATED + 50)
     ]
     repeated_content.write(str(tmp_path / "bodies"), bodies)
     found = repeated_content.most_repeated([str(tmp_path / "bodies")])
     assert len(found) == MAX_REPEATED
-    assert found[0].times == REPEATED + MAX_REPEATED + 49
+    assert found[0].count == REPEATED + MAX_REPEATED + 49
 
 
 def test_nothing_repeats():

@@ -39,7 +39,7 @@ def test_protobuf_reads_what_is_written():
 
 
 def test_reads_what_protobuf_writes():
-    told = read_example(
+    decoded = read_example(
         serialize(
             texts=tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"", b"two"])),
             floats=tf.train.Feature(float_list=tf.train.FloatList(value=FLOATS)),
@@ -47,10 +47,10 @@ def test_reads_what_protobuf_writes():
             nothing=tf.train.Feature(),
         )
     )
-    assert told["texts"] == [b"", b"two"]
-    np.testing.assert_array_equal(told["floats"], FLOATS)
-    np.testing.assert_array_equal(told["numbers"], [0, -1, 1 << 62])
-    assert told["nothing"] == []
+    assert decoded["texts"] == [b"", b"two"]
+    np.testing.assert_array_equal(decoded["floats"], FLOATS)
+    np.testing.assert_array_equal(decoded["numbers"], [0, -1, 1 << 62])
+    assert decoded["nothing"] == []
 
 
 def test_reads_numbers_that_are_not_packed():
@@ -59,8 +59,8 @@ def test_reads_numbers_that_are_not_packed():
     feature = b"\x12" + bytes([len(floats)]) + floats
     entry = b"\x0a\x01x\x12" + bytes([len(feature)]) + feature
     message = b"\x0a" + bytes([len(entry)]) + entry
-    told = read_example(b"\x0a" + bytes([len(message)]) + message)
-    np.testing.assert_array_equal(told["x"], FLOATS[:2])
+    decoded = read_example(b"\x0a" + bytes([len(message)]) + message)
+    np.testing.assert_array_equal(decoded["x"], FLOATS[:2])
 
 
 @given(st.binary(max_size=200))

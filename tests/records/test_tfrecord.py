@@ -30,9 +30,9 @@ def test_what_tensorflow_writes(written):
 
 @given(data=st.data())
 def test_a_flipped_bit_is_found(written, data):
-    place, bit = data.draw(st.integers(0, len(written) - 1)), data.draw(st.integers(0, 7))
+    offset, bit = data.draw(st.integers(0, len(written) - 1)), data.draw(st.integers(0, 7))
     damaged = bytearray(written)
-    damaged[place] ^= 1 << bit
+    damaged[offset] ^= 1 << bit
     with pytest.raises(ValueError, match=r"^x is (broken at|cut off in) record [012]"):
         list(read_records(io.BytesIO(bytes(damaged)), "x"))
 
@@ -46,10 +46,10 @@ def test_a_file_that_is_cut_off_is_found(written, data):
 
 
 def test_records_are_found_without_reading_them(written):
-    places = find_records(io.BytesIO(written), "x")
-    assert places == [0, 16, 35]
-    for place, record in zip(places, RECORDS, strict=True):
-        assert next(read_records(io.BytesIO(written[place:]), "x", checked=False)) == record
+    offsets = find_records(io.BytesIO(written), "x")
+    assert offsets == [0, 16, 35]
+    for offset, record in zip(offsets, RECORDS, strict=True):
+        assert next(read_records(io.BytesIO(written[offset:]), "x", checked=False)) == record
     assert find_records(io.BytesIO(b""), "x") == []
 
 

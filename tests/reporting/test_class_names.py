@@ -11,7 +11,7 @@ import pytest
 
 from beam_pipeline.reporting import class_names
 
-NAMES = {number: f"class {number}, also called {number}" for number in range(1000)}
+NAMES = {index: f"class {index}, also called {index}" for index in range(1000)}
 
 
 class Call:
@@ -32,7 +32,7 @@ def test_a_pickle(tmp_path, protocol):
 
 def test_a_pickle_of_python_2(tmp_path):
     # The published file has this form: protocol 0, and byte strings.
-    lines = "".join(f"I{number}\nS'class {number}'\np{number + 1}\ns" for number in range(1000))
+    lines = "".join(f"I{index}\nS'class {index}'\np{index + 1}\ns" for index in range(1000))
     (tmp_path / "names.pkl").write_text(f"(dp0\n{lines}.")
     assert class_names.read(str(tmp_path / "names.pkl"))[999] == "class 999"
 

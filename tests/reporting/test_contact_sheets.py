@@ -37,7 +37,7 @@ def test_many_examples_fill_a_second_sheet(tmp_path):
 
 def test_a_card_names_classes_and_hides_credentials(tmp_path):
     example = dataclasses.replace(take_sample(tmp_path)[0], url="http://me:pw@a/b/c.jpg")
-    names = [f"name {number}, synonym" for number in range(999)] + [",odd"]
+    names = [f"name {index}, synonym" for index in range(999)] + [",odd"]
     card = contact_sheets.make_sheets([example], names)[0]["cards"][0]
     assert len(card["best"]) == 5
     assert all(name.startswith("name ") or name == ",odd" for name in card["best"])

@@ -74,7 +74,7 @@ def test_sizes_share_a_unit_in_each_column(tmp_path):
 
 
 def test_classes_of_equal_size_have_neither_chart_nor_bars():
-    table = tables.describe_classes({f"n{number:08}": 4 for number in range(50)})
+    table = tables.describe_classes({f"n{index:08}": 4 for index in range(50)})
     assert table is not None
     assert table["chart"] is None and not table["has_bars"]
     assert table["effective"] == pytest.approx(50)

@@ -67,14 +67,14 @@ def refusal(input: Path | str) -> str:
 
 def make_tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
     """Return an archive of files; a name that ends in a slash is a folder."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
+    compressed = io.BytesIO()
+    with tarfile.open(fileobj=compressed, mode=mode) as archive:  # type: ignore[call-overload]
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
             archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    return compressed.getvalue()
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -244,7 +244,7 @@ def test_line_ends_and_byte_order_marks_are_no_part_of_a_url(tmp_path, data):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_a_list_of_wide_characters_is_known_by_its_byte_order_mark(tmp_path, encoding, end, pack):
-    lines = [f"n1_{number} http://a.example/é犬\U0001f415/{number}.jpg" for number in range(20_000)]
+    lines = [f"n1_{index} http://a.example/é犬\U0001f415/{index}.jpg" for index in range(20_000)]
     data = ("\ufeff" + end.join(["# a list", "", *lines])).encode(encoding)
     refs, counts = read_bytes(tmp_path, pack(data))
     assert [f"{ref.id} {ref.url}" for ref in refs] == lines
@@ -391,7 +391,7 @@ def test_failures_of_an_earlier_run_are_a_list(tmp_path, stage, is_retried):
     ],
 )
 def test_skip_and_count_are_of_images_and_not_of_lines(tmp_path, skip, count, kept):
-    data = b"".join(b"# comment\n\nhttp://a.example/%d\n" % number for number in range(10))
+    data = b"".join(b"# comment\n\nhttp://a.example/%d\n" % index for index in range(10))
     refs, counts = read_bytes(tmp_path, data, skip=skip, count=count)
     assert [ref.url for ref in refs] == [f"http://a.example/{number}" for number in kept]
     assert counts == {"lines": 30, "ignored": 30 - len(kept)}
@@ -478,14 +478,14 @@ def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
     ],
 )
 @pytest.mark.parametrize("name", ["urls", "urls.txt"])
-def test_packed_lists_are_told_by_their_bytes(tmp_path, data, name):
+def test_compressed_lists_are_recognized_by_their_bytes(tmp_path, data, name):
     path = tmp_path / name
     path.write_bytes(data)
     assert read(path) == (REFS, {"lines": 2, "ignored": 0})
 
 
 @pytest.mark.parametrize("name", ["urls.gz", "urls.bz2", "urls.tgz", "urls.tar"])
-def test_packed_lists_may_have_their_usual_names(tmp_path, name):
+def test_compressed_lists_may_have_their_usual_names(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(PACKERS[name.removeprefix("urls.")](LINES))
     assert read(path) == (REFS, {"lines": 2, "ignored": 0})
@@ -518,19 +518,19 @@ def test_an_archive_without_a_list_holds_nothing(tmp_path, data):
 @pytest.mark.parametrize("packing", ["gz", "bz2", "tgz", "tar"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_a_truncated_list_is_refused(tmp_path, packing, part):
-    packed = PACKERS[packing](long_list())
+    compressed = PACKERS[packing](long_list())
     path = tmp_path / f"urls.{packing}"
-    path.write_bytes(packed[: int(len(packed) * part)])
+    path.write_bytes(compressed[: int(len(compressed) * part)])
     refusal(path)
 
 
 @pytest.mark.parametrize("packing", ["gz", "bz2", "tgz"])
 @pytest.mark.parametrize("part", [0.01, 0.3, 0.9])
 def test_a_damaged_list_is_refused(tmp_path, packing, part):
-    packed = PACKERS[packing](long_list())
-    position = int(len(packed) * part)
+    compressed = PACKERS[packing](long_list())
+    position = int(len(compressed) * part)
     path = tmp_path / f"urls.{packing}"
-    path.write_bytes(packed[:position] + b"\xff" * 40 + packed[position + 40 :])
+    path.write_bytes(compressed[:position] + b"\xff" * 40 + compressed[position + 40 :])
     refusal(path)
 
 
@@ -550,7 +550,7 @@ def test_a_glob_takes_its_lists_in_order(tmp_path):
     assert counts == {"lines": 3, "ignored": 0}
 
 
-def test_a_glob_may_take_lists_that_are_packed_in_different_ways(tmp_path):
+def test_a_glob_may_take_lists_that_are_compressed_in_different_ways(tmp_path):
     (tmp_path / "urls-0.txt").write_bytes(LINES)
     (tmp_path / "urls-1.gz").write_bytes(gzip.compress(BOM + LINES))
     (tmp_path / "urls-2.tgz").write_bytes(make_tar({"urls": LINES}))
@@ -751,8 +751,8 @@ def test_images_are_taken_in_order_by_their_paths(tmp_path):
 
 
 def test_skip_and_count_hold_for_images_too(tmp_path):
-    for number in range(10):
-        (tmp_path / f"{number}.jpg").write_bytes(b"data")
+    for index in range(10):
+        (tmp_path / f"{index}.jpg").write_bytes(b"data")
     refs, counts = read_images(tmp_path / "*.jpg", skip=2, count=3)
     assert [Path(ref.url).name for ref in refs] == ["2.jpg", "3.jpg", "4.jpg"]
     assert counts == {"lines": 10, "ignored": 7}

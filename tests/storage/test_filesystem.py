@@ -37,7 +37,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path_factory, data):
 @pytest.mark.parametrize(
     "name", ["file.gz", "file.bz2", "file.jpeg", "dataset.json", "é, and more"]
 )
-def test_no_name_makes_a_file_be_packed(tmp_path, name):
+def test_no_name_makes_a_file_be_compressed(tmp_path, name):
     data = b"as it is" * 100
     filesystem.write_bytes(str(tmp_path / name), data)
     assert (tmp_path / name).read_bytes() == data
@@ -81,7 +81,7 @@ def test_a_place_that_is_taken_by_a_folder_stays_as_it_is(tmp_path):
 
 def test_nobody_sees_half_a_file(tmp_path):
     path = tmp_path / "file"
-    contents = [bytes([number]) * 100_000 for number in range(4)]
+    contents = [bytes([index]) * 100_000 for index in range(4)]
     path.write_bytes(contents[0])
     stop = threading.Event()
     seen = set()
@@ -104,7 +104,7 @@ def test_nobody_sees_half_a_file(tmp_path):
 
 
 def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
-    contents = [bytes([number]) * 50_000 for number in range(4)]
+    contents = [bytes([index]) * 50_000 for index in range(4)]
     errors = []
 
     def write(content):

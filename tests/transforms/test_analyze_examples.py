@@ -70,15 +70,15 @@ def expected(folder: DatasetDir) -> statistics.Statistics:
     )
 
 
-def assert_equal(told: statistics.Statistics, wanted: statistics.Statistics) -> None:
-    assert told.examples == wanted.examples
+def assert_equal(reported: statistics.Statistics, wanted: statistics.Statistics) -> None:
+    assert reported.examples == wanted.examples
     for name in ("lab_mean", "lab_variance", "embedding_mean", "embedding_variance"):
         np.testing.assert_allclose(
-            getattr(told, name), getattr(wanted, name), rtol=2e-4, atol=2e-4, err_msg=name
+            getattr(reported, name), getattr(wanted, name), rtol=2e-4, atol=2e-4, err_msg=name
         )
     # A pixel on the edge of two bins may be counted in either.
-    assert np.abs(told.ab_frequency - wanted.ab_frequency).sum() < 2e-3
-    assert told.ab_frequency.sum() == pytest.approx(1)
+    assert np.abs(reported.ab_frequency - wanted.ab_frequency).sum() < 2e-3
+    assert reported.ab_frequency.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
@@ -94,7 +94,7 @@ def test_commits_add_up(tmp_path):
     records = read_records(folder)
     parts, files = (
         [records[:3], [], records[3:9], records[9:]],
-        [f"{tmp_path}/{number}.sums" for number in range(3)],
+        [f"{tmp_path}/{index}.sums" for index in range(3)],
     )
     for part, before, after in zip(parts, [None, *files], [*files, None], strict=True):
         assert not (tmp_path / "transform").exists()
@@ -105,9 +105,9 @@ def test_commits_add_up(tmp_path):
 def test_no_example_at_all(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, [])
-    told = statistics.read(folder)
-    assert told.examples == 0
-    assert not told.ab_frequency.any()
+    reported = statistics.read(folder)
+    assert reported.examples == 0
+    assert not reported.ab_frequency.any()
     for example in dataset.load(folder.path, transformed=True):
         assert np.isfinite(example["image_weight"]).all()
         assert not example["image_embedding"].numpy().any()
@@ -121,14 +121,14 @@ def weights(frequency: np.ndarray) -> np.ndarray:
     ]
     reached = {tuple(bin) for bin in np.floor(lab[:, 1:] / 10 + 11.5).astype(int)}
     smoothed = np.zeros((23, 23))
-    for place in np.ndindex(23, 23):
-        if frequency[place]:
+    for index in np.ndindex(23, 23):
+        if frequency[index]:
             near = {
-                other: np.exp(-100 * ((place[0] - other[0]) ** 2 + (place[1] - other[1]) ** 2) / 50)
+                other: np.exp(-100 * ((index[0] - other[0]) ** 2 + (index[1] - other[1]) ** 2) / 50)
                 for other in reached
             }
             for other, share in near.items():
-                smoothed[other] += frequency[place] * share / sum(near.values())
+                smoothed[other] += frequency[index] * share / sum(near.values())
     inverse = 1 / (smoothed / 2 + 1 / (2 * len(reached)))
     return inverse / (frequency * inverse).sum()
 
@@ -172,10 +172,12 @@ def test_a_shard_that_lacks_examples_is_named_when_transformed_too(tmp_path):
 def test_rare_colours_weigh_more():
     frequency = np.zeros((23, 23))
     frequency[11, 11], frequency[14, 14] = 0.9, 0.1
-    told = preprocessing_fn.rebalance(tf.constant(frequency.reshape(-1))).numpy().reshape(23, 23)
-    assert told[11, 11] < 1 < told[14, 14] < told[5, 16]
-    assert (frequency * told).sum() == pytest.approx(1)
-    np.testing.assert_allclose(told[11, 11], weights(frequency)[11, 11])
+    reported = (
+        preprocessing_fn.rebalance(tf.constant(frequency.reshape(-1))).numpy().reshape(23, 23)
+    )
+    assert reported[11, 11] < 1 < reported[14, 14] < reported[5, 16]
+    assert (frequency * reported).sum() == pytest.approx(1)
+    np.testing.assert_allclose(reported[11, 11], weights(frequency)[11, 11])
 
 
 def test_tfx_reads_what_is_written(tmp_path):
@@ -194,8 +196,8 @@ def test_tfx_reads_what_is_written(tmp_path):
 @pytest.fixture
 def photographs(tmp_path) -> str:
     (tmp_path / "photographs").mkdir()
-    for number in range(9):
-        (tmp_path / "photographs" / f"{number}.jpg").write_bytes(image(f"{number}.jpg"))
+    for index in range(9):
+        (tmp_path / "photographs" / f"{index}.jpg").write_bytes(image(f"{index}.jpg"))
     return str(tmp_path / "photographs" / "*.jpg")
 
 

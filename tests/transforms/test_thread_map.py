@@ -119,8 +119,8 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
         min(thread_map.MAX_THREADS, processors.count_processors()),
     )
     dofn.start_bundle()
-    for number in range(begun + 3):
-        assert not list(dofn.process(Item(number)))
+    for index in range(begun + 3):
+        assert not list(dofn.process(Item(index)))
     dofn.start_bundle()
     held.set()
     assert drive(dofn, [Item(99)]) == ([], [Item(99)])

@@ -13,9 +13,9 @@ from beam_pipeline.elements import Failure, ImageRef, Shard
 from beam_pipeline.transforms import write_shards
 
 
-def told(records, sink, folder):
+def written(records, sink, folder):
     """Write elements with a sink; return the shards that it reports, by name."""
-    path = folder / "told.jsonl"
+    path = folder / "shards.jsonl"
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         shards = pipeline | beam.Create(records) | sink
         lines = shards | beam.Map(
@@ -33,14 +33,14 @@ sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZI
 
 @pytest.mark.parametrize(("compression", "suffix", "tf_compression"), sinks_by_compression)
 def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_compression):
-    examples = [f"example {number}".encode() for number in range(25)]
-    shards = told(
+    examples = [f"example {index}".encode() for index in range(25)]
+    shards = written(
         examples,
         write_shards.WriteExamples(str(tmp_path / "out" / "lab_images_"), compression, 10),
         tmp_path,
     )
     assert [shard.name for shard in shards] == [
-        f"lab_images_{number:05}-of-00003{suffix}" for number in range(3)
+        f"lab_images_{index:05}-of-00003{suffix}" for index in range(3)
     ]
     assert sorted(shard.records for shard in shards) == [5, 10, 10]
     found = []
@@ -59,7 +59,7 @@ def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_co
 
 def test_no_example_gives_no_file(tmp_path):
     assert (
-        told(
+        written(
             [],
             write_shards.WriteExamples(str(tmp_path / "out" / "lab_images_"), "none", 10),
             tmp_path,
@@ -70,7 +70,7 @@ def test_no_example_gives_no_file(tmp_path):
 
 
 def test_gzip_is_gzip(tmp_path):
-    [shard] = told(
+    [shard] = written(
         [b"x" * 1000],
         write_shards.WriteExamples(str(tmp_path / "a"), "gzip", 10),
         tmp_path,
@@ -90,9 +90,15 @@ def test_failures_are_lines_of_json(tmp_path):
         ),
         Failure(ImageRef("", "ftp://b"), "read", "unsupported_scheme", "ftp"),
     ]
+<<<<<<< HEAD
     [shard] = told(
         failures,
         write_shards.WriteFailures(str(tmp_path / "failures-")),
+=======
+    [shard] = written(
+        list(map(write_shards.encode_failure, failures)),
+        write_shards.WriteFiles(write_shards.failure_sink(str(tmp_path / "failures-"))),
+>>>>>>> d71b02d (Name things by their technical terms; give the circuit breaker of hosts its own module)
         tmp_path,
     )
     assert (shard.name, shard.records) == ("failures-00000-of-00001.jsonl", 2)
