@@ -25,7 +25,6 @@ from typing import Any
 
 from beam_pipeline.config import UsageError
 from beam_pipeline.embedding.checkpoint_sources import (
-    ERRORS,
     download,
     explain,
     is_archive,
@@ -33,6 +32,7 @@ from beam_pipeline.embedding.checkpoint_sources import (
     version_of,
 )
 from beam_pipeline.process import signals
+from beam_pipeline.storage import filesystem
 
 _LOGGER = logging.getLogger(__name__)
 HOW_TO = "give an inception_resnet_v2 .ckpt, its .tar.gz or a URL of that, or `untrained` or `none`"
@@ -97,7 +97,7 @@ def bring(
             return _find_current(checkpoint, source_sha256) or _bring(
                 checkpoint, source_sha256, check
             )
-    except ERRORS as error:
+    except filesystem.READ_ERRORS as error:
         raise UsageError(
             f"--checkpoint {checkpoint} cannot be read: {explain(error)}; {HOW_TO}"
         ) from error
@@ -172,7 +172,7 @@ def _find_current(checkpoint: str, source_sha256: str | None) -> tuple[str, str]
     try:
         if version_of(checkpoint, entry.version) != entry.version:
             return None
-    except ERRORS as error:
+    except filesystem.READ_ERRORS as error:
         if "://" not in checkpoint:
             raise
         message = "--checkpoint %s cannot be reached (%s): the copy in %s is used"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
+import http
 import os
 import tarfile
 import urllib.error
@@ -17,24 +17,16 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+from beam_pipeline.storage import any_path
 
 _TIMEOUT = 60  # maximum seconds without a byte from the server of a checkpoint
 # Maximum size of a download, and of an archive's unpacked files. The published one has 0.2 GB.
 MAX_BYTES = 2 * 2**30
 _TOO_LARGE = f"it is larger than {MAX_BYTES >> 30} GiB"
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-# Exceptions of servers, object stores, damaged archives and disks.
-ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    tarfile.TarError,
-    zlib.error,
-    http.client.HTTPException,
-    BeamIOError,
-)
 
 
 def is_readable(checkpoint: str) -> bool:
@@ -42,12 +34,8 @@ def is_readable(checkpoint: str) -> bool:
     return "://" not in checkpoint and not is_archive(checkpoint)
 
 
-def _is_url(checkpoint: str) -> bool:
-    return checkpoint.startswith(("http://", "https://"))
-
-
 def is_archive(checkpoint: str) -> bool:
-    path = urllib.parse.urlsplit(checkpoint).path if _is_url(checkpoint) else checkpoint
+    path = urllib.parse.urlsplit(checkpoint).path if any_path.is_url(checkpoint) else checkpoint
     return path.endswith((".tar.gz", ".tgz"))
 
 
@@ -61,7 +49,7 @@ def version_of(checkpoint: str, known: dict[str, Any]) -> dict[str, Any]:
     Returns:
       Validators, sizes or times of the files; `known` if a server reports no change.
     """
-    if _is_url(checkpoint):
+    if any_path.is_url(checkpoint):
         try:
             with _open_url(checkpoint, known) as response:
                 return _headers_of(response)
@@ -92,7 +80,7 @@ def download(checkpoint: str, target: Path) -> tuple[dict[str, Any], str]:
       ValueError: The files are larger than `MAX_BYTES`.
       EOFError: A server sent fewer bytes than its Content-Length.
     """
-    if _is_url(checkpoint):
+    if any_path.is_url(checkpoint):
         to_file = not target.is_dir()
         with _open_url(checkpoint, {}) as response:
             promised = response.headers.get("Content-Length")

@@ -16,11 +16,8 @@ import tempfile
 import threading
 import urllib.request
 import weakref
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, cast
-
-from apache_beam.io.filesystem import BeamIOError
 
 import beam_pipeline
 from beam_pipeline.config import Config, UsageError
@@ -29,17 +26,6 @@ from beam_pipeline.storage import any_path, filesystem
 LIST_TIMEOUT = 60  # maximum seconds without a byte from the server of a list
 MAX_LINE = 64 * 1024  # bytes, including the line end
 _BLOCK = 1 << 18
-
-# Exceptions of opening, decompressing and reading a damaged file or URL.
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    tarfile.TarError,
-    zlib.error,
-    http.client.HTTPException,
-    BeamIOError,
-)
 
 # Unsupported formats by their first bytes. An .xz file may require 4 GiB of memory.
 NOT_LISTS = {
@@ -59,10 +45,6 @@ _ENCODINGS = {
 }
 
 
-def is_url(path: str) -> bool:
-    return path.lower().startswith(("http://", "https://"))
-
-
 def read_lines(path: str, config: Config) -> Iterator[bytes]:
     """Yield the lines of a list.
 
@@ -80,7 +62,7 @@ def read_lines(path: str, config: Config) -> Iterator[bytes]:
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(_open(path, config))
             yield from split_lines(_check_text(decode(_unpack(raw, path, stack)), path))
-    except READ_ERRORS as error:
+    except filesystem.READ_ERRORS as error:
         raise UsageError(
             f"--input {path} cannot be read: {str(error) or type(error).__name__}"
         ) from error
@@ -190,7 +172,7 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _open(path: str, config: Config) -> IO[bytes]:
-    if is_url(path):
+    if any_path.is_url(path):
         request = urllib.request.Request(
             path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"}
         )
@@ -210,7 +192,7 @@ def is_pipe(path: str) -> bool:
     Raises:
       UsageError: The path is a device or a terminal.
     """
-    if not any_path.is_local(path) or is_url(path):
+    if not any_path.is_local(path) or any_path.is_url(path):
         return False
     try:
         mode = os.stat(path).st_mode

@@ -191,7 +191,7 @@ def list_files(config: Config) -> list[str]:
     """
     return (
         []
-        if config.input is None or text_lines.is_url(config.input)
+        if config.input is None or any_path.is_url(config.input)
         else _match("--input", config.input)
     )
 

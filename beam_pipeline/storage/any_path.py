@@ -91,6 +91,11 @@ def join(folder: str, name: str) -> str:
     return os.path.join(folder, name) if is_local(folder) else f"{folder.rstrip('/')}/{name}"
 
 
+def is_url(path: str) -> bool:
+    """Return whether a path is the URL of a web server."""
+    return path.lower().startswith(("http://", "https://"))
+
+
 def is_local(path: str) -> bool:
     """Return whether a path is local: it has no scheme, by Beam's rule."""
     return re.match(r"[a-zA-Z][-a-zA-Z0-9+.]*://", path.strip()) is None

@@ -6,13 +6,16 @@ These are local filesystems and the object stores whose client is installed.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib
 import os
+import tarfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from typing import IO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.value_provider import RuntimeValueProvider
 
@@ -23,6 +26,17 @@ from beam_pipeline.storage import any_path
 # that only reads, filesystems use those of the runtime.
 if RuntimeValueProvider.runtime_options is None:
     RuntimeValueProvider.set_runtime_options({})
+
+# Exceptions of opening, reading and unpacking a file on a disk, an object store or a web server.
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    tarfile.TarError,
+    zlib.error,
+    http.client.HTTPException,
+    BeamIOError,
+)
 
 # Schemes whose client is an extra: the extra, and the module that the client needs.
 _EXTRAS = {"gs": ("gcp", "google.cloud.storage"), "s3": ("aws", "boto3")}
