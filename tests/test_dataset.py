@@ -1,6 +1,5 @@
 """Tests of reading a dataset: every encoding returns the same tensors."""
 
-import json
 import pickle
 import subprocess
 import sys
@@ -13,95 +12,12 @@ import pytest
 import tensorflow as tf
 from apache_beam.io import tfrecordio
 from store import PREFIX
+from written_dataset import EMBEDDINGS, PIXELS, SIZE, cut_shard, write_dataset
 
 from beam_pipeline import dataset
-from beam_pipeline.config import Config
-from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage, Shard, Tally
+from beam_pipeline.elements import ImageRef
 from beam_pipeline.images import lab_color
-from beam_pipeline.metadata import commit_manifest
-from beam_pipeline.records import example_codec, tf_decode
-
-SIZE = 16
-RNG = np.random.default_rng(0)
-PIXELS = [RNG.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for _ in range(12)]
-PIXELS[0][:] = 0
-PIXELS[1][:] = 255
-FAILED = (("old.jpg", "http_404"), ("lost.jpg", "dns"))
-EMBEDDINGS = RNG.standard_normal((len(PIXELS), 1001)).astype(np.float32)
-
-
-def write_dataset(folder, encoding, compression="none", embedding=True, urls="http://a/{}"):
-    """Write a dataset as a run does: twelve images in three shards, and two failures.
-
-    Two of the images are for training.
-    """
-    options = Config(
-        input="urls.txt",
-        output=str(folder),
-        encoding=encoding,
-        compression=compression,
-        image_size=SIZE,
-        checkpoint="untrained" if embedding else "none",
-    )
-    shards = []
-    for number, (prefix, part) in enumerate(
-        [
-            ("lab_images", range(0, 5)),
-            ("lab_images", range(5, 10)),
-            ("val_lab_images", range(10, 12)),
-        ]
-    ):
-        name = f"{prefix}_{number:05}-of-00003.tfrecord" + (".gz" if compression == "gzip" else "")
-        with tf.io.TFRecordWriter(
-            str(folder / name), "GZIP" if compression == "gzip" else ""
-        ) as writer:
-            for index in part:
-                image = RgbImage(
-                    ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)),
-                    PIXELS[index],
-                    (100 + index, 50),
-                )
-                writer.write(
-                    example_codec.encode_example(
-                        EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding
-                    )
-                )
-        shards.append(Shard(name, len(part), (folder / name).stat().st_size))
-    failures = [
-        Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>")
-        for name, reason in FAILED
-    ]
-    (folder / "failures-00000-of-00001.jsonl").write_text(
-        "".join(json.dumps(failure.as_json()) + "\n" for failure in failures)
-    )
-    failed = [
-        Shard(
-            "failures-00000-of-00001.jsonl",
-            2,
-            (folder / "failures-00000-of-00001.jsonl").stat().st_size,
-        )
-    ]
-    counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
-    tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
-    tallied += [
-        (("host", "a", "example"), 12),
-        (("host", "b", "http_404"), 1),
-        (("host", "b", "dns"), 1),
-    ]
-    commit_manifest.finalize_commit(
-        options,
-        0,
-        True,
-        "",
-        commit_manifest.NO_DIGESTS,
-        counts,
-        shards[:2],
-        shards[2:],
-        failed,
-        [],
-        tallied,
-    )
-    return str(folder)
+from beam_pipeline.records import tf_decode
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -320,20 +236,6 @@ def test_examples_are_what_a_data_loader_batches(tmp_path):
 def test_without_statistics_nothing_is_transformed(tmp_path):
     with pytest.raises(FileNotFoundError, match="made without --statistics"):
         dataset.load(write_dataset(tmp_path, "lab_uint8"), transformed=True)
-
-
-def cut_shard(shard: Path, records: int) -> None:
-    """Keep the first `records` records of a shard; with none, an empty file."""
-    compression = "GZIP" if shard.suffix == ".gz" else ""
-    kept = [
-        record.numpy() for record in tf.data.TFRecordDataset(str(shard), compression).take(records)
-    ]
-    if not kept:
-        shard.write_bytes(b"")
-        return
-    with tf.io.TFRecordWriter(str(shard), compression) as writer:
-        for record in kept:
-            writer.write(record)
 
 
 @pytest.mark.parametrize("kept", [0, 3])

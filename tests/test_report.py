@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
-from test_dataset import write_dataset
+from written_dataset import write_dataset
 
 from beam_pipeline import report, run
 from beam_pipeline.reading import dataset_dir

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from test_analyze_examples import analyze, read_records
-from test_dataset import write_dataset
+from written_dataset import analyze, read_records, write_dataset
 
 from beam_pipeline import dataset
 from beam_pipeline.images import lab_color

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from test_dataset import PIXELS, write_dataset
+from written_dataset import PIXELS, write_dataset
 
 from beam_pipeline import validate
 from beam_pipeline.reading import dataset_dir

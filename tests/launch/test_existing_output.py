@@ -6,27 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from output_folder import make_config, names
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Shard
 from beam_pipeline.launch import existing_output, output_dir
 from beam_pipeline.launch.existing_output import ExistingOutput
 from beam_pipeline.metadata import commit_manifest
-
-
-def make_config(folder, **options) -> Config:
-    return Config(
-        **{
-            "input": "http://127.0.0.1/urls.txt",
-            "output": str(folder),
-            "checkpoint": "none",
-            **options,
-        }
-    )
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def find(config, exclude_sha256=None) -> ExistingOutput:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from output_folder import make_config, names
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.fetching import kept_images
@@ -36,21 +37,6 @@ THEIRS = (
     "dataset.json.mine.tmp",
     "lab_images_extra.tfrecord",
 )
-
-
-def make_config(folder, **options) -> Config:
-    return Config(
-        **{
-            "input": "http://127.0.0.1/urls.txt",
-            "output": str(folder),
-            "checkpoint": "none",
-            **options,
-        }
-    )
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_clears_what_a_run_writes_and_nothing_else(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from test_dataset import write_dataset
+from written_dataset import write_dataset
 
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import contact_sheets, sampling

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_dataset import cut_shard, write_dataset
+from written_dataset import cut_shard, write_dataset
 
 from beam_pipeline.images import decoding
 from beam_pipeline.process import worker_processes

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_dataset import write_dataset
+from written_dataset import write_dataset
 
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import sampling, tables

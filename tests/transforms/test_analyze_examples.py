@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.protobuf import text_format
 from origin import image
 from tensorflow_metadata.proto.v0 import schema_pb2
-from test_dataset import SIZE, cut_shard, write_dataset
+from written_dataset import SIZE, analyze, cut_shard, read_records, write_dataset
 
 from beam_pipeline import dataset, run
 from beam_pipeline.images import lab_color
-from beam_pipeline.reading import dataset_dir, statistics, tf_reader, validation
+from beam_pipeline.reading import dataset_dir, statistics, validation
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import tf_decode
-from beam_pipeline.storage import any_path
 from beam_pipeline.transforms import preprocessing_fn
-from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
-
-
-def analyze(
-    folder: DatasetDir, records: list[bytes], before: str | None = None, after: str | None = None
-) -> None:
-    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        transform = AnalyzeExamples(
-            folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis"
-        )
-        _ = pipeline | beam.Create(records, reshuffle=False) | transform
-    files = any_path.list_files(folder.path, "transform")
-    folder.description["transform"] = [
-        {"name": name, "bytes": size} for name, size in files.items()
-    ]
-    Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
-
-
-def read_records(folder: DatasetDir) -> list[bytes]:
-    return [record.numpy() for record in tf_reader.read_records(folder, "train")]
 
 
 def expected(folder: DatasetDir) -> statistics.Statistics:

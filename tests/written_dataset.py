@@ -1,0 +1,138 @@
+"""Writing, analyzing and damaging a small dataset, as several tests need it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_pipeline.config import Config
+from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage, Shard, Tally
+from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.reading import tf_reader
+from beam_pipeline.reading.dataset_dir import DatasetDir
+from beam_pipeline.records import example_codec
+from beam_pipeline.storage import any_path
+from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
+
+SIZE = 16
+RNG = np.random.default_rng(0)
+PIXELS = [RNG.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for _ in range(12)]
+PIXELS[0][:] = 0
+PIXELS[1][:] = 255
+FAILED = (("old.jpg", "http_404"), ("lost.jpg", "dns"))
+EMBEDDINGS = RNG.standard_normal((len(PIXELS), 1001)).astype(np.float32)
+
+
+def write_dataset(folder, encoding, compression="none", embedding=True, urls="http://a/{}"):
+    """Write a dataset as a run does: twelve images in three shards, and two failures.
+
+    Two of the images are for training.
+    """
+    options = Config(
+        input="urls.txt",
+        output=str(folder),
+        encoding=encoding,
+        compression=compression,
+        image_size=SIZE,
+        checkpoint="untrained" if embedding else "none",
+    )
+    suffix = ".tfrecord.gz" if compression == "gzip" else ".tfrecord"
+    shards = []
+    for shard_index, (prefix, part) in enumerate(
+        [
+            ("lab_images", range(0, 5)),
+            ("lab_images", range(5, 10)),
+            ("val_lab_images", range(10, 12)),
+        ]
+    ):
+        name = f"{prefix}_{shard_index:05}-of-00003.tfrecord" + (
+            ".gz" if compression == "gzip" else ""
+        )
+        with tf.io.TFRecordWriter(
+            str(folder / name), "GZIP" if compression == "gzip" else ""
+        ) as writer:
+            for index in part:
+                image = RgbImage(
+                    ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)),
+                    PIXELS[index],
+                    (100 + index, 50),
+                )
+                writer.write(
+                    example_codec.encode_example(
+                        EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding
+                    )
+                )
+        shards.append(Shard(name, len(part), (folder / name).stat().st_size))
+    failures = [
+        Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>")
+        for name, reason in FAILED
+    ]
+    (folder / "failures-00000-of-00001.jsonl").write_text(
+        "".join(json.dumps(failure.as_json()) + "\n" for failure in failures)
+    )
+    failed = [
+        Shard(
+            "failures-00000-of-00001.jsonl",
+            2,
+            (folder / "failures-00000-of-00001.jsonl").stat().st_size,
+        )
+    ]
+    counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
+    tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
+    tallied += [
+        (("host", "a", "example"), 12),
+        (("host", "b", "http_404"), 1),
+        (("host", "b", "dns"), 1),
+    ]
+    commit_manifest.finalize_commit(
+        options,
+        0,
+        True,
+        "",
+        commit_manifest.NO_DIGESTS,
+        counts,
+        shards[:2],
+        shards[2:],
+        failed,
+        [],
+        tallied,
+    )
+    return str(folder)
+
+
+def cut_shard(shard: Path, records: int) -> None:
+    """Keep the first `records` records of a shard; with none, an empty file."""
+    compression = "GZIP" if shard.suffix == ".gz" else ""
+    kept = [
+        record.numpy() for record in tf.data.TFRecordDataset(str(shard), compression).take(records)
+    ]
+    if not kept:
+        shard.write_bytes(b"")
+        return
+    with tf.io.TFRecordWriter(str(shard), compression) as writer:
+        for record in kept:
+            writer.write(record)
+
+
+def analyze(
+    folder: DatasetDir, records: list[bytes], before: str | None = None, after: str | None = None
+) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        transform = AnalyzeExamples(
+            folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis"
+        )
+        _ = pipeline | beam.Create(records, reshuffle=False) | transform
+    files = any_path.list_files(folder.path, "transform")
+    folder.description["transform"] = [
+        {"name": name, "bytes": size} for name, size in files.items()
+    ]
+    Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
+
+
+def read_records(folder: DatasetDir) -> list[bytes]:
+    return [record.numpy() for record in tf_reader.read_records(folder, "train")]
