@@ -41,7 +41,6 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         image_size=SIZE,
         checkpoint="untrained" if embedding else "none",
     )
-    suffix = ".tfrecord.gz" if compression == "gzip" else ".tfrecord"
     shards = []
     for shard_index, (prefix, part) in enumerate(
         [
