@@ -121,8 +121,8 @@ def test_a_commit_that_was_whole_is_not_made_again(origin, tmp_path, monkeypatch
     build = pipeline.build
 
     def build_and_break(graph, config, commit, *others):
-        made.append(commit.number)
-        if commit.number == 2 and made.count(2) == 1:
+        made.append(commit.index)
+        if commit.index == 2 and made.count(2) == 1:
             raise RuntimeError("the machine dies")
         return build(graph, config, commit, *others)
 
@@ -171,7 +171,7 @@ def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch
     build = pipeline.build
 
     def break_second(graph, config, commit, *others):
-        if commit.number == 1:
+        if commit.index == 1:
             raise RuntimeError("the machine dies")
         return build(graph, config, commit, *others)
 
@@ -201,7 +201,7 @@ def test_a_list_from_a_pipe_is_taken_up_again(origin, tmp_path, capsys, monkeypa
     broken: list[bool] = []
 
     def break_second(graph, config, commit, *others):
-        if commit.number == 1 and not broken:
+        if commit.index == 1 and not broken:
             broken.append(True)
             raise RuntimeError("the machine dies")
         return build(graph, config, commit, *others)

@@ -168,22 +168,6 @@ def test_validation_is_chosen_by_the_url(origin, tmp_path):
     assert train and validation
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.parametrize(("fraction", "share"), [(0, 0), (0.25, 0.25), (1, 1)])
-def test_validation_share(fraction, share):
-    chosen = [
-        pipeline.validation_index(
-            EmbeddedImage(RgbImage(ImageRef("", str(index)), np.empty(0), (1, 1)), None),
-            2,
-            fraction,
-        )
-        for index in range(4000)
-    ]
-    assert abs(np.mean(chosen) - share) < 0.03
-
-
->>>>>>> d71b02d (Name things by their technical terms; give the circuit breaker of hosts its own module)
 def test_a_folder_of_images(tmp_path):
     for index in range(3):
         (tmp_path / f"{index}.jpg").write_bytes(image(f"{index}.jpg"))

@@ -436,7 +436,7 @@ def test_a_changed_list_is_begun_anew_if_asked_for(origin, tmp_path, capsys, mon
     build = pipeline.build
 
     def break_third(graph, config, commit, *others):
-        if commit.number == 2:
+        if commit.index == 2:
             raise RuntimeError("the machine dies")
         return build(graph, config, commit, *others)
 
@@ -530,7 +530,7 @@ def test_what_excludes_bodies_may_not_change_halfway(origin, tmp_path, capsys, m
     build = pipeline.build
 
     def break_second(graph, config, commit, *others):
-        if commit.number == 1:
+        if commit.index == 1:
             excluded.write_text("\n".join(digests))
             raise RuntimeError("the machine dies")
         return build(graph, config, commit, *others)

@@ -117,13 +117,8 @@ def test_another_list_is_not_taken_for_the_rest(tmp_path, changed):
 
 
 def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
-<<<<<<< HEAD
     [commit] = plan(
         make_config(tmp_path, [f"{number} http://a/{number % 50}" for number in range(100)]),
-=======
-    [commit] = commits.plan(
-        make_config(tmp_path, [f"{index} http://a/{index % 50}" for index in range(100)]),
->>>>>>> d71b02d (Name things by their technical terms; give the circuit breaker of hosts its own module)
         100,
         [],
     )

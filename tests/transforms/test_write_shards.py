@@ -90,15 +90,9 @@ def test_failures_are_lines_of_json(tmp_path):
         ),
         Failure(ImageRef("", "ftp://b"), "read", "unsupported_scheme", "ftp"),
     ]
-<<<<<<< HEAD
-    [shard] = told(
+    [shard] = written(
         failures,
         write_shards.WriteFailures(str(tmp_path / "failures-")),
-=======
-    [shard] = written(
-        list(map(write_shards.encode_failure, failures)),
-        write_shards.WriteFiles(write_shards.failure_sink(str(tmp_path / "failures-"))),
->>>>>>> d71b02d (Name things by their technical terms; give the circuit breaker of hosts its own module)
         tmp_path,
     )
     assert (shard.name, shard.records) == ("failures-00000-of-00001.jsonl", 2)
