@@ -128,7 +128,7 @@ REFUSED = {
     ),
     "checkpoint that is none": (
         ["--input", "URLS", "--output", "OUT", "--checkpoint", "URLS"],
-        "no TensorFlow checkpoint",
+        "not a checkpoint",
     ),
     "size": (["--input", "URLS", "--output", "OUT", "--image_size", "0"], "--image_size"),
     "number": (["--input", "URLS", "--output", "OUT", "--batch_size", "many"], "--batch_size"),
