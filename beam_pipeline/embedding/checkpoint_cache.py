@@ -99,7 +99,7 @@ def bring(
             )
     except filesystem.READ_ERRORS as error:
         raise UsageError(
-            f"--checkpoint {checkpoint} cannot be read: {explain(error)}; {HOW_TO}"
+            f"--checkpoint {checkpoint}: {explain(error, checkpoint)}; {HOW_TO}"
         ) from error
 
 
@@ -118,8 +118,8 @@ def check_source(checkpoint: str, sha256: str, wanted: str | None) -> None:
     """
     if wanted is not None and sha256 != wanted.lower():
         raise UsageError(
-            f"--checkpoint {checkpoint} has the sha256 {sha256}, "
-            f"but --checkpoint_sha256 is {wanted.lower()}"
+            f"--checkpoint {checkpoint}: its sha256 is {sha256}, "
+            f"but --checkpoint_sha256 is {wanted.lower()}; give another file or sha256"
         )
 
 
@@ -176,7 +176,7 @@ def _find_current(checkpoint: str, source_sha256: str | None) -> tuple[str, str]
         if "://" not in checkpoint:
             raise
         message = "--checkpoint %s cannot be reached (%s): the copy in %s is used"
-        _LOGGER.warning(message, checkpoint, explain(error), folder())
+        _LOGGER.warning(message, checkpoint, explain(error, checkpoint), folder())
     check_source(checkpoint, entry.source_sha256, source_sha256)
     return prefix, entry.sha256
 
@@ -202,7 +202,9 @@ def _bring(
             unpack(partial / "archive", unpacked)
         prefix = prefix_in(unpacked)
         if prefix is None:
-            raise UsageError(f"--checkpoint {checkpoint} holds no checkpoint, or several; {HOW_TO}")
+            raise UsageError(
+                f"--checkpoint {checkpoint}: it holds no complete checkpoint, or several; {HOW_TO}"
+            )
         sha256 = digest_of(prefix)
         check_source(checkpoint, archive_sha256 or sha256, source_sha256)
         check(prefix)

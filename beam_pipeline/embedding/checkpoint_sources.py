@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http
+import http.client
 import os
 import tarfile
 import urllib.error
@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline.storage import any_path
@@ -25,8 +25,13 @@ from beam_pipeline.storage import any_path
 _TIMEOUT = 60  # maximum seconds without a byte from the server of a checkpoint
 # Maximum size of a download, and of an archive's unpacked files. The published one has 0.2 GB.
 MAX_BYTES = 2 * 2**30
+NO_SUCH_FILE = "there is no such file"
 _TOO_LARGE = f"it is larger than {MAX_BYTES >> 30} GiB"
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+
+
+class SourceError(ValueError):
+    """A source is not a usable checkpoint. The message says why."""
 
 
 def is_readable(checkpoint: str) -> bool:
@@ -77,18 +82,19 @@ def download(checkpoint: str, target: Path) -> tuple[dict[str, Any], str]:
       The version of the checkpoint, and the sha256 of an archive in hex, empty for a checkpoint.
 
     Raises:
-      ValueError: The files are larger than `MAX_BYTES`.
-      EOFError: A server sent fewer bytes than its Content-Length.
+      SourceError: The files are larger than `MAX_BYTES`, or a server sent fewer bytes than its
+        Content-Length.
     """
     if any_path.is_url(checkpoint):
         to_file = not target.is_dir()
         with _open_url(checkpoint, {}) as response:
-            promised = response.headers.get("Content-Length")
-            if promised is not None and int(promised) > MAX_BYTES:
-                raise ValueError(_TOO_LARGE)
+            length = response.headers.get("Content-Length", "")
+            promised = int(length) if length.isdecimal() else None
+            if promised is not None and promised > MAX_BYTES:
+                raise SourceError(_TOO_LARGE)
             digest, size = _copy(response, target if to_file else target / "model.ckpt", MAX_BYTES)
-            if promised is not None and size != int(promised):
-                raise EOFError(f"the server sent {size} of {promised} bytes")
+            if promised is not None and size != promised:
+                raise SourceError(f"the server sent {size} of {promised} bytes")
             return _headers_of(response), digest if to_file else ""
     version = version_of(checkpoint, {})
     paths = [checkpoint] if "://" not in checkpoint else list(version)
@@ -108,7 +114,7 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack the files of a checkpoint into one folder, regardless of their folders in the archive.
 
     Raises:
-      ValueError: The archive, unpacked, is larger than `MAX_BYTES`.
+      SourceError: The archive, unpacked, is larger than `MAX_BYTES`.
     """
     budget = MAX_BYTES
     with (
@@ -126,7 +132,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 class _Bounded:
-    """A file that raises ValueError once more than `MAX_BYTES` are read."""
+    """A file that raises SourceError once more than `MAX_BYTES` are read."""
 
     def __init__(self, file: gzip.GzipFile):
         self._file, self._budget = file, MAX_BYTES
@@ -135,7 +141,7 @@ class _Bounded:
         data = self._file.read(size)
         self._budget -= len(data)
         if self._budget < 0:
-            raise ValueError(_TOO_LARGE)
+            raise SourceError(_TOO_LARGE)
         return data
 
 
@@ -151,14 +157,14 @@ def _copy(source: Any, target: Path, limit: int) -> tuple[str, int]:
       The sha256 in hex, and the size in bytes.
 
     Raises:
-      ValueError: The file is larger than `limit`.
+      SourceError: The file is larger than `limit`.
     """
     digest, size = hashlib.sha256(), 0
     with open(target, "wb") as file:
         while block := source.read(1 << 20):
             size += len(block)
             if size > limit:
-                raise ValueError(_TOO_LARGE)
+                raise SourceError(_TOO_LARGE)
             digest.update(block)
             file.write(block)
     return digest.hexdigest(), size
@@ -185,19 +191,44 @@ def _headers_of(response: Any) -> dict[str, Any]:
 
 def _match(checkpoint: str) -> list[Any]:
     """Return the metadata of an object, or of the index and data files of a V2 prefix."""
+    scheme = FileSystems.get_scheme(checkpoint)
+    if all(kind.scheme() != scheme for kind in FileSystem.get_all_subclasses()):
+        raise SourceError(f"files cannot be read from {scheme}://")
     matches = FileSystems.match([checkpoint, checkpoint + ".index", checkpoint + ".data-*"])
     found = [file for match in matches for file in match.metadata_list]
     if not found:
-        raise FileNotFoundError("it is not there")
+        raise SourceError(NO_SUCH_FILE)
     return found
 
 
-def explain(error: BaseException) -> str:
-    """Return an error's message as the system or the server words it."""
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        return str(error.reason)
+def explain(error: Exception, checkpoint: str) -> str:
+    """Return why a checkpoint cannot be read, as a clause.
+
+    Args:
+      error: One of `filesystem.READ_ERRORS`.
+      checkpoint: The value of `--checkpoint`.
+    """
+    if isinstance(error, SourceError):
+        return str(error)
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server responds with status {error.code} {error.reason}".rstrip()
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError):
+        return f"the server cannot be reached: {any_path.reason_of(error.reason)}"
+    if isinstance(error, TimeoutError):
+        return f"the server sent nothing for {_TIMEOUT} seconds"
     if isinstance(error, (gzip.BadGzipFile, tarfile.TarError, zlib.error)):
         return "it is not a .tar.gz archive, or it is damaged"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, EOFError):
+        return "the archive is incomplete"
+    if isinstance(error, (http.client.InvalidURL, ValueError)):
+        return "it is not a valid URL" if any_path.is_url(checkpoint) else _first_line(error)
+    if isinstance(error, http.client.HTTPException):
+        return "the server's response is incomplete or not HTTP"
+    if isinstance(error, OSError):
+        reason = any_path.reason_of(error)
+        return reason if error.filename in (None, checkpoint) else f"{error.filename}: {reason}"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).partition("\n")[0]

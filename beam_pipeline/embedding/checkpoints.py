@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.resources
 import json
+import os
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -12,7 +15,9 @@ import numpy as np
 from beam_pipeline.config import UsageError
 from beam_pipeline.embedding import checkpoint_cache, checkpoint_sources
 from beam_pipeline.embedding.checkpoint_cache import HOW_TO
+from beam_pipeline.embedding.checkpoint_sources import NO_SUCH_FILE
 from beam_pipeline.process import native_output
+from beam_pipeline.storage import any_path
 
 
 def expected_variables() -> dict[str, list[int]]:
@@ -113,21 +118,40 @@ def _locate(checkpoint: str, sha256: str | None) -> str:
         )
     if sha256 not in (None, found):
         raise UsageError(
-            f"--checkpoint {checkpoint} has changed since the run began: "
-            f"its sha256 is {found}, not {sha256}"
+            f"--checkpoint {checkpoint}: it has changed since the run began; "
+            f"its sha256 is {found}, not {sha256}; restore the file, or begin a new run"
         )
     return prefix
 
 
 def _digest_of_local(checkpoint: str) -> str:
-    if not checkpoint_cache.files_of(checkpoint):
-        raise UsageError(f"--checkpoint {checkpoint} is not there; {HOW_TO}")
+    if problem := _problem_of_local(checkpoint):
+        raise UsageError(f"--checkpoint {checkpoint}: {problem}; {HOW_TO}")
     try:
         return checkpoint_cache.digest_of(checkpoint)
     except OSError as error:
         raise UsageError(
-            f"--checkpoint {checkpoint} cannot be read: {error.strerror}; {HOW_TO}"
+            f"--checkpoint {checkpoint}: {any_path.reason_of(error)}; {HOW_TO}"
         ) from error
+
+
+def _problem_of_local(checkpoint: str) -> str | None:
+    """Return why a local checkpoint is not complete, as a clause; None if it is."""
+    suffix = re.search(r"\.(index|data-\d+-of-\d+)\Z", checkpoint)
+    prefix = checkpoint[: suffix.start()] if suffix else checkpoint
+    if os.path.isdir(checkpoint):
+        return "it is a folder"
+    has_index = os.path.isfile(prefix + ".index")
+    has_data = bool(glob.glob(glob.escape(prefix) + ".data-*"))
+    if has_index and has_data and suffix:
+        return f"it is one of several files; give the part of the path that they share, {prefix}"
+    if checkpoint_cache.files_of(checkpoint) and not suffix:
+        return None
+    if has_index:
+        return f"{prefix}.index is there, but {prefix}.data-* is not"
+    if has_data:
+        return f"{prefix}.data-* is there, but {prefix}.index is not"
+    return NO_SUCH_FILE
 
 
 def _check(prefix: str, checkpoint: str) -> None:
@@ -143,8 +167,7 @@ def _read(prefix: str, checkpoint: str) -> Iterator[np.ndarray]:
         # The type of the exception varies, as in `_open_checkpoint`.
         except Exception as error:
             raise UsageError(
-                f"--checkpoint {checkpoint} is damaged: "
-                f"the variable {name} cannot be read; {HOW_TO}"
+                f"--checkpoint {checkpoint}: it is damaged at the variable {name}; {HOW_TO}"
             ) from error
         yield weights
 
@@ -164,14 +187,18 @@ def _open_checkpoint(prefix: str, checkpoint: str):
         shapes = reader.get_variable_to_shape_map()
     # The reader raises RuntimeError, ValueError or one of tf.errors, depending on the damage.
     except Exception as error:
-        raise UsageError(
-            f"--checkpoint {checkpoint} is no TensorFlow checkpoint, or it is damaged; {HOW_TO}"
-        ) from error
+        is_empty = os.path.isfile(prefix) and not os.path.getsize(prefix)
+        problem = "the file is empty" if is_empty else "it is not a checkpoint, or it is damaged"
+        raise UsageError(f"--checkpoint {checkpoint}: {problem}; {HOW_TO}") from error
     for name, shape in expected_variables().items():
         if name not in shapes:
-            raise UsageError(f"--checkpoint {checkpoint} lacks the variable {name}; {HOW_TO}")
+            raise UsageError(
+                f"--checkpoint {checkpoint}: it is of another network, without the variable "
+                f"{name}; {HOW_TO}"
+            )
         if list(shapes[name]) != shape:
             raise UsageError(
-                f"--checkpoint {checkpoint}: {name} has shape {shapes[name]}, not {shape}; {HOW_TO}"
+                f"--checkpoint {checkpoint}: it is of another network, whose variable {name} "
+                f"has the shape {shapes[name]}, not {shape}; {HOW_TO}"
             )
     return reader

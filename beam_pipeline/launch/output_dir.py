@@ -102,8 +102,8 @@ def check(config: Config) -> None:
     if config.class_names:
         try:
             class_names.read(config.class_names)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--class_names {error}") from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     if config.has_statistics and FileSystems.get_scheme(config.output) not in (None, "gs"):
         raise UsageError(
             "--statistics needs a folder that TensorFlow can write, on a disk or gs://, not "

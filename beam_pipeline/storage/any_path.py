@@ -11,6 +11,13 @@ import stat
 from collections.abc import Iterator
 from typing import IO, cast
 
+_REASONS: dict[int | None, str] = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such file",
+    errno.EISDIR: "it is a folder",
+    errno.EACCES: "there is no permission to read it",
+}
+
 
 @contextlib.contextmanager
 def open_file(path: str, compressed: bool = False) -> Iterator[IO[bytes]]:
@@ -52,6 +59,13 @@ def open_regular(path: str) -> IO[bytes]:
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", path)
     return file
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a file cannot be read, as a clause: "there is no such file"."""
+    if error.errno in _REASONS:
+        return _REASONS[error.errno]
+    return (error.strerror or str(error) or type(error).__name__).partition("\n")[0]
 
 
 def exists(path: str) -> bool:

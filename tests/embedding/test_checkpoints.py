@@ -1,8 +1,11 @@
 """Tests of finding a checkpoint, of every kind of path, and of naming one that is refused."""
 
+import gzip
 import hashlib
 import json
+import os
 import shutil
+import socket
 import tarfile
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from beam_pipeline.config import UsageError
-from beam_pipeline.embedding import checkpoints
+from beam_pipeline.embedding import checkpoint_cache, checkpoints
 
 ALL_VARIABLES = json.loads((Path(__file__).parents[1] / "data" / "variables.json").read_text())
 
@@ -117,7 +120,7 @@ def test_the_sha256_that_is_asked_for(v1, v2, archive):
         assert checkpoints.verify(str(path), sha256.upper())
         with pytest.raises(
             UsageError,
-            match=rf"{path} has the sha256 {sha256}, but --checkpoint_sha256 is {'0' * 64}$",
+            match=rf"{path}: its sha256 is {sha256}, but --checkpoint_sha256 is {'0' * 64};",
         ):
             checkpoints.verify(str(path), "0" * 64)
 
@@ -134,7 +137,7 @@ def test_workers_load_what_was_verified_or_nothing(v1, tmp_path):
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(
         UsageError,
-        match=f"has changed since the run began: its sha256 is {file_sha256(path)}, not {sha256}",
+        match=f"it has changed since the run began; its sha256 is {file_sha256(path)}, not",
     ):
         next(checkpoints.read_weights(str(path), sha256))
 
@@ -149,7 +152,7 @@ def test_names_the_variable_that_is_missing(tmp_path):
     path = write_checkpoint(tmp_path / "a.ckpt", 2, variables)
     with pytest.raises(
         UsageError,
-        match="lacks the variable InceptionResnetV2/Mixed_6a/Branch_1/Conv2d_0b_3x3/weights",
+        match="of another network, without the variable InceptionResnetV2/Mixed_6a/Branch_1/Conv2d",
     ):
         checkpoints.verify(str(path))
 
@@ -157,32 +160,88 @@ def test_names_the_variable_that_is_missing(tmp_path):
 def test_names_the_variable_of_another_shape(tmp_path):
     variables = {**ALL_VARIABLES, "InceptionResnetV2/Logits/Logits/biases": [1000]}
     path = write_checkpoint(tmp_path / "a.ckpt", 1, variables)
-    with pytest.raises(
-        UsageError, match=r"InceptionResnetV2/Logits/Logits/biases has shape \[1000\], not \[1001\]"
-    ):
+    with pytest.raises(UsageError, match=r"biases has the shape \[1000\], not \[1001\];"):
         checkpoints.verify(str(path))
 
 
-@pytest.mark.parametrize("name", ["nothing.ckpt", "nothing.tar.gz"])
-def test_refuses_what_is_not_there(tmp_path, name):
-    with pytest.raises(UsageError, match=name):
-        checkpoints.verify(str(tmp_path / name))
+def refusal(checkpoint: str) -> str:
+    """Return the reason in the message, which is one line and ends with what to do."""
+    with pytest.raises(UsageError) as caught:
+        checkpoints.verify(checkpoint)
+    start, end = f"--checkpoint {checkpoint}: ", f"; {checkpoint_cache.HOW_TO}"
+    message = str(caught.value)
+    assert message.startswith(start) and message.endswith(end)
+    assert len(message.splitlines()) == 1
+    return message.removeprefix(start).removesuffix(end)
 
 
-def test_refuses_what_is_no_checkpoint(tmp_path):
-    path = tmp_path / "notes.ckpt"
-    path.write_text("not a checkpoint")
-    with pytest.raises(
-        UsageError,
-        match=r"notes\.ckpt is no TensorFlow checkpoint, or it is damaged; give an [^\n]*$",
-    ):
-        checkpoints.verify(str(path))
+NOT_A_CHECKPOINT = "it is not a checkpoint, or it is damaged"
+NOT_AN_ARCHIVE = "it is not a .tar.gz archive, or it is damaged"
 
 
-def test_refuses_an_index_without_data(v2, tmp_path):
-    shutil.copy(f"{v2}.index", tmp_path / "model.ckpt.index")
-    with pytest.raises(UsageError, match=r"model\.ckpt is not there"):
-        checkpoints.verify(str(tmp_path / "model.ckpt"))
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("nothing.ckpt", None, "there is no such file"),
+        ("nothing.tar.gz", None, "there is no such file"),
+        ("empty.ckpt", b"", "the file is empty"),
+        ("notes.ckpt", b"not a checkpoint", NOT_A_CHECKPOINT),
+        ("empty.tar.gz", b"", NOT_AN_ARCHIVE),
+        ("notes.tar.gz", b"not an archive", NOT_AN_ARCHIVE),
+        ("notes.tgz", gzip.compress(b"not an archive"), NOT_AN_ARCHIVE),
+        ("cut.tar.gz", gzip.compress(bytes(1 << 16))[:-8], "the archive is incomplete"),
+    ],
+)
+def test_explains_what_is_no_checkpoint(tmp_path, name, data, reason):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    assert refusal(str(tmp_path / name)) == reason
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.tar.gz"])
+def test_explains_a_folder(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert refusal(str(tmp_path / name)) == "it is a folder"
+
+
+def test_explains_an_archive_that_is_cut(archive, tmp_path):
+    path = tmp_path / archive.name
+    path.write_bytes(archive.read_bytes()[:-1000])
+    assert refusal(str(path)) == "the archive is incomplete"
+
+
+def test_explains_which_file_of_a_v2_checkpoint_is_missing(v2, tmp_path):
+    prefix = str(tmp_path / "model.ckpt")
+    [data] = v2.parent.glob("*.data-*")
+    shutil.copy(f"{v2}.index", tmp_path)
+    for path in (prefix, f"{prefix}.index"):
+        assert refusal(path) == f"{prefix}.index is there, but {prefix}.data-* is not"
+    os.remove(f"{prefix}.index")
+    shutil.copy(data, tmp_path)
+    for path in (prefix, str(tmp_path / data.name)):
+        assert refusal(path) == f"{prefix}.data-* is there, but {prefix}.index is not"
+
+
+def test_explains_that_a_v2_checkpoint_goes_by_its_prefix(v2):
+    for path in v2.parent.glob("model.ckpt.*"):
+        assert refusal(str(path)) == (
+            f"it is one of several files; give the part of the path that they share, {v2}"
+        )
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "bogus"])
+def test_explains_an_unknown_filesystem(scheme):
+    assert refusal(f"{scheme}://a/b.ckpt") == f"files cannot be read from {scheme}://"
+
+
+def test_explains_a_url_that_leads_nowhere():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        reason = "the server cannot be reached: Connection refused"
+        assert refusal(f"http://127.0.0.1:{port}/model.ckpt") == reason
+    for url in ("http://[::1/model.ckpt", "http://two words/model.ckpt"):
+        assert refusal(url) == "it is not a valid URL"
 
 
 def test_names_the_variable_that_cannot_be_read(v2, tmp_path):
@@ -192,6 +251,6 @@ def test_names_the_variable_that_cannot_be_read(v2, tmp_path):
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     with pytest.raises(
         UsageError,
-        match=r"model\.ckpt is damaged: the variable InceptionResnetV2/.* cannot be read;",
+        match=r"model\.ckpt: it is damaged at the variable InceptionResnetV2/[^\n]*; give",
     ):
         checkpoints.verify(str(tmp_path / "model.ckpt"))
