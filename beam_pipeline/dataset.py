@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reading.numpy_reader import Examples
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from beam_pipeline.reading.statistics import Statistics
 
-__all__ = ["Examples", "examples", "load", "read_statistics"]
+__all__ = ["DatasetInfo", "Examples", "examples", "load", "read_info", "read_statistics"]
 
 
 Path = str | os.PathLike[str]
@@ -79,7 +80,7 @@ def load(
 
 
 def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
-    """Read a dataset as NumPy arrays, importing only NumPy, Pillow and scikit-image.
+    """Read a dataset as NumPy arrays, importing only NumPy, Pillow, scikit-image and msgspec.
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
     shard. Random access such as `examples(folder)[7]` builds an index on a shard's first use, which
@@ -122,10 +123,10 @@ def _open_all(folder: Path | Sequence[Path], split: str) -> list[dataset_dir.Dat
     first, *others = opened = [dataset_dir.open_dataset_dir(path, split) for path in paths]
     for other in others:
         for name in ("image_size", "embedding_size"):
-            if other.description[name] != first.description[name]:
+            if getattr(other.info, name) != getattr(first.info, name):
                 raise ValueError(
-                    f"{other.path} has the {name} {other.description[name]}, and {first.path} "
-                    f"{first.description[name]}: they cannot be read together"
+                    f"{other.path} has the {name} {getattr(other.info, name)}, and {first.path} "
+                    f"{getattr(first.info, name)}: they cannot be read together"
                 )
     return opened
 
@@ -147,3 +148,19 @@ def read_statistics(folder: Path) -> Statistics:
     from beam_pipeline.reading import statistics
 
     return statistics.read(dataset_dir.open_dataset_dir(folder))
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """Read the description of a dataset: `dataset.json`, typed.
+
+        info = dataset.read_info("data/tfrecords")
+        print(info.counts.examples, info.embedding_size, info.options["resize"])
+
+    Args:
+      folder: The folder of `dataset.json`, a str or a path, on any filesystem that Beam supports.
+
+    Raises:
+      FileNotFoundError: the folder holds no complete dataset.
+      ValueError: `dataset.json` is broken or of another format version.
+    """
+    return dataset_dir.open_dataset_dir(folder).info

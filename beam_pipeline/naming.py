@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-SPLITS = ("train", "validation")
+from typing import Final
+
+SPLITS: Final = ("train", "validation")
 # Prefixes of file names such as `lab_images_00000-of-00042.tfrecord`. The trainer of
 # deep-koalarization reads the glob `lab_images_*.tfrecord`.
 TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX = "lab_images_", "val_lab_images_", "failures-"
 SHARD_TEMPLATE = "SSSSS-of-NNNNN"
 
 # Files other than shards and failures. Only dataset.json is always written.
-FORMAT_VERSION = 1  # of `dataset.json`
-DESCRIPTION, METRICS, REPORT, TRANSFORM = "dataset.json", "metrics.json", "report.html", "transform"
+DATASET_INFO, METRICS, REPORT, TRANSFORM = (
+    "dataset.json",
+    "metrics.json",
+    "report.html",
+    "transform",
+)
 
 # Files of a run that is in progress or was interrupted. STARTED is written at the start, so that
 # the next run recognizes shards without a record as output of a run.

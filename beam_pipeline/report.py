@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from beam_pipeline import naming
 from beam_pipeline.process import console
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import class_names
@@ -45,14 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         console.write_line(page.write(options.dataset, options.class_names))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        message = (
-            str(error)
-            if isinstance(error, (OSError, ValueError))
-            else f"{naming.DESCRIPTION} lacks what a run writes: {error!r}"
-        )
+    except (OSError, ValueError) as error:
         return console.complain(
-            f"{message}; python -m beam_pipeline.validate {options.dataset} reports more", 1
+            f"{error}; python -m beam_pipeline.validate {options.dataset} reports more", 1
         )
     return 0
 

@@ -20,13 +20,11 @@ def read(folder: str) -> None:
     import tensorflow as tf
 
     from beam_pipeline import dataset
-    from beam_pipeline.reading import dataset_dir
 
-    description = dataset_dir.read_description(folder)
-    assert description
-    paths = [f"{folder}/{file['name']}" for file in description["files"]]
-    compression = "GZIP" if description["options"]["compression"] == "gzip" else ""
-    spec = tf_decode.feature_spec(description)
+    info = dataset.read_info(folder)
+    paths = [f"{folder}/{file.name}" for file in info.files]
+    compression = "GZIP" if info.compression == "gzip" else ""
+    spec = tf_decode.feature_spec(info.features)
 
     def bare() -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(
@@ -46,7 +44,7 @@ def read(folder: str) -> None:
         for name, images in readers.items():
             began, processor = time.monotonic(), time.process_time()
             number = sum(1 for _ in images)
-            assert number == REPEATS * description["counts"]["examples"]
+            assert number == REPEATS * info.counts.examples
             rates[name].append(number / (time.monotonic() - began))
             if name == "load":
                 rates["milliseconds"].append((time.process_time() - processor) / number * 1000)

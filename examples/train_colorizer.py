@@ -17,12 +17,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import skimage.color
 import tensorflow as tf
 from PIL import Image
 
 from beam_pipeline import dataset
-from beam_pipeline.images import lab_color
-from beam_pipeline.reading.dataset_dir import open_dataset_dir
 
 SIDE = 224  # divisible by 8, the factor by which the encoder reduces the image
 PICTURES = 4
@@ -95,11 +94,14 @@ def save_pictures(model: keras.Model, pairs: tf.data.Dataset, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     for index, ((l, embedding), true, _) in enumerate(pairs.take(PICTURES).as_numpy_iterator()):
         predicted = model.predict_on_batch((l[None], embedding[None]))[0]
-        row = [
-            lab_color.lab_to_rgb(lab_color.unscale_lab(l, ab))
-            for ab in (np.zeros_like(true), predicted, true)
-        ]
+        row = [to_rgb(l, ab) for ab in (np.zeros_like(true), predicted, true)]
         Image.fromarray(np.concatenate(row, axis=1)).save(folder / f"{index}.png")
+
+
+def to_rgb(l: np.ndarray, ab: np.ndarray) -> np.ndarray:
+    """Convert scaled Lab planes, as `dataset.load` returns them, to uint8 sRGB."""
+    lab = np.concatenate([(l + 1) * 50, ab * 127], axis=-1)
+    return np.round(skimage.color.lab2rgb(lab) * 255).astype(np.uint8)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,18 +122,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        folder = open_dataset_dir(options.dataset)
+        info = dataset.read_info(options.dataset)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    if not folder.description["embedding_size"]:
+    if not info.embedding_size:
         print(
             f"{options.dataset} was made without the network: the model has no embedding to join",
             file=sys.stderr,
         )
         return 2
-    pairs = load_pairs(options.dataset, folder.has_statistics)
-    model = build_model(folder.description["embedding_size"])
+    pairs = load_pairs(options.dataset, bool(info.transform))
+    model = build_model(info.embedding_size)
     model.compile("adam", "mse")
     batches = (
         pairs.repeat().shuffle(100, seed=0).batch(options.batch_size).prefetch(tf.data.AUTOTUNE)

@@ -173,7 +173,8 @@ class OnlyThese:
             raise ModuleNotFoundError(name)
 
 SKIMAGES_OWN = {"scipy", "lazy_loader", "packaging"}
-THESE = {"beam_pipeline", "numpy", "PIL", "skimage", *SKIMAGES_OWN, *sys.stdlib_module_names}
+OURS = {"beam_pipeline", "msgspec", "numpy", "PIL", "skimage"}
+THESE = {*OURS, *SKIMAGES_OWN, *sys.stdlib_module_names}
 sys.meta_path.insert(0, OnlyThese())
 from beam_pipeline import dataset
 for folder in sys.argv[1:]:

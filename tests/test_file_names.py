@@ -102,7 +102,7 @@ def test_a_name_that_is_not_utf8_survives(photos, tmp_path, others):
     # Text holds bytes that are not UTF-8 percent-encoded; the name is still that of the original
     # bytes.
     [repeated] = described["repeated_content"]
-    assert (repeated["times"], repeated["url"]) == (3, f"{tmp_path}/photos %E9/same1%E9.jpg")
+    assert (repeated["count"], repeated["url"]) == (3, f"{tmp_path}/photos %E9/same1%E9.jpg")
     lines = [
         line for path in output.glob("failures-*.jsonl") for line in path.read_text().splitlines()
     ]

@@ -20,7 +20,6 @@ from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import ImageRef
 from beam_pipeline.images import decoding, lab_color
 from beam_pipeline.launch import output_dir
-from beam_pipeline.reading import dataset_dir
 from beam_pipeline.sources.text_lines import MAX_LINE
 
 SIZE = 32
@@ -51,9 +50,7 @@ def make_config(folder: Path, lines: list[str], **options) -> Config:
 def build_and_run(config: Config) -> dict:
     with beam.Pipeline(runner=FnApiRunner()) as graph:
         pipeline.build(graph, config)
-    description = dataset_dir.read_description(config.output)
-    assert description is not None
-    return description
+    return json.loads(Path(config.output, "dataset.json").read_text())
 
 
 def read_examples(config: Config, description: dict, split: str = "train") -> dict[str, dict]:

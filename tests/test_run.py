@@ -292,7 +292,7 @@ def test_repeated_bodies_are_told_and_can_be_excluded(origin, tmp_path, capsys, 
     )
     digest = hashlib.sha256(image("same.jpg")).hexdigest()
     [repeated] = read_json(tmp_path / "out")["repeated_content"]
-    assert repeated == {"sha256": digest, "times": 7, "url": min(same)}
+    assert repeated == {"sha256": digest, "count": 7, "url": min(same)}
 
     (tmp_path / "placeholders.txt").write_text(f"# placeholders\n{digest.upper()}  same.jpg\n")
     exclude = ["--exclude_sha256", str(tmp_path / "placeholders.txt")]

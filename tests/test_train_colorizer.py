@@ -56,7 +56,7 @@ def test_trains_and_paints(tmp_path, capsys, statistics):
 
 def test_what_it_cannot_train_on(tmp_path, capsys):
     assert train_colorizer.main([str(tmp_path)]) == 2
-    assert "no run has ended" in capsys.readouterr().err
+    assert "no completed run found" in capsys.readouterr().err
     write_dataset(tmp_path, "lab_uint8", embedding=False)
     assert train_colorizer.main([str(tmp_path)]) == 2
     assert "made without the network" in capsys.readouterr().err

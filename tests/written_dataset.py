@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -11,6 +13,7 @@ import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import Config
+from beam_pipeline.dataset_info import Counts, DatasetInfo, InputFile, OtherHosts, TransformFile
 from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage, Shard, Tally
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import tf_reader
@@ -118,19 +121,50 @@ def cut_shard(shard: Path, records: int) -> None:
             writer.write(record)
 
 
+def make_info(**fields: Any) -> DatasetInfo:
+    """Return the description of an empty dataset with the given fields."""
+    empty = DatasetInfo(
+        description="",
+        format_version=1,
+        encoding="lab_uint8",
+        compression="none",
+        image_size=SIZE,
+        embedding_size=0,
+        features={},
+        counts=Counts(0, 0, 0, 0, 0, {}),
+        failures_by_stage={},
+        classes={},
+        hosts=[],
+        other_hosts=OtherHosts(0, 0, 0),
+        repeated_content=[],
+        checkpoint=InputFile(None, None),
+        exclude_sha256=InputFile(None, None),
+        options={},
+        versions={},
+        files=[],
+        transform=[],
+        failure_files=[],
+    )
+    return dataclasses.replace(empty, **fields)
+
+
 def analyze(
     folder: DatasetDir, records: list[bytes], before: str | None = None, after: str | None = None
 ) -> None:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         transform = AnalyzeExamples(
-            folder.path, folder.description, before, after, f"{folder.path}/beam-temp-analysis"
+            folder.path,
+            folder.info.features,
+            folder.info.encoding,
+            before,
+            after,
+            f"{folder.path}/beam-temp-analysis",
         )
         _ = pipeline | beam.Create(records, reshuffle=False) | transform
     files = any_path.list_files(folder.path, "transform")
-    folder.description["transform"] = [
-        {"name": name, "bytes": size} for name, size in files.items()
-    ]
-    Path(folder.path, "dataset.json").write_text(json.dumps(folder.description))
+    listed = [TransformFile(name, size) for name, size in files.items()]
+    folder.info.transform[:] = listed
+    Path(folder.path, "dataset.json").write_text(folder.info.to_json())
 
 
 def read_records(folder: DatasetDir) -> list[bytes]:

@@ -13,10 +13,11 @@ from apache_beam.io.filesystem import BeamIOError
 
 from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.launch import output_dir
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import dataset_dir
-from beam_pipeline.storage import any_path, filesystem
+from beam_pipeline.storage import filesystem
 
 # Options that name a file which determines the content of the dataset.
 _FILES = set(commit_manifest.DIGESTED)
@@ -26,18 +27,18 @@ class ExistingOutput(NamedTuple):
     """The dataset in the output folder.
 
     Attributes:
-      finished: The content of `dataset.json` if the dataset is complete, else None.
+      finished: The description of the dataset if it is complete, else None.
       commits: The records of the complete commits, if the dataset is incomplete.
     """
 
-    finished: dict[str, Any] | None = None
+    finished: DatasetInfo | None = None
     commits: Sequence[commit_manifest.CommitManifest] = ()
 
     @property
     def options(self) -> dict[str, Any]:
         """The options that the dataset was made with; empty if there is no dataset."""
         return (
-            self.finished["options"]
+            self.finished.options
             if self.finished
             else self.commits[-1].options
             if self.commits
@@ -48,7 +49,7 @@ class ExistingOutput(NamedTuple):
     def digests(self) -> dict[str, str | None]:
         """The sha256 of the files that options name, in hex; empty if there is no dataset."""
         if self.finished:
-            return {name: self.finished[name]["sha256"] for name in commit_manifest.DIGESTED}
+            return {name: getattr(self.finished, name).sha256 for name in commit_manifest.DIGESTED}
         return self.commits[-1].digests if self.commits else {}
 
 
@@ -108,7 +109,7 @@ def find(
     found = _read(config)
     if not found.options:
         if not config.overwrite:
-            _check_nothing_is_lost(config)
+            _check_is_ours(config)
         return ExistingOutput()
     if config.overwrite and (found.finished or found.commits[-1].is_last):
         return ExistingOutput()
@@ -127,48 +128,22 @@ def find(
 def _read(config: Config) -> ExistingOutput:
     try:
         found = ExistingOutput(
-            dataset_dir.read_description(config.output), commit_manifest.read_commits(config.output)
+            dataset_dir.read_info(config.output), commit_manifest.read_commits(config.output)
         )
-        if found.finished:
-            _check_types(found.finished)
-        if not isinstance(found.options, dict) or not isinstance(found.digests, dict):
-            raise TypeError("options and digests are not objects")
-    # The errors of malicious JSON, and of a folder or a pipe in the place of a file.
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-        OSError,
-        BeamIOError,
-    ) as error:
+        info = found.finished
+        if info and info.counts.examples != sum(file.examples for file in info.files):
+            raise ValueError("its files hold another number of examples than its counts")
+    # A folder or a pipe may be in the place of a file.
+    except (ValueError, RecursionError, OSError, BeamIOError) as error:
         if config.overwrite:
             return ExistingOutput()
         raise _broken(config, error) from error
     return found
 
 
-def _check_types(description: dict[str, Any]) -> None:
-    """Raise ValueError unless files and counts of `dataset.json` are as a run writes them."""
-    counts, files, failure_files = (
-        description[name] for name in ("counts", "files", "failure_files")
-    )
-    numbers = [counts[name] for name in ("lines", "ignored", "duplicates", "examples", "failures")]
-    numbers += [*counts["failures_by_reason"].values(), *(file["examples"] for file in files)]
-    if not all(type(number) is int for number in numbers):
-        raise ValueError("counts are not numbers")
-    if not all(isinstance(file["name"], str) and file["split"] in naming.SPLITS for file in files):
-        raise ValueError("files have no name or split")
-    if not all(isinstance(file["name"], str) for file in failure_files):
-        raise ValueError("files of failures have no name")
-    if counts["examples"] != sum(file["examples"] for file in files):
-        raise ValueError("its files hold another number of examples than its counts")
-
-
 def _broken(config: Config, error: Exception) -> UsageError:
     return UsageError(
-        f"--output {config.output} holds a broken {naming.DESCRIPTION} or commit: {error}; "
+        f"--output {config.output} holds a broken {naming.DATASET_INFO} or commit: {error}; "
         "remove it"
     )
 
@@ -203,14 +178,13 @@ def _find_difference(
     return None
 
 
-def _check_nothing_is_lost(config: Config) -> None:
-    """Raise UsageError if the run would replace files that no run has written."""
+def _check_is_ours(config: Config) -> None:
+    """Raise UsageError if the output folder holds files that no run has written."""
     if output_dir.was_begun_by_run(config.output):
         return
-    for pattern in output_dir.REPLACED:
-        for path in filesystem.list_folder(config.output, pattern):
-            name = path.removeprefix(any_path.join(config.output, ""))
-            raise UsageError(
-                f"--output {config.output} holds {name}, which belongs to no dataset there: move "
-                "it away, choose another folder, or give --overwrite to replace it"
-            )
+    if name := output_dir.find_unknown(config):
+        raise UsageError(
+            f"--output {config.output} contains {name}, which no run has written: choose an empty "
+            "or new folder, or give --overwrite, which replaces files with the names of a dataset "
+            "and leaves all others"
+        )

@@ -10,7 +10,6 @@ import re
 import sys
 import traceback
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -19,6 +18,7 @@ from beam_pipeline.config import (
     Config,
     UsageError,
 )
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.embedding import checkpoints
 from beam_pipeline.launch import execution, existing_output, folder_lock, output_dir, runner_options
 from beam_pipeline.metadata import commit_manifest
@@ -105,29 +105,29 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
             if not runner_options.waits_for_job(beam_options):
                 write_line(
                     f"The job is submitted. When it is done, {config.output} contains "
-                    f"{naming.DESCRIPTION}."
+                    f"{naming.DATASET_INFO}."
                 )
                 return 0
-        description = dataset_dir.read_description(config.output)
+        info = dataset_dir.read_info(config.output)
     except UsageError:
         raise
     except Exception as error:
         if config.verbose:
             sys.stderr.write(redact(traceback.format_exc()))
         return complain(explain(error), 1)
-    if description is None:
-        return complain(f"the job has ended without {config.output}/{naming.DESCRIPTION}", 1)
-    finish(config, beam_options, description)
+    if info is None:
+        return complain(f"the job has ended without {config.output}/{naming.DATASET_INFO}", 1)
+    finish(config, beam_options, info)
     return 0
 
 
-def finish(config: Config, beam_options: PipelineOptions, description: dict[str, Any]) -> None:
+def finish(config: Config, beam_options: PipelineOptions, info: DatasetInfo) -> None:
     """Print a summary of a run, and write the report if it is requested.
 
     Errors of the report are reported and never invalidate the dataset.
     """
-    output_dir.clear_strays(config.output, description)
-    write_line(summarize(description, config.output))
+    output_dir.clear_strays(config.output, info)
+    write_line(summarize(info, config.output))
     is_there = any_path.exists(any_path.join(config.output, naming.REPORT))
     if config.report is False or (
         config.report is None and (is_there or not runner_options.is_in_this_process(beam_options))
@@ -142,19 +142,18 @@ def finish(config: Config, beam_options: PipelineOptions, description: dict[str,
         complain(f"{config.output} has no report: {error}", 0)
 
 
-def summarize(description: dict[str, Any], folder: str) -> str:
+def summarize(info: DatasetInfo, folder: str) -> str:
     """Return a summary of a dataset in a few lines for a person."""
-    counts = description["counts"]
-    splits = [file["split"] for file in description["files"]]
-    noun = "images" if description["options"]["images"] else "lines"
+    counts = info.counts
+    splits = [file.split for file in info.files]
+    noun = "images" if info.options["images"] else "lines"
     lines = [
-        f"{counts['lines']:,} {noun}: {counts['ignored']:,} ignored, "
-        f"{counts['duplicates']:,} duplicates, "
-        f"{counts['examples']:,} examples, {counts['failures']:,} failures"
+        f"{counts.lines:,} {noun}: {counts.ignored:,} ignored, {counts.duplicates:,} duplicates, "
+        f"{counts.examples:,} examples, {counts.failures:,} failures"
     ]
     lines += [
         f"  {number:>9,} {reason}"
-        for reason, number in sorted(counts["failures_by_reason"].items(), key=lambda x: -x[1])
+        for reason, number in sorted(counts.failures_by_reason.items(), key=lambda x: -x[1])
     ]
     lines.append(
         f"{folder}: {splits.count('train')} training and {splits.count('validation')} "

@@ -10,9 +10,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
@@ -20,6 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 import beam_pipeline
 from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.naming import (
@@ -48,7 +48,7 @@ _RECORDS = tuple(f"{naming.COMMIT_PREFIX}{_DIGITS}*.{kind}" for kind in ("json",
 _UNFINISHED = tuple(
     f"{name}.{'[0-9a-f]' * 32}.tmp"
     for name in (
-        naming.DESCRIPTION,
+        naming.DATASET_INFO,
         METRICS,
         REPORT,
         naming.STARTED,
@@ -240,7 +240,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
       UsageError: a folder cannot be created or cleared.
     """
     keep = {shard.name for commit in commits for shard in commit.shards}
-    records = () if commits else (naming.DESCRIPTION, METRICS, REPORT, *_LEARNT, *_RECORDS)
+    records = () if commits else (naming.DATASET_INFO, METRICS, REPORT, *_LEARNT, *_RECORDS)
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -274,26 +274,45 @@ def was_begun_by_run(folder: str) -> bool:
     return isinstance(mark, dict) and str(mark.get("started_by", "")).startswith("beam_pipeline ")
 
 
+def find_unknown(config: Config) -> str | None:
+    """Return the name of a file or folder in the output folder, None if it is empty.
+
+    Hidden files, the lock, and what other options name do not count.
+    """
+    folder = config.output
+    named = [value for value in vars(config).values() if isinstance(value, str)]
+    if any_path.is_local(folder):
+        paths: Iterable[str] = sorted(map(str, Path(folder).glob("*")))
+    else:
+        paths = filesystem.list_folder(folder, "**", limit=_LOOKED_AT)
+    for path in paths:
+        name = path.removeprefix(any_path.join(folder, ""))
+        is_ours = name == naming.LOCK or any(f"{value}/".startswith(f"{path}/") for value in named)
+        if not (is_ours or name.startswith(".") or name == "lost+found"):
+            return name
+    return None
+
+
 def _make(folder: str) -> None:
     if FileSystems.get_scheme(folder):
         # An object store has no folders, and checks permissions only on a write.
-        probe = FileSystems.join(folder, f"{naming.DESCRIPTION}.{uuid.uuid4().hex}.tmp")
+        probe = FileSystems.join(folder, f"{naming.DATASET_INFO}.{uuid.uuid4().hex}.tmp")
         filesystem.write_bytes(probe, b"may this be written?")
         FileSystems.delete([probe])
     elif not FileSystems.exists(folder):
         FileSystems.mkdirs(folder)
 
 
-def clear_strays(folder: str, description: dict[str, Any]) -> None:
+def clear_strays(folder: str, info: DatasetInfo) -> None:
     """Remove stray files beside a complete dataset.
 
     They are left by a run that was stopped at its very end, or by attempts that an engine repeated.
 
     Args:
       folder: The folder of the dataset.
-      description: The content of its `dataset.json`.
+      info: The content of its `dataset.json`.
     """
-    listed = {file["name"] for file in (*description["files"], *description["failure_files"])}
+    listed = {file.name for file in info.files} | {file.name for file in info.failure_files}
     started = (naming.STARTED,) if was_begun_by_run(folder) else ()
     clear(folder, (*started, *_RECORDS, *_SHARDS, *_UNFINISHED), listed)
 

@@ -20,10 +20,22 @@ from apache_beam.io.filesystems import FileSystems
 import beam_pipeline
 from beam_pipeline import naming
 from beam_pipeline.config import Config
+from beam_pipeline.dataset_info import (
+    FORMAT_VERSION,
+    Counts,
+    DatasetInfo,
+    ExampleFile,
+    FailureFile,
+    InputFile,
+    RepeatedBody,
+    TransformFile,
+    from_fields,
+)
 from beam_pipeline.elements import Shard, Tally
 from beam_pipeline.metadata import outcome_counts, repeated_content
+from beam_pipeline.metadata.outcome_counts import Outcomes
 from beam_pipeline.metadata.repeated_content import Repeat
-from beam_pipeline.naming import DESCRIPTION, TRANSFORM
+from beam_pipeline.naming import DATASET_INFO, SPLITS, TRANSFORM
 from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
 from beam_pipeline.storage import any_path, filesystem
@@ -87,22 +99,6 @@ class CommitManifest:
         for stage in self.stages.values():
             reasons.update(stage)
         return dict(sorted(reasons.items()))
-
-    def check_types(self) -> None:
-        """Raise ValueError if a field, read from JSON, is of a wrong type."""
-        numbers = [
-            *self.counts.values(),
-            *(number for shard in self.shards for number in (shard.records, shard.bytes)),
-        ]
-        texts = [self.list_digest, *self.counts, *(shard.name for shard in self.shards)]
-        if not (
-            all(type(number) is int for number in numbers)
-            and all(isinstance(text, str) for text in texts)
-            and type(self.is_last) is bool
-            and isinstance(self.options, dict)
-            and isinstance(self.digests, dict)
-        ):
-            raise ValueError("the record of a commit has a field of a wrong type")
 
     def totals(self) -> dict[str, int]:
         """Return the totals that `check_counts` compares."""
@@ -179,13 +175,7 @@ def read_commits(folder: str) -> list[CommitManifest]:
         f"{naming.COMMIT_PREFIX}{index:05}{naming.COMMIT_RECORD}" for index in range(len(paths))
     ]:
         raise ValueError("the record of a commit is missing")
-    commits = []
-    for record in (json.loads(filesystem.read_bytes(path)) for path in paths):
-        for kind in ("train", "validation", "failures"):
-            record[kind] = [Shard(**shard) for shard in record[kind]]
-        commits.append(CommitManifest(**record))
-        commits[-1].check_types()
-    return commits
+    return [from_fields(json.loads(filesystem.read_bytes(path)), CommitManifest) for path in paths]
 
 
 def finish(config: Config) -> None:
@@ -219,15 +209,15 @@ def finish(config: Config) -> None:
             )
         )
     )
-    tallied = outcome_counts.add_up(
+    outcomes = outcome_counts.add_up(
         sorted(
             filesystem.list_folder(
                 config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_TALLIES}"
             )
         )
     )
-    description = json.dumps(describe(config, manifest, repeated, tallied), indent=1).encode()
-    filesystem.write_bytes(FileSystems.join(config.output, DESCRIPTION), description, durable=True)
+    info = describe(config, manifest, repeated, outcomes).to_json().encode()
+    filesystem.write_bytes(FileSystems.join(config.output, DATASET_INFO), info, durable=True)
     for pattern in (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*"):
         FileSystems.delete(list(filesystem.list_folder(config.output, pattern)))
 
@@ -255,46 +245,46 @@ def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
 
 
 def describe(
-    config: Config, manifest: CommitManifest, repeated: Iterable[Repeat], tallied: dict[str, Any]
-) -> dict[str, Any]:
+    config: Config, manifest: CommitManifest, repeated: Iterable[Repeat], outcomes: Outcomes
+) -> DatasetInfo:
     """Return the content of `dataset.json`."""
     options = config.as_json()
-    shards = [("train", shard) for shard in manifest.train] + [
-        ("validation", shard) for shard in manifest.validation
-    ]
-    return {
-        "description": "CIE Lab planes and Inception-ResNet-v2 embeddings of images, "
+    files = [InputFile(name=options[name], sha256=manifest.digests[name]) for name in DIGESTED]
+    return DatasetInfo(
+        description="CIE Lab planes and Inception-ResNet-v2 embeddings of images, "
         "as tf.train.Example in TFRecords",
-        "format_version": naming.FORMAT_VERSION,
-        "encoding": config.encoding,
-        "image_size": config.image_size,
-        "embedding_size": example_codec.EMBEDDING_SIZE if config.has_network else 0,
-        "features": example_codec.describe_features(
+        format_version=FORMAT_VERSION,
+        encoding=config.encoding,
+        compression=config.compression,
+        image_size=config.image_size,
+        embedding_size=example_codec.EMBEDDING_SIZE if config.has_network else 0,
+        features=example_codec.describe_features(
             config.encoding, config.image_size, config.has_network
         ),
-        "counts": {**manifest.totals(), "failures_by_reason": manifest.reasons},
-        "failures_by_stage": manifest.stages,
-        **tallied,
-        "repeated_content": [
-            {"sha256": repeat.sha256, "times": repeat.count, "url": redact(repeat.url)}
-            for repeat in repeated
+        counts=Counts(**manifest.totals(), failures_by_reason=manifest.reasons),
+        failures_by_stage=manifest.stages,
+        classes=outcomes.classes,
+        hosts=outcomes.hosts,
+        other_hosts=outcomes.other_hosts,
+        repeated_content=[
+            RepeatedBody(repeat.sha256, repeat.count, redact(repeat.url)) for repeat in repeated
         ],
-        **{name: {"name": options[name], "sha256": manifest.digests[name]} for name in DIGESTED},
-        "options": options,
-        "versions": _versions(),
-        "files": [
-            {"name": shard.name, "split": split, "examples": shard.records, "bytes": shard.bytes}
-            for split, shard in shards
+        **dict(zip(DIGESTED, files, strict=True)),
+        options=options,
+        versions=_versions(),
+        files=[
+            ExampleFile(shard.name, split, shard.records, shard.bytes)
+            for split in SPLITS
+            for shard in getattr(manifest, split)
         ],
-        "transform": [
-            {"name": name, "bytes": size}
+        transform=[
+            TransformFile(name, size)
             for name, size in sorted(any_path.list_files(config.output, TRANSFORM).items())
         ],
-        "failure_files": [
-            {"name": shard.name, "failures": shard.records, "bytes": shard.bytes}
-            for shard in manifest.failures
+        failure_files=[
+            FailureFile(shard.name, shard.records, shard.bytes) for shard in manifest.failures
         ],
-    }
+    )
 
 
 def _sorted(shards: Iterable[Shard]) -> list[Shard]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from beam_pipeline.config import MAX_HOSTS
+from beam_pipeline.dataset_info import Host, OtherHosts
 from beam_pipeline.elements import Tally
 from beam_pipeline.storage import filesystem
 
@@ -21,16 +22,20 @@ def write(path: str, tallies: Iterable[Tally]) -> None:
         filesystem.write_bytes(path, lines.encode())
 
 
-def add_up(paths: Iterable[str]) -> dict[str, Any]:
-    """Return the entries of `dataset.json` for the tallies of all commits.
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """The fields of `DatasetInfo` with these names."""
+
+    classes: dict[str, int]
+    hosts: list[Host]
+    other_hosts: OtherHosts
+
+
+def add_up(paths: Iterable[str]) -> Outcomes:
+    """Return the outcomes of all commits.
 
     Args:
       paths: The files of the commits' tallies.
-
-    Returns:
-      `classes`: examples by WordNet ID. `hosts`: for each of the hosts with most images, `host`,
-      `examples`, and `failures` by reason. `other_hosts`: the number of the other `hosts`, and the
-      sum of their `examples` and `failures`.
     """
     classes: collections.Counter[str] = collections.Counter()
     hosts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
@@ -44,15 +49,15 @@ def add_up(paths: Iterable[str]) -> dict[str, Any]:
                 hosts[name][outcome[0]] += number
     ordered = sorted(hosts, key=lambda host: (-hosts[host].total(), host))
     listed, others = ordered[:MAX_HOSTS], ordered[MAX_HOSTS:]
-    return {
-        "classes": dict(sorted(classes.items())),
-        "hosts": [
-            {"host": host, "examples": hosts[host].pop("example", 0), "failures": dict(hosts[host])}
+    return Outcomes(
+        classes=dict(sorted(classes.items())),
+        hosts=[
+            Host(host, examples=hosts[host].pop("example", 0), failures=dict(hosts[host]))
             for host in listed
         ],
-        "other_hosts": {
-            "hosts": len(others),
-            "examples": sum(hosts[host]["example"] for host in others),
-            "failures": sum(hosts[host].total() - hosts[host]["example"] for host in others),
-        },
-    }
+        other_hosts=OtherHosts(
+            hosts=len(others),
+            examples=sum(hosts[host]["example"] for host in others),
+            failures=sum(hosts[host].total() - hosts[host]["example"] for host in others),
+        ),
+    )

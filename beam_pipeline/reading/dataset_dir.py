@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from typing import Any
 
 from beam_pipeline import naming
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.storage import any_path
 
 
@@ -36,21 +35,21 @@ class DatasetDir:
 
     Attributes:
       path: Path of the folder.
-      description: The content of its `dataset.json`.
+      info: The content of its `dataset.json`.
     """
 
     path: str
-    description: dict[str, Any]
+    info: DatasetInfo
 
     @property
-    def is_packed(self) -> bool:
+    def is_compressed(self) -> bool:
         """Whether the shards are gzipped."""
-        return self.description["options"]["compression"] == "gzip"
+        return self.info.compression == "gzip"
 
     @property
     def has_statistics(self) -> bool:
         """Whether it was made with `--statistics`."""
-        return bool(self.description["transform"])
+        return bool(self.info.transform)
 
     @property
     def head(self) -> DatasetDir:
@@ -58,16 +57,23 @@ class DatasetDir:
 
         It holds what another process needs to read a shard.
         """
-        return DatasetDir(
-            self.path, {key: self.description[key] for key in ("encoding", "features", "options")}
+        small = dataclasses.replace(
+            self.info, files=[], failure_files=[], transform=[], hosts=[], repeated_content=[]
         )
+        return DatasetDir(self.path, small)
 
     def shards(self, *splits: str) -> list[Shard]:
         """Return the shards of the splits, in order."""
         return [
-            Shard(any_path.join(self.path, file["name"]), **file)
-            for file in self.description["files"]
-            if file["split"] in splits
+            Shard(
+                any_path.join(self.path, file.name),
+                file.name,
+                file.split,
+                file.examples,
+                file.bytes,
+            )
+            for file in self.info.files
+            if file.split in splits
         ]
 
 
@@ -86,36 +92,27 @@ def open_dataset_dir(path: str | os.PathLike[str], split: str = "train") -> Data
     path = os.fspath(path)
     if split not in naming.SPLITS:
         raise ValueError(f"split {split!r} is not known: it is {' or '.join(naming.SPLITS)}")
-    description = read_description(path)
-    if description is None:
+    info = read_info(path)
+    if info is None:
         raise FileNotFoundError(
-            f"{any_path.join(path, naming.DESCRIPTION)} is not there: "
-            "no run has ended in this folder"
+            f"{any_path.join(path, naming.DATASET_INFO)} does not exist: no completed run found in "
+            "this folder"
         )
-    return DatasetDir(path, description)
+    return DatasetDir(path, info)
 
 
-def read_description(folder: str) -> dict[str, Any] | None:
+def read_info(folder: str) -> DatasetInfo | None:
     """Return the content of a folder's `dataset.json`; None if there is none.
 
     Raises:
       ValueError: The file, which the message names, is broken or of another format version.
     """
-    path = any_path.join(folder, naming.DESCRIPTION)
+    path = any_path.join(folder, naming.DATASET_INFO)
     if not any_path.exists(path):
         return None
+    with any_path.open_file(path) as file:
+        text = file.read()
     try:
-        with any_path.open_file(path) as file:
-            description = json.load(file)
+        return DatasetInfo.from_json(text)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
-        raise ValueError(f"{path} does not describe a dataset")
-    if description.get("format_version") != naming.FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has the format version {description.get('format_version')}, "
-            f"and this program reads {naming.FORMAT_VERSION}: "
-            "read the dataset with the version of beam_pipeline that it names under `versions`, "
-            "or make it again"
-        )
-    return description
+        raise ValueError(f"{path} is no description of a dataset: {error}") from error

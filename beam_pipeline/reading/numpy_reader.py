@@ -54,7 +54,7 @@ class Examples(Sequence[dict[str, Any]]):
         index %= len(self)
         shard_index = bisect.bisect_right(self._ends, index)
         folder, shard = self._shards[shard_index]
-        with _naming(shard), open_file(shard.path, folder.is_packed) as file:
+        with _naming(shard), open_file(shard.path, folder.is_compressed) as file:
             if shard_index not in self._offsets:
                 offsets = tfrecord.find_records(file, shard.path)
                 _check_count(shard, len(offsets))
@@ -77,7 +77,7 @@ def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Itera
     Raises:
       ValueError: The shard, which the message names, is broken.
     """
-    with _naming(shard), open_file(shard.path, folder.is_packed) as file:
+    with _naming(shard), open_file(shard.path, folder.is_compressed) as file:
         yield from tfrecord.read_records(file, shard.path, checked)
 
 
@@ -89,7 +89,9 @@ def decode_example(folder: DatasetDir, shard: Shard, record: bytes) -> dict[str,
     """
     try:
         return numpy_decode.decode_planes(
-            example_codec.decode_example(record, folder.description["features"]), folder.description
+            example_codec.decode_example(record, folder.info.features),
+            folder.info.features,
+            folder.info.encoding,
         )
     except ValueError as error:
         raise ValueError(

@@ -47,14 +47,14 @@ def read(folder: DatasetDir) -> Statistics:
       ValueError: TensorFlow cannot read the dataset's filesystem.
     """
     transform = load_transform(folder)
-    side = folder.description["image_size"]
-    embedding = np.zeros(folder.description["embedding_size"], np.float32)
+    side = folder.info.image_size
+    embedding = np.zeros(folder.info.embedding_size, np.float32)
     image = RgbImage(ImageRef("", ""), np.zeros((side, side, 3), np.uint8), (1, 1))
     any_record = example_codec.encode_example(
-        EmbeddedImage(image, embedding if embedding.size else None), folder.description["encoding"]
+        EmbeddedImage(image, embedding if embedding.size else None), folder.info.encoding
     )
     values = transform(
-        tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.description)),
+        tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.info.features)),
         constants=True,
     )
     arrays = {name: value.numpy() for name, value in values.items() if name in Statistics._fields}

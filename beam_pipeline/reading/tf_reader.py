@@ -40,10 +40,12 @@ def load(folder: DatasetDir, split: str, transformed: bool) -> tf.data.Dataset:
       split: Name of the split.
       transformed: Whether to apply the dataset's `transform/`.
     """
-    spec, description = tf_decode.feature_spec(folder.description), folder.description
+    features, encoding = folder.info.features, folder.info.encoding
+    spec = tf_decode.feature_spec(features)
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        return tf_decode.decode_planes(tf.io.parse_single_example(record, spec), description)
+        values = tf.io.parse_single_example(record, spec)
+        return tf_decode.decode_planes(values, features, encoding)
 
     examples = read_records(folder, split)
     if not transformed:
@@ -72,7 +74,7 @@ def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
         if sizes.get(shard.name) != shard.bytes:
             raise ValueError(
                 f"{shard.path} has {sizes.get(shard.name, 'no')} bytes, "
-                f"{naming.DESCRIPTION} lists {shard.bytes}"
+                f"{naming.DATASET_INFO} lists {shard.bytes}"
             )
     random.Random(0).shuffle(shards)
     # TensorFlow reads local files; Beam also reads object stores.
@@ -80,7 +82,7 @@ def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
     paths = tf.constant([shard.path for shard in shards], tf.string)
     examples = tf.constant([shard.examples for shard in shards], tf.int64)
     return tf.data.Dataset.from_tensor_slices((paths, examples)).interleave(
-        lambda path, number: _check_count(read(path, folder.is_packed), path, number),
+        lambda path, number: _check_count(read(path, folder.is_compressed), path, number),
         cycle_length=min(16, max(1, len(shards))),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

@@ -9,11 +9,11 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from beam_pipeline import naming
+from beam_pipeline.dataset_info import DatasetInfo, ExampleFile, FailureFile, TransformFile
 from beam_pipeline.process.worker_processes import map_in_processes
 from beam_pipeline.reading import numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
@@ -67,7 +67,7 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
         if survey.examples != shard.examples:
             survey.problems.append(
                 f"{shard.name} holds {survey.examples} examples, "
-                f"{naming.DESCRIPTION} lists {shard.examples}"
+                f"{naming.DATASET_INFO} lists {shard.examples}"
             )
     survey.names = b"".join(names)
     return survey
@@ -84,11 +84,11 @@ def _check_example(
     Raises:
       ValueError: The example is invalid.
     """
-    raw = example_codec.decode_example(record, folder.description["features"])
+    raw = example_codec.decode_example(record, folder.info.features)
     digest = hashlib.md5(raw["image_url"], usedforsecurity=False)
     if raw["image_name"] != f"{digest.hexdigest()}.jpeg".encode():
         raise ValueError(f"image_name {raw['image_name']!r} is not that of {raw['image_url']!r}")
-    example = numpy_decode.decode_planes(raw, folder.description)
+    example = numpy_decode.decode_planes(raw, folder.info.features, folder.info.encoding)
     for name in RANGES:
         if name in example:
             _widen(ranges, name, example[name], raw["image_url"])
@@ -120,26 +120,26 @@ def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
     """
     reasons: dict[str, int] = {}
     problems = []
-    for file in folder.description["failure_files"]:
+    for file in folder.info.failure_files:
         number = 0
         try:
-            with any_path.open_file(any_path.join(folder.path, file["name"])) as lines:
+            with any_path.open_file(any_path.join(folder.path, file.name)) as lines:
                 for line in lines:
                     reason = json.loads(line)["reason"]
                     reasons[reason] = reasons.get(reason, 0) + 1
                     number += 1
-            if number != file["failures"]:
+            if number != file.failures:
                 problems.append(
-                    f"{file['name']} holds {number} failures, "
-                    f"{naming.DESCRIPTION} lists {file['failures']}"
+                    f"{file.name} holds {number} failures, "
+                    f"{naming.DATASET_INFO} lists {file.failures}"
                 )
         except Exception as error:
-            problems.append(f"{file['name']} cannot be read: {error}")
+            problems.append(f"{file.name} cannot be read: {error}")
     return reasons, problems
 
 
 # Files that a run writes and `dataset.json` does not list.
-BESIDE = (naming.DESCRIPTION, naming.METRICS, naming.REPORT, naming.LOCK)
+BESIDE = (naming.DATASET_INFO, naming.METRICS, naming.REPORT, naming.LOCK)
 
 
 def check(
@@ -156,15 +156,9 @@ def check(
     """
     problems: list[str] = []
     surveys: list[ShardReport] = []
-    try:
-        for problem in _find_problems(folder, surveys):
-            problems.append(problem)
-            report(problem)
-    except (LookupError, TypeError, AttributeError) as error:
-        problems.append(
-            f"{naming.DESCRIPTION} is not as a run writes it: {type(error).__name__}: {error}"
-        )
-        report(problems[-1])
+    for problem in _find_problems(folder, surveys):
+        problems.append(problem)
+        report(problem)
     return (
         problems,
         f"{folder.path} is not complete: {len(problems):,} problems"
@@ -176,11 +170,11 @@ def check(
 def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[str]:
     """Yield all problems; append the report of each shard to `surveys`."""
     yield from _check_files(folder)
-    yield from _check_counts(folder.description)
+    yield from _check_counts(folder.info)
     reasons, wrong = check_failures(folder)
     yield from wrong
-    if not wrong and reasons != folder.description["counts"]["failures_by_reason"]:
-        yield f"the files of failures hold {reasons}, {naming.DESCRIPTION} lists others"
+    if not wrong and reasons != folder.info.counts.failures_by_reason:
+        yield f"the files of failures hold {reasons}, {naming.DATASET_INFO} lists others"
     shards = folder.shards(*naming.SPLITS)
     task = functools.partial(check_shard, folder.head)
     for found in map_in_processes(task, shards, sum(shard.examples for shard in shards)):
@@ -191,33 +185,37 @@ def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[s
 
 def _check_files(folder: DatasetDir) -> Iterator[str]:
     there = any_path.list_files(folder.path)
-    description = folder.description
-    listed = {
-        file["name"]: file["bytes"]
-        for kind in ("files", "failure_files", "transform")
-        for file in description[kind]
-    }
+    info = folder.info
+    files: list[ExampleFile | FailureFile | TransformFile] = [
+        *info.files,
+        *info.failure_files,
+        *info.transform,
+    ]
+    listed = {file.name: file.bytes for file in files}
     for name, size in listed.items():
         if name not in there:
             yield f"{name} is missing"
         elif there[name] != size:
-            yield f"{name} has {there[name]:,} bytes, {naming.DESCRIPTION} lists {size:,}"
+            yield f"{name} has {there[name]:,} bytes, {naming.DATASET_INFO} lists {size:,}"
     for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
         yield (
-            f"{name} is unknown: {naming.DESCRIPTION} does not list "
+            f"{name} is unknown: {naming.DATASET_INFO} does not list "
             f"{'all in it' if name == naming.TRANSFORM else 'it'}"
         )
 
 
-def _check_counts(description: dict[str, Any]) -> Iterator[str]:
-    counts = description["counts"]
-    if counts["lines"] != sum(
-        counts[key] for key in ("ignored", "duplicates", "examples", "failures")
+def _check_counts(info: DatasetInfo) -> Iterator[str]:
+    counts = info.counts
+    if counts.lines != counts.ignored + counts.duplicates + counts.examples + counts.failures:
+        yield f"{naming.DATASET_INFO} has counts that do not add up: {counts}"
+    examples = sum(file.examples for file in info.files)
+    failures = sum(file.failures for file in info.failure_files)
+    for noun, listed, found in (
+        ("examples", counts.examples, examples),
+        ("failures", counts.failures, failures),
     ):
-        yield f"{naming.DESCRIPTION} has counts that do not add up: {counts}"
-    for key, name in (("examples", "files"), ("failures", "failure_files")):
-        if counts[key] != (total := sum(file[key] for file in description[name])):
-            yield f"{naming.DESCRIPTION} lists {counts[key]:,} {key}, its files hold {total:,}"
+        if listed != found:
+            yield f"{naming.DATASET_INFO} lists {listed:,} {noun}, its files hold {found:,}"
 
 
 def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:

@@ -6,18 +6,16 @@ Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from beam_pipeline.dataset_info import Feature, Features
 from beam_pipeline.elements import EmbeddedImage
 from beam_pipeline.images import lab_color, png_notes
 from beam_pipeline.records import example_proto
 
 EMBEDDING_SIZE = 1001
-
-Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
@@ -68,8 +66,8 @@ def decode_example(record: bytes, features: Features) -> dict[str, Any]:
     return {name: _decode_value(name, values[name], feature) for name, feature in features.items()}
 
 
-def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Mapping[str, Any]) -> Any:
-    dtype, shape = feature["dtype"], feature["shape"]
+def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Feature) -> Any:
+    dtype, shape = feature.dtype, feature.shape
     in_bytes = dtype in ("bytes", "png", "raw uint8")
     if in_bytes:
         if not isinstance(value, list) or len(value) != 1:
@@ -84,7 +82,7 @@ def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Mapping[s
     return value.reshape(shape) if shape else int(value[0])
 
 
-def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[str, dict[str, Any]]:
+def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[str, Feature]:
     """Return the features of a record, as listed in `dataset.json`.
 
     A raw uint8 plane is one bytes value; `dtype` and `shape` are those of the array inside it.
@@ -95,64 +93,28 @@ def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[s
       embedding: Whether records hold embeddings.
 
     Returns:
-      `dtype`, `shape` and `meaning` by name.
+      The features by name.
     """
     side = image_size
-    features: dict[str, dict[str, Any]] = {
-        "image_name": {"dtype": "bytes", "shape": [], "meaning": "md5(image_url).jpeg"},
-        "image_url": {
-            "dtype": "bytes",
-            "shape": [],
-            "meaning": "the line's URL, or the file's path",
-        },
-        "image_id": {
-            "dtype": "bytes",
-            "shape": [],
-            "meaning": "the line's ID, empty if it had none",
-        },
-        "original_width": {
-            "dtype": "int64",
-            "shape": [],
-            "meaning": "of the image before it was resized, pixels",
-        },
-        "original_height": {
-            "dtype": "int64",
-            "shape": [],
-            "meaning": "of the image before it was resized, pixels",
-        },
+    features: dict[str, Feature] = {
+        "image_name": Feature("bytes", [], "md5(image_url).jpeg"),
+        "image_url": Feature("bytes", [], "the line's URL, or the file's path"),
+        "image_id": Feature("bytes", [], "the line's ID, empty if it had none"),
+        "original_width": Feature("int64", [], "of the image before it was resized, pixels"),
+        "original_height": Feature("int64", [], "of the image before it was resized, pixels"),
     }
     if encoding == "lab_float32":
-        features["image_l"] = {
-            "dtype": "float32",
-            "shape": [side, side, 1],
-            "meaning": "L* / 50 - 1",
-        }
-        features["image_ab"] = {
-            "dtype": "float32",
-            "shape": [side, side, 2],
-            "meaning": "a* / 127, b* / 127",
-        }
+        features["image_l"] = Feature("float32", [side, side, 1], "L* / 50 - 1")
+        features["image_ab"] = Feature("float32", [side, side, 2], "a* / 127, b* / 127")
     elif encoding == "lab_uint8":
-        features["image_l"] = {
-            "dtype": "raw uint8",
-            "shape": [side, side, 1],
-            "meaning": "round(L* * 255 / 100)",
-        }
-        features["image_ab"] = {
-            "dtype": "raw uint8",
-            "shape": [side, side, 2],
-            "meaning": "round(a* + 128), round(b* + 128)",
-        }
+        features["image_l"] = Feature("raw uint8", [side, side, 1], "round(L* * 255 / 100)")
+        features["image_ab"] = Feature(
+            "raw uint8", [side, side, 2], "round(a* + 128), round(b* + 128)"
+        )
     else:
-        features["image_png"] = {
-            "dtype": "png",
-            "shape": [side, side, 3],
-            "meaning": "the resized sRGB image, lossless",
-        }
+        features["image_png"] = Feature("png", [side, side, 3], "the resized sRGB image, lossless")
     if embedding:
-        features["image_embedding"] = {
-            "dtype": "float32",
-            "shape": [EMBEDDING_SIZE],
-            "meaning": "logits of Inception-ResNet-v2 for the grey image",
-        }
+        features["image_embedding"] = Feature(
+            "float32", [EMBEDDING_SIZE], "logits of Inception-ResNet-v2 for the grey image"
+        )
     return features

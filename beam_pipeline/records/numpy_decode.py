@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from beam_pipeline.dataset_info import Features
 from beam_pipeline.images import lab_color
 
 
-def decode_planes(values: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+def decode_planes(values: dict[str, Any], features: Features, encoding: str) -> dict[str, Any]:
     """Decode a parsed record to the arrays of `dataset.examples`.
 
     The NumPy counterpart of `tf_decode.decode_planes`.
 
     Args:
       values: The result of `example_codec.decode_example`.
-      description: The content of the dataset's `dataset.json`.
+      features: The features of a record, as in `dataset.json`.
+      encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
 
     Raises:
       ValueError: The PNG is broken or has another size.
@@ -27,13 +29,11 @@ def decode_planes(values: dict[str, Any], description: dict[str, Any]) -> dict[s
         name: value.copy() if isinstance(value, np.ndarray) else value
         for name, value in values.items()
     }
-    if description["encoding"] == "lab_uint8":
+    if encoding == "lab_uint8":
         values["image_l"] = values["image_l"] / np.float32(127.5) - 1
         values["image_ab"] = (values["image_ab"] - np.float32(128)) / 127
-    elif description["encoding"] == "rgb_png":
-        pixels = _decode_png(
-            values.pop("image_png"), tuple(description["features"]["image_png"]["shape"])
-        )
+    elif encoding == "rgb_png":
+        pixels = _decode_png(values.pop("image_png"), tuple(features["image_png"].shape))
         values["image_l"], values["image_ab"] = lab_color.scale_lab(lab_color.rgb_to_lab(pixels))
     return values
 

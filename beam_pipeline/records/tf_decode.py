@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from beam_pipeline.dataset_info import Features
 from beam_pipeline.images import lab_color
 from beam_pipeline.process import native_output
 
@@ -13,48 +12,45 @@ with native_output.suppress_stderr():
 _DTYPES = {"float32": tf.float32, "int64": tf.int64}
 
 
-def feature_spec(description: dict[str, Any]) -> dict[str, tf.io.FixedLenFeature]:
+def feature_spec(features: Features) -> dict[str, tf.io.FixedLenFeature]:
     """Return the feature spec for `tf.io.parse_example`.
 
     float32 and int64 features are lists of numbers; all others, raw arrays included, are one bytes
     value.
 
     Args:
-      description: The content of the dataset's `dataset.json`.
+      features: The features of a record, as in `dataset.json`.
     """
-    features = description["features"]
     return {
         name: tf.io.FixedLenFeature(
-            feature["shape"] if feature["dtype"] in _DTYPES else [],
-            _DTYPES.get(feature["dtype"], tf.string),
+            feature.shape if feature.dtype in _DTYPES else [],
+            _DTYPES.get(feature.dtype, tf.string),
         )
         for name, feature in features.items()
     }
 
 
 def decode_planes(
-    values: dict[str, tf.Tensor], description: dict[str, Any]
+    values: dict[str, tf.Tensor], features: Features, encoding: str
 ) -> dict[str, tf.Tensor]:
     """Decode parsed records to the tensors of `dataset.load`.
 
     Args:
       values: One example or a batch, parsed with `feature_spec`.
-      description: The content of the dataset's `dataset.json`.
+      features: The features of a record, as in `dataset.json`.
+      encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
     """
-    features, encoding = description["features"], description["encoding"]
     tensors = {
-        name: value
-        for name, value in values.items()
-        if features[name]["dtype"] in ("bytes", *_DTYPES)
+        name: value for name, value in values.items() if features[name].dtype in ("bytes", *_DTYPES)
     }
     if encoding == "lab_uint8":
         l, ab = (
-            tf.cast(_decode_raw(values[name], features[name]["shape"]), tf.float32)
+            tf.cast(_decode_raw(values[name], features[name].shape), tf.float32)
             for name in ("image_l", "image_ab")
         )
         return {**tensors, "image_l": l / 127.5 - 1, "image_ab": (ab - 128) / 127}
     if encoding == "rgb_png":
-        lab = rgb_to_lab(_decode_png(values["image_png"], features["image_png"]["shape"]))
+        lab = rgb_to_lab(_decode_png(values["image_png"], features["image_png"].shape))
         return {
             **tensors,
             "image_l": tf.clip_by_value(lab[..., :1] / 50 - 1, -1, 1),

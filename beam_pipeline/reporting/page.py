@@ -53,26 +53,26 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
     Raises:
       ValueError: A shard or a file of failures is broken.
     """
-    description, metrics = folder.description, worker_metrics.read(folder.path)
+    info, metrics = folder.info, worker_metrics.read(folder.path)
     sample = sampling.take_sample(folder, _MAX_SAMPLE)
-    counts = description["counts"]
+    counts = info.counts
     by_split = {split: _count_examples(folder, split) for split in SPLITS}
     template = _environment().get_template("report.html.jinja")
     return template.render(
         folder=folder.path,
-        description=description,
+        info=info,
         counts=counts,
         by_split=by_split,
-        written=sum(file["bytes"] for file in description["files"]),
-        failure_rate=counts["failures"] / max(1, counts["examples"] + counts["failures"]),
+        written=sum(file.bytes for file in info.files),
+        failure_rate=counts.failures / max(1, counts.examples + counts.failures),
         failures=tables.describe_failures(folder),
-        hosts=tables.describe_hosts(description),
+        hosts=tables.describe_hosts(info),
         time=tables.describe_time(metrics),
         metrics=metrics,
         fetched=(metrics or {}).get("fetch", {}),
         sizes=tables.describe_sizes(folder, sample),
         sheets=contact_sheets.make_sheets(sample.examples, names),
-        has_names=names is not None and bool(description["embedding_size"]),
+        has_names=names is not None and bool(info.embedding_size),
         sample={
             "split": "training" if sample.split == "train" else sample.split,
             "examples": len(sample.examples),
@@ -81,7 +81,7 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
         lightness=charts.draw_lightness(sample.l_counts),
         colours=charts.draw_colours(sample.ab_counts, 110),
         statistics=tables.read_statistics(folder),
-        classes=tables.describe_classes(description["classes"]),
+        classes=tables.describe_classes(info.classes),
     )
 
 

@@ -97,7 +97,7 @@ def _sample_shard(task: tuple[DatasetDir, Shard, int, int]) -> Sample:
     examples: list[SampledExample] = []
     pixels: list[np.ndarray] = []
     l_counts, ab_counts = np.zeros(101, np.int64), np.zeros(110 * 110, np.int64)
-    is_padded = folder.description["options"]["resize"] == "pad"
+    is_padded = folder.info.options["resize"] == "pad"
     records = numpy_reader.read_shard(folder, shard, checked=True)
     for record in itertools.islice(records, number):
         example = numpy_reader.decode_example(folder, shard, record)

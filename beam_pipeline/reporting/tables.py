@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_pipeline.dataset_info import DatasetInfo, Host
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import example_codec
@@ -42,13 +43,13 @@ def describe_failures(folder: DatasetDir) -> dict[str, Any] | None:
     Raises:
       ValueError: A file of failures is broken.
     """
-    total = folder.description["counts"]["failures"]
+    total = folder.info.counts.failures
     if not total:
         return None
     examples: dict[tuple[str, str], dict[str, Any]] = {}
     for failure in _read_failures(folder):
         examples.setdefault((failure["stage"], failure["reason"]), failure)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "stage": stage,
             "reason": reason,
@@ -57,7 +58,7 @@ def describe_failures(folder: DatasetDir) -> dict[str, Any] | None:
             "share": number / total,
             "example": examples.get((stage, reason)),
         }
-        for stage, reasons in folder.description["failures_by_stage"].items()
+        for stage, reasons in folder.info.failures_by_stage.items()
         for reason, number in reasons.items()
     ]
     rows.sort(key=lambda row: (-row["number"], row["reason"]))
@@ -65,8 +66,8 @@ def describe_failures(folder: DatasetDir) -> dict[str, Any] | None:
 
 
 def _read_failures(folder: DatasetDir) -> Iterator[dict[str, Any]]:
-    for file in folder.description["failure_files"][:_MAX_ROWS]:
-        with any_path.open_file(any_path.join(folder.path, file["name"])) as lines:
+    for file in folder.info.failure_files[:_MAX_ROWS]:
+        with any_path.open_file(any_path.join(folder.path, file.name)) as lines:
             try:
                 for failure in map(json.loads, itertools.islice(lines, _MAX_LINES)):
                     yield {
@@ -76,37 +77,37 @@ def _read_failures(folder: DatasetDir) -> Iterator[dict[str, Any]]:
                         "url": redact(failure["url"]),
                     }
             except (ValueError, LookupError, TypeError) as error:
-                raise ValueError(f"{file['name']} is broken: {error}") from error
+                raise ValueError(f"{file.name} is broken: {error}") from error
 
 
-def describe_hosts(description: dict[str, Any]) -> dict[str, Any] | None:
+def describe_hosts(info: DatasetInfo) -> dict[str, Any] | None:
     """Return rows of host, examples, failures and most frequent reasons; and the other hosts.
 
     None without hosts.
     """
-    if not description["hosts"]:
+    if not info.hosts:
         return None
-    rows = [_describe_host(host) for host in description["hosts"]]
-    shown, rest, others = rows[:_MAX_ROWS], rows[_MAX_ROWS:], description["other_hosts"]
+    rows = [_describe_host(host) for host in info.hosts]
+    shown, rest, others = rows[:_MAX_ROWS], rows[_MAX_ROWS:], info.other_hosts
     table = _with_bars(shown, [row["examples"] + row["failed"] for row in shown])
     return {
         "rows": [_split_bar(row) for row in table["rows"]],
         # Hosts with equally many images may differ in the number of failures.
         "has_bars": len({(row["examples"], row["failed"]) for row in shown}) > 1,
         "others": {
-            "hosts": others["hosts"] + len(rest),
-            "examples": others["examples"] + sum(row["examples"] for row in rest),
-            "failed": others["failures"] + sum(row["failed"] for row in rest),
+            "hosts": others.hosts + len(rest),
+            "examples": others.examples + sum(row["examples"] for row in rest),
+            "failed": others.failures + sum(row["failed"] for row in rest),
         },
     }
 
 
-def _describe_host(host: dict[str, Any]) -> dict[str, Any]:
-    frequent = sorted(host["failures"].items(), key=lambda item: -item[1])[:3]
+def _describe_host(host: Host) -> dict[str, Any]:
+    frequent = sorted(host.failures.items(), key=lambda item: -item[1])[:3]
     return {
-        "host": host["host"],
-        "examples": host["examples"],
-        "failed": sum(host["failures"].values()),
+        "host": host.host,
+        "examples": host.examples,
+        "failed": sum(host.failures.values()),
         "reasons": ", ".join(f"{number:,} {reason}" for reason, number in frequent),
     }
 
@@ -139,8 +140,8 @@ def describe_sizes(folder: DatasetDir, sample: Sample) -> dict[str, Any]:
 
     A few examples are encoded in each way. `units` holds the units of the two columns of bytes.
     """
-    options = folder.description["options"]
-    total = folder.description["counts"]["examples"]
+    options = folder.info.options
+    total = folder.info.counts.examples
     embedding = next((example.embedding for example in sample.examples), None)
     rows = []
     for encoding in ("lab_float32", "lab_uint8", "rgb_png"):

@@ -134,9 +134,15 @@ def sync(path: str) -> None:
             os.close(descriptor)
 
 
-def list_folder(folder: str, pattern: str = "*") -> dict[str, int]:
-    """Return the paths of the files in a folder that match a pattern, with their sizes in bytes."""
-    [match] = FileSystems.match([FileSystems.join(folder, pattern)])
+def list_folder(folder: str, pattern: str = "*", limit: int | None = None) -> dict[str, int]:
+    """Return the paths of the files in a folder that match a pattern, with their sizes in bytes.
+
+    Args:
+      folder: The folder.
+      pattern: A glob, relative to the folder.
+      limit: Maximum number of files to list; None for all.
+    """
+    [match] = FileSystems.match([FileSystems.join(folder, pattern)], [limit])
     return {file.path: file.size_in_bytes for file in match.metadata_list}
 
 

@@ -21,6 +21,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline import naming
 from beam_pipeline.config import Config
+from beam_pipeline.dataset_info import Features
 from beam_pipeline.elements import Commit
 from beam_pipeline.naming import TRANSFORM
 from beam_pipeline.process import native_output
@@ -45,7 +46,7 @@ class AnalyzeExamples(beam.PTransform):
 
     Attributes:
       output: The dataset's folder.
-      description: `encoding` and `features`, as in `dataset.json`.
+      features, encoding: As in `dataset.json`.
       before: File with the sums of the earlier commits; None for the first commit.
       after: File for the sums including this commit; None for the last commit.
       temporary: A folder that all workers can access; removed at the end.
@@ -54,25 +55,26 @@ class AnalyzeExamples(beam.PTransform):
     def __init__(
         self,
         output: str,
-        description: dict[str, Any],
+        features: Features,
+        encoding: str,
         before: str | None,
         after: str | None,
         temporary: str,
     ):
         super().__init__()
-        self._output, self._description = output, description
+        self._output, self._features, self._encoding = output, features, encoding
         self._before, self._after, self._temporary = before, after, temporary
 
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
-        description, pipeline = self._description, examples.pipeline
-        metadata = tft.DatasetMetadata.from_feature_spec(tf_decode.feature_spec(description))
+        features, encoding, pipeline = self._features, self._encoding, examples.pipeline
+        metadata = tft.DatasetMetadata.from_feature_spec(tf_decode.feature_spec(features))
         arrow = tfxio.TFExampleBeamRecord(
             "beam", ["beam_pipeline"], schema=metadata.schema
         ).TensorAdapterConfig()
         add_up = functools.partial(AddRows, before=self._before, after=self._after)
 
         def preprocess(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return preprocessing_fn.transform_examples(inputs, description, add_up)
+            return preprocessing_fn.transform_examples(inputs, features, encoding, add_up)
 
         batches = (
             examples
@@ -105,7 +107,8 @@ def analyze_commit(config: Config, commit: Commit) -> AnalyzeExamples:
     )
     return AnalyzeExamples(
         config.output,
-        {"encoding": config.encoding, "features": features},
+        features,
+        config.encoding,
         before=sums_of(commit.index - 1) if commit.index else None,
         after=None if commit.is_last else sums_of(commit.index),
         temporary=FileSystems.join(config.output, f"{naming.ANALYSIS_PREFIX}{commit.index:05}"),

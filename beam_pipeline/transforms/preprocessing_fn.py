@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
+from beam_pipeline.dataset_info import Features
 from beam_pipeline.images import lab_color
 from beam_pipeline.process import native_output
 from beam_pipeline.records import tf_decode
@@ -28,21 +28,22 @@ SIGMA, UNIFORM = 5.0, 0.5
 
 def transform_examples(
     inputs: dict[str, tf.Tensor],
-    description: dict[str, Any],
+    features: Features,
+    encoding: str,
     add_up: Callable[[int], beam.PTransform],
 ) -> dict[str, tf.Tensor]:
     """Transform a batch of raw examples; this is the preprocessing_fn.
 
     Args:
       inputs: Raw features of a batch.
-      description: `encoding` and `features`, as in `dataset.json`.
+      features, encoding: As in `dataset.json`.
       add_up: Returns a transform that adds up rows of a given width over the dataset.
 
     Returns:
       The tensors of `dataset.load`, with `image_embedding` z-scored and `image_weight` added; and
       the fields of `Statistics`, equal for all examples, with `ab_frequency` flattened.
     """
-    outputs = tf_decode.decode_planes(inputs, description)
+    outputs = tf_decode.decode_planes(inputs, features, encoding)
     l, ab, embedding = outputs["image_l"], outputs["image_ab"], outputs.get("image_embedding")
     number = tf.shape(l)[0]
     bins = _to_bins(ab)

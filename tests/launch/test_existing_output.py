@@ -44,7 +44,7 @@ def test_a_whole_dataset_is_found(tmp_path):
     assert find(config) == ExistingOutput()
     finalize_commit(config, is_last=True)
     found = find(config)
-    assert found.finished and found.finished["counts"]["examples"] == 1
+    assert found.finished and found.finished.counts.examples == 1
     (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
     output_dir.clear_strays(str(tmp_path), found.finished)
     assert names(tmp_path) == ["dataset.json", "lab_images_00000-00000-of-00001.tfrecord"]
@@ -119,13 +119,15 @@ def test_a_missing_commit_is_noticed(tmp_path):
         "lab_images_00000-of-00001.tfrecord",
         "failures-00000-of-00001.jsonl",
         "transform/metadata/a",
+        "holiday.jpg",
+        "src/main.py",
     ],
 )
 def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(
-        UsageError, match=f"holds {name}, which belongs to no dataset there: move it away"
+        UsageError, match=f"contains {name.partition('/')[0]}, which no run has written"
     ):
         find(make_config(tmp_path))
     assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
@@ -296,5 +298,22 @@ def test_what_is_no_file_is_no_record(tmp_path, make, name):
 @pytest.mark.parametrize("content", ["{}", "mine", "[]", '{"started_by": 3}'])
 def test_a_mark_of_someone_else_permits_nothing(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UsageError, match=r"holds run\.json, which belongs to no dataset"):
+    with pytest.raises(UsageError, match=r"contains run\.json, which no run has written"):
         find(make_config(tmp_path))
+
+
+def test_hidden_files_and_what_options_name_may_be_there(tmp_path):
+    for name in (".DS_Store", "lost+found", "run.lock", "urls.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "kept" / "originals").mkdir(parents=True)
+    options = {
+        "input": str(tmp_path / "urls.txt"),
+        "original_dir": str(tmp_path / "kept" / "originals"),
+    }
+    assert find(make_config(tmp_path, **options)) == ExistingOutput()
+
+
+def test_a_run_that_failed_before_it_wrote_leaves_a_usable_folder(tmp_path):
+    output_dir.prepare(make_config(tmp_path, encoding="rgb_png"), [])
+    assert names(tmp_path) == ["run.json"]
+    assert find(make_config(tmp_path, encoding="lab_uint8")) == ExistingOutput()

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from output_folder import make_config, names
+from written_dataset import make_info
 
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.dataset_info import ExampleFile
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.images import png_notes
 from beam_pipeline.launch import output_dir
@@ -154,8 +156,8 @@ def test_what_a_repeated_attempt_left_is_removed(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / f"beam-temp-lab_images_-{UUID}" / "deeper").mkdir(parents=True)
     (tmp_path / f"beam-temp-lab_images_-{UUID}" / "deeper" / "half").write_text("x")
-    description = {"files": [{"name": "lab_images_00000-of-00001.tfrecord"}], "failure_files": []}
-    output_dir.clear_strays(str(tmp_path), description)
+    info = make_info(files=[ExampleFile("lab_images_00000-of-00001.tfrecord", "train", 1, 1)])
+    output_dir.clear_strays(str(tmp_path), info)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "lab_images_00000-of-00001.tfrecord",
         "notes.txt",

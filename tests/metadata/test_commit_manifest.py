@@ -1,5 +1,6 @@
 """Tests that a run fails unless its counts add up, and that only a dataset's files are touched."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -48,9 +49,14 @@ def close(
     )
 
 
+def read_description(folder) -> dict | None:
+    info = dataset_dir.read_info(folder)
+    return dataclasses.asdict(info) if info else None
+
+
 def test_description_tells_what_is_there(config):
     close(config)
-    description = dataset_dir.read_description(config.output)
+    description = read_description(config.output)
     assert description is not None
     assert description["encoding"] == "lab_float32"
     assert description["image_size"] == 299
@@ -81,7 +87,7 @@ def test_description_tells_what_is_there(config):
 def test_no_embedding_is_told(tmp_path):
     config = Config(input="urls.txt", output=str(tmp_path), checkpoint="none")
     close(config)
-    description = dataset_dir.read_description(config.output)
+    description = read_description(config.output)
     assert description is not None
     assert description["embedding_size"] == 0
     assert "image_embedding" not in description["features"]
@@ -94,25 +100,25 @@ def test_no_embedding_is_told(tmp_path):
 def test_books_that_do_not_balance_end_the_run(config, counts):
     with pytest.raises(commit_manifest.CountMismatchError, match="do not add up"):
         close(config, counts)
-    assert dataset_dir.read_description(config.output) is None
+    assert read_description(config.output) is None
     assert commit_manifest.read_commits(config.output) == []
 
 
 def test_no_description(tmp_path):
-    assert dataset_dir.read_description(str(tmp_path)) is None
-    assert dataset_dir.read_description(str(tmp_path / "nowhere")) is None
+    assert read_description(str(tmp_path)) is None
+    assert read_description(str(tmp_path / "nowhere")) is None
 
 
 def test_a_broken_description_is_named(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(ValueError, match=r"dataset\.json is not JSON"):
-        dataset_dir.read_description(str(tmp_path))
+    with pytest.raises(ValueError, match=r"dataset\.json .* not JSON"):
+        read_description(str(tmp_path))
 
 
 def test_commits_add_up(config, tmp_path):
     second = [Shard("lab_images_00001-00000-of-00001.tfrecord", 7, 70)]
     close(config, is_last=False)
-    assert dataset_dir.read_description(config.output) is None
+    assert read_description(config.output) is None
     [first] = commit_manifest.read_commits(config.output)
     assert (first.train, first.is_last, first.list_digest) == (TRAIN[::-1], False, "digest")
     close(
@@ -123,7 +129,7 @@ def test_commits_add_up(config, tmp_path):
         [Shard("failures-00001-00000.jsonl", 1, 9)],
         number=1,
     )
-    description = dataset_dir.read_description(config.output)
+    description = read_description(config.output)
     assert description is not None
     assert {
         key: description["counts"][key]
@@ -152,13 +158,13 @@ def test_no_survivor_is_no_dataset(config):
             [],
             [Shard("failures-00000-of-00001.jsonl", 2, 20)],
         )
-    assert dataset_dir.read_description(config.output) is None
+    assert read_description(config.output) is None
     assert len(commit_manifest.read_commits(config.output)) == 1
 
 
 def test_description_is_plain_json(config):
     close(config)
-    description = dataset_dir.read_description(config.output)
+    description = read_description(config.output)
     assert json.loads(json.dumps(description)) == description
 
 

@@ -11,8 +11,10 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from beam_pipeline.dataset_info import Host, OtherHosts
 from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
 from beam_pipeline.metadata import outcome_counts
+from beam_pipeline.metadata.outcome_counts import Outcomes
 from beam_pipeline.transforms import count_outcomes
 
 
@@ -82,14 +84,11 @@ def test_commits_add_up(tmp_path):
         outcome_counts.write(str(tmp_path / name), part)
     outcome_counts.write(str(tmp_path / "2"), [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
-    assert outcome_counts.add_up(sorted(map(str, tmp_path.iterdir()))) == {
-        "classes": {"n1": 1, "n2": 4},
-        "hosts": [
-            {"host": "b", "examples": 0, "failures": {"dns": 9}},
-            {"host": "a", "examples": 5, "failures": {"dns": 1}},
-        ],
-        "other_hosts": {"hosts": 0, "examples": 0, "failures": 0},
-    }
+    assert outcome_counts.add_up(sorted(map(str, tmp_path.iterdir()))) == Outcomes(
+        classes={"n1": 1, "n2": 4},
+        hosts=[Host("b", 0, {"dns": 9}), Host("a", 5, {"dns": 1})],
+        other_hosts=OtherHosts(0, 0, 0),
+    )
 
 
 def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
@@ -99,5 +98,5 @@ def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
         [(("host", "a", "example"), 5), (("host", "b", "example"), 2), (("host", "c", "dns"), 3)],
     )
     reported = outcome_counts.add_up([str(tmp_path / "0")])
-    assert [host["host"] for host in reported["hosts"]] == ["a"]
-    assert reported["other_hosts"] == {"hosts": 2, "examples": 2, "failures": 3}
+    assert [host.host for host in reported.hosts] == ["a"]
+    assert reported.other_hosts == OtherHosts(2, 2, 3)

@@ -57,8 +57,8 @@ def as_described(encoded: bytes, encoding: str, size: int, embedding: bool) -> d
     )
     assert sorted(features) == sorted(description)
     for name, value in features.items():
-        shape = description[name]["shape"]
-        match description[name]["dtype"]:
+        shape = description[name].shape
+        match description[name].dtype:
             case "float32":
                 features[name] = value.reshape(shape)
             case "raw uint8":
@@ -128,8 +128,8 @@ def test_tensorflow_parses_a_record(encoding):
     description = example_codec.describe_features(encoding, size, True)
     dtypes = {"float32": tf.float32, "int64": tf.int64}
     spec = {
-        name: tf.io.FixedLenFeature(feature["shape"], dtypes[feature["dtype"]])
-        if feature["dtype"] in dtypes
+        name: tf.io.FixedLenFeature(feature.shape, dtypes[feature.dtype])
+        if feature.dtype in dtypes
         else tf.io.FixedLenFeature([], tf.string)
         for name, feature in description.items()
     }
@@ -243,9 +243,8 @@ def test_png_is_lossless_for_a_whole_image():
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_feature_is_described(encoding):
     for feature in example_codec.describe_features(encoding, 299, True).values():
-        assert sorted(feature) == ["dtype", "meaning", "shape"]
-        assert feature["meaning"]
-        assert feature["shape"] in ([], [299, 299, 1], [299, 299, 2], [299, 299, 3], [1001])
+        assert feature.meaning
+        assert feature.shape in ([], [299, 299, 1], [299, 299, 2], [299, 299, 3], [1001])
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -258,8 +257,8 @@ def test_what_is_encoded_is_decoded(encoding):
     np.testing.assert_array_equal(decoded["image_embedding"], image.embedding)
     for name in ("image_l", "image_ab") if encoding != "rgb_png" else ():
         assert (list(decoded[name].shape), decoded[name].dtype.name) == (
-            features[name]["shape"],
-            features[name]["dtype"].removeprefix("raw "),
+            features[name].shape,
+            features[name].dtype.removeprefix("raw "),
         )
 
 

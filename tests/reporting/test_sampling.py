@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 
@@ -77,7 +78,7 @@ def test_what_is_cropped_is_the_padding(width, height, side):
 @pytest.mark.parametrize(("resize", "rows"), [("pad", 8), ("crop", 16), ("stretch", 16)])
 def test_pixels_are_measured_without_padding(tmp_path, resize, rows):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
-    folder.description["options"]["resize"] = resize
+    folder.info.options["resize"] = resize
     sample = sampling.take_sample(folder, 4)
     # The width of the originals is twice their height.
     assert sample.l_counts.sum() == sample.ab_counts.sum() == 4 * 16 * rows
@@ -96,8 +97,11 @@ def test_an_image_of_any_size_gives_a_picture(tmp_path, size):
 def test_a_dataset_for_validation_alone_shows_that(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     assert sampling.take_sample(folder, 100).split == "train"
-    for file in folder.description["files"]:
-        file["examples"] *= file["split"] == "validation"
+    files = [
+        dataclasses.replace(file, examples=file.examples * (file.split == "validation"))
+        for file in folder.info.files
+    ]
+    folder = dataclasses.replace(folder, info=dataclasses.replace(folder.info, files=files))
     sample = sampling.take_sample(folder, 100)
     assert sample.split == "validation"
     assert [example.url for example in sample.examples] == ["http://a/10", "http://a/11"]

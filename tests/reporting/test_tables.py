@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from written_dataset import write_dataset
+from written_dataset import make_info, write_dataset
 
+from beam_pipeline.dataset_info import Host, OtherHosts
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import sampling, tables
 
 
 def describe_hosts(hosts):
-    others = {"hosts": 3, "examples": 4, "failures": 5}
-    return tables.describe_hosts({"hosts": hosts, "other_hosts": others})
+    return tables.describe_hosts(
+        make_info(hosts=[Host(**host) for host in hosts], other_hosts=OtherHosts(3, 4, 5))
+    )
 
 
 def test_failures_of_equal_number_have_no_bars(tmp_path):
@@ -23,7 +25,7 @@ def test_failures_of_equal_number_have_no_bars(tmp_path):
     assert table is not None
     assert [row["reason"] for row in table["rows"]] == ["dns", "http_404"]
     assert not table["has_bars"]
-    folder.description["failures_by_stage"]["fetch"]["dns"] = 3
+    folder.info.failures_by_stage["fetch"]["dns"] = 3
     table = tables.describe_failures(folder)
     assert table is not None
     assert table["has_bars"]

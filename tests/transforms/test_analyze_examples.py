@@ -160,13 +160,13 @@ def test_tfx_reads_what_is_written(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, read_records(folder))
     output = tft.TFTransformOutput(str(tmp_path / "transform"))
-    assert output.raw_feature_spec() == tf_decode.feature_spec(folder.description)
+    assert output.raw_feature_spec() == tf_decode.feature_spec(folder.info.features)
     assert output.transformed_feature_spec()["image_weight"] == tf.io.FixedLenFeature(
         [SIZE, SIZE, 1], tf.float32
     )
     [path] = (tmp_path / "transform" / "metadata").rglob("schema.pbtxt")
     schema = text_format.Parse(path.read_text(), schema_pb2.Schema())
-    assert {feature.name for feature in schema.feature} == set(folder.description["features"])
+    assert {feature.name for feature in schema.feature} == set(folder.info.features)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     assert run.main(["--images", photographs, *options.split(), *commits]) == 0
     folder = dataset_dir.open_dataset_dir(output)
     assert_equal(statistics.read(folder), expected(folder))
-    listed = {file["name"] for file in folder.description["files"]}
+    listed = {file.name for file in folder.info.files}
     assert {path.name for path in Path(output).iterdir()} == {
         *listed,
         "dataset.json",

@@ -1,0 +1,197 @@
+"""The content of `dataset.json`, typed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+FORMAT_VERSION = 1
+
+Split = Literal["train", "validation"]
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """A feature of a record.
+
+    Attributes:
+      dtype: `bytes`, `int64`, `float32`, `png`, or `raw uint8` for an array in one bytes value.
+      shape: Shape of the array; empty for a scalar.
+      meaning: Description for a person, with the unit or the formula.
+    """
+
+    dtype: str
+    shape: list[int]
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Numbers of lines (of files with `--images`), and what became of them.
+
+    `lines` is the sum of `ignored`, `duplicates`, `examples` and `failures`.
+    """
+
+    lines: int
+    ignored: int
+    duplicates: int
+    examples: int
+    failures: int
+    failures_by_reason: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """The outcomes of a host: its number of examples, and its failures by reason."""
+
+    host: str
+    examples: int
+    failures: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherHosts:
+    """The number of hosts that are not listed, and the sums of their outcomes."""
+
+    hosts: int
+    examples: int
+    failures: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatedBody:
+    """A body that several URLs returned: its sha256 in hex, how often, and one of the URLs."""
+
+    sha256: str
+    count: int
+    url: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+    """A file that an option names; both are None if it names none. The sha256 is in hex."""
+
+    name: str | None
+    sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleFile:
+    """A shard: its name in the folder, its split, and its numbers of examples and bytes."""
+
+    name: str
+    split: Split
+    examples: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FailureFile:
+    """A file of failures: its name in the folder, and its numbers of failures and bytes."""
+
+    name: str
+    failures: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformFile:
+    """A file of `transform/`: its path in the folder, and its number of bytes."""
+
+    name: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """The description of a complete dataset.
+
+    Attributes:
+      description: What the dataset holds, in one sentence.
+      format_version: Version of this format.
+      encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
+      compression: Compression of the shards: `none` or `gzip`.
+      image_size: Side of the stored square image, pixels.
+      embedding_size: Length of an embedding; 0 without the network.
+      features: The features of a record, by name.
+      counts: Numbers of lines, examples and failures.
+      failures_by_stage: Numbers of failures by stage and reason.
+      classes: Number of examples by class.
+      hosts: Outcomes of the hosts with the most images, the largest first.
+      other_hosts: Outcomes of the other hosts.
+      repeated_content: Bodies that many URLs returned, the most frequent first.
+      checkpoint, exclude_sha256: The files that determine the dataset.
+      options: The values of all options, without credentials.
+      versions: Versions of beam_pipeline, Python and packages.
+      files: The shards.
+      transform: The files of `--statistics`.
+      failure_files: The files of failures.
+    """
+
+    description: str
+    format_version: int
+    encoding: Literal["lab_float32", "lab_uint8", "rgb_png"]
+    compression: Literal["none", "gzip"]
+    image_size: int
+    embedding_size: int
+    features: dict[str, Feature]
+    counts: Counts
+    failures_by_stage: dict[str, dict[str, int]]
+    classes: dict[str, int]
+    hosts: list[Host]
+    other_hosts: OtherHosts
+    repeated_content: list[RepeatedBody]
+    checkpoint: InputFile
+    exclude_sha256: InputFile
+    options: dict[str, Any]
+    versions: dict[str, str]
+    files: list[ExampleFile]
+    transform: list[TransformFile]
+    failure_files: list[FailureFile]
+
+    @staticmethod
+    def from_json(text: str | bytes) -> DatasetInfo:
+        """Parse the content of `dataset.json`, which is untrusted.
+
+        Raises:
+          ValueError: It is no JSON object, has another format version, or a field is missing or of
+            another type. The message names the field.
+        """
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ValueError("it is no JSON object")
+        version = fields.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"it has the format version {version}, and this program reads {FORMAT_VERSION}: "
+                "read the dataset with the version of beam_pipeline that it names under "
+                "`versions`, or make it again"
+            )
+        return from_fields(fields, DatasetInfo)
+
+    def to_json(self) -> str:
+        """Return the content of `dataset.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+
+def from_fields(fields: Any, kind: type[T]) -> T:
+    """Convert parsed JSON to a dataclass.
+
+    Raises:
+      ValueError: A field, which the message names, is missing or of another type.
+    """
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+Features = Mapping[str, Feature]
