@@ -33,6 +33,7 @@ lint: .venv/ready $(if $(shell command -v go),$(ACTIONLINT))
 	$(BIN)/lint-imports
 	git diff --check $(NOTHING)
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck .ci/run examples/flink.sh
 	@if test -x $(ACTIONLINT); then set -x; $(ACTIONLINT) .github/workflows/*.yml; else \
 		echo "lint: the CI workflow was not checked: building actionlint needs Go." >&2; fi
 

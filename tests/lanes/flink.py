@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,47 +29,14 @@ from datasets import (
     read_dataset,
     run_job,
 )
-from programs import BEAM, CACHE, descendants, free_port, program, wait_for_port
+from programs import BEAM, CACHE, descendants, free_port, program
 
 FLINK = CACHE / "flink-1.19.3" / "deps"
 TASK_MANAGERS = 2
 BOOT = CACHE / f"boot-{BEAM}" / "container"
 JOB_SERVER = CACHE / "flink-job-server-2.62.0.jar"
 
-# The values that Flink's own scripts derive from the configuration. Without the second, the heap
-# size limits the buffers too.
-MEMORY = ("-Xmx640m", "-XX:MaxDirectMemorySize=1g")
-
-CONFIGURATION = """\
-jobmanager.rpc.address: 127.0.0.1
-jobmanager.rpc.port: {rpc_port}
-jobmanager.bind-host: 127.0.0.1
-rest.address: 127.0.0.1
-rest.bind-address: 127.0.0.1
-rest.port: {rest_port}
-taskmanager.host: 127.0.0.1
-taskmanager.bind-host: 127.0.0.1
-taskmanager.numberOfTaskSlots: 2
-taskmanager.cpu.cores: 2
-taskmanager.memory.framework.heap.size: 128m
-taskmanager.memory.framework.off-heap.size: 128m
-taskmanager.memory.task.heap.size: 512m
-taskmanager.memory.task.off-heap.size: 128m
-taskmanager.memory.managed.size: 256m
-taskmanager.memory.network.min: 512m
-taskmanager.memory.network.max: 512m
-taskmanager.memory.jvm-metaspace.size: 256m
-taskmanager.memory.jvm-overhead.min: 192m
-taskmanager.memory.jvm-overhead.max: 192m
-taskmanager.network.sort-shuffle.min-buffers: 64
-task.cancellation.timeout: 15000
-restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 20
-restart-strategy.fixed-delay.delay: 5 s
-heartbeat.interval: 2000
-heartbeat.timeout: 10000
-io.tmp.dirs: {folder}
-"""
+SCRIPT = Path(__file__).parents[2] / "examples" / "flink.sh"
 
 
 class Cluster(NamedTuple):
@@ -78,64 +44,58 @@ class Cluster(NamedTuple):
 
     Attributes:
       port: The port of the REST API.
-      managers: The process ids of the programs that restart the TaskManagers.
+      pid: The process id of the script that runs the cluster.
     """
 
     port: int
-    managers: list[int]
+    pid: int
 
     def ask(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
             return json.load(answer)
 
 
+def settings(folder: Path) -> dict[str, str]:
+    """Return the settings of the script for a cluster on free ports."""
+    return {
+        "FLINK_HOME": str(FLINK),
+        "BOOT": str(BOOT),
+        "JOB_SERVER": str(JOB_SERVER),
+        "PYTHON": sys.executable,
+        "TASK_MANAGERS": str(TASK_MANAGERS),
+        "REST_PORT": str(free_port()),
+        "RPC_PORT": str(free_port()),
+        "WORK_DIR": str(folder),
+    }
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("flink")
-    rpc_port, rest_port = free_port(), free_port()
-    (folder / "config.yaml").write_text(
-        CONFIGURATION.format(rpc_port=rpc_port, rest_port=rest_port, folder=folder)
-    )
-
-    def java(main: str, *memory: str) -> list[str | Path]:
-        options = [*memory, "-Dlog4j2.level=WARN", "-cp", f"{FLINK}/lib/*"]
-        return ["java", *options, f"org.apache.flink.runtime.{main}", "--configDir", folder]
-
-    log = folder / "log"
-    # Beam's boot program runs the `python` of its environment.
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
-    }
-    with contextlib.ExitStack() as stack:
-        master = stack.enter_context(
-            program(java("entrypoint.StandaloneSessionClusterEntrypoint", "-Xmx512m"), log)
-        )
-        wait_for_port(rest_port, master, log)
-        # A TaskManager that ends is restarted, as by Kubernetes or YARN.
-        command = [
-            "sh",
-            "-c",
-            'while :; do "$@"; done',
-            "sh",
-            *java("taskexecutor.TaskManagerRunner", *MEMORY),
-        ]
-        managers = []
-        for index in range(TASK_MANAGERS):
-            # Beam's boot program leaves a file in its working directory.
-            (folder / str(index)).mkdir()
-            managers.append(
-                stack.enter_context(program(command, log, folder / str(index), **environment)).pid
-            )
-        started = Cluster(rest_port, managers)
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(urllib.error.HTTPError):  # it responds with 503 at first
-                if len(started.ask("/taskmanagers")["taskmanagers"]) == TASK_MANAGERS:
-                    break
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
+    variables = settings(folder)
+    log = folder / "script.log"
+    with program([SCRIPT, "start"], log, None, **variables) as process:
+        deadline = time.monotonic() + 90
+        while "Flink's page" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.2)
-        yield started
+        yield Cluster(int(variables["REST_PORT"]), process.pid)
+
+
+def test_the_script_of_the_docs_makes_the_dataset(url_list, reference, tmp_path):
+    (tmp_path / "work").mkdir()
+    command = [SCRIPT, "run", "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, **settings(tmp_path / "work"), "TASK_MANAGERS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)
 
 
 def engine(cluster: Cluster, parallelism: int) -> list[str | Path]:
@@ -221,11 +181,10 @@ def test_workers_that_are_killed_cost_nothing(cluster, url_list, reference, tmp_
 
 
 def find_workers(cluster: Cluster) -> Iterator[int]:
-    for manager in cluster.managers:
-        for process in descendants(manager):
-            with contextlib.suppress(FileNotFoundError):
-                if "sdk_worker_main" in Path(f"/proc/{process}/cmdline").read_text():
-                    yield process
+    for process in descendants(cluster.pid):
+        with contextlib.suppress(FileNotFoundError):
+            if "sdk_worker_main" in Path(f"/proc/{process}/cmdline").read_text():
+                yield process
 
 
 def wait_for_record(output: Path, process: subprocess.Popen[str]) -> None:
