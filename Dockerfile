@@ -1,4 +1,4 @@
-# One image that launches the job from the Flex Template and runs its workers; docs/dataflow.md tells how to build and use it.
+# One image that launches the job from the Flex Template and runs its workers; docs/dataflow.md describes both.
 #
 #   docker build --tag IMAGE .                                  --checkpoint names a file on gs://, a mounted one, or a URL
 #   docker build --tag IMAGE --target with_checkpoint .         the checkpoint lies in the image

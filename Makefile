@@ -1,15 +1,15 @@
-# Everything installs into .venv; downloads stay in pip's own cache.
+# All packages are installed into .venv; pip caches its downloads itself.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline
-# What the lanes download and build; it stays from one checkout to the next.
+# Downloads and builds of the lanes, shared by all checkouts.
 LANES := $(CACHE)/lanes
 FLINK := 1.19.3
 BEAM := $(shell sed -n "s/^apache-beam==//p" constraints.txt)
 JOB_SERVERS := 2.62.0
 ACTIONLINT := $(CACHE)/actionlint-1.7.12/actionlint
-# Git's empty tree: the difference to it is all of the tracked files.
+# Git's empty tree: a diff against it contains all tracked files.
 NOTHING = $(shell git hash-object -t tree /dev/null)
 
 .DEFAULT_GOAL := help
@@ -80,7 +80,7 @@ $(LANES)/%-job-server-$(JOB_SERVERS).jar:
 $(LANES)/prism-$(BEAM)/prism:
 	GOBIN=$(@D) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
 
-# The program that starts a worker; Beam's images hold it as /opt/apache/beam/boot.
+# The program that starts a worker: /opt/apache/beam/boot in Beam's images.
 $(LANES)/boot-$(BEAM)/container:
 	GOBIN=$(@D) go install github.com/apache/beam/sdks/v2/python/container@v$(BEAM)
 
@@ -91,7 +91,7 @@ $(CACHE)/actionlint-%/actionlint:
 	$(INSTALL) --constraint constraints.txt --editable '.[lanes]'
 	touch $@
 
-soak: .venv/ready  ## Check counts, memory and open files with 20,000 URLs, a third faulty
+soak: .venv/ready  ## Check counts, memory and open files with 20,000 URLs, a third of them faulty
 	$(BIN)/python -m benchmarks.soak
 
 bench: .venv/ready .venv-img2dataset/ready  ## Measure speed, memory and size as ratios

@@ -482,10 +482,10 @@ def main() -> None:
             "# Results\n",
             f"{measure.describe_machine()} {photographs.WIDTH}x{photographs.HEIGHT} JPEGs "
             "from an origin on the same machine; "
-            f"medians of {options.rounds} rounds, taken in turns, "
-            "but for rows that say once, and e and f, of one dataset each. "
-            "Made by `make bench`"
-            f"{', which took some of the rows at another time' if options.only else ''}.\n",
+            f"medians of {options.rounds} rounds that take turns. "
+            "Rows marked once were measured once; e and f use one dataset each. "
+            "Written by `make bench`"
+            f"{', which measured some rows at another time' if options.only else ''}.\n",
             "| figure | measured | beside | ratio | to reach |",
             "| --- | --- | --- | --- | --- |",
             *sorted(lines, key=lambda line: line[2]),

@@ -112,11 +112,11 @@ def main() -> None:
     lines = [
         "# Fetching\n",
         f"{measure.describe_machine()} Photographs of {photographs.WIDTH}x{photographs.HEIGHT} "
-        f"made {SIZE}x{SIZE}, {IN_FLIGHT} "
+        f"resized to {SIZE}x{SIZE}, {IN_FLIGHT} "
         f"requests in flight to an origin that answers after {DELAY:g} s on the same machine; "
         f"medians of {options.rounds} rounds. "
-        "Made by `make bench-fetching`.\n",
-        "| | images a second | processor ms an image | of what is possible |",
+        "Written by `make bench-fetching`.\n",
+        "| | images a second | processor ms an image | share of the possible rate |",
         "| --- | --- | --- | --- |",
     ]
     for name, values in figures.items():
@@ -128,11 +128,10 @@ def main() -> None:
             f"| {measure.median([ms for _, ms in values]):.1f} | {share} |"
         )
     lines.append(
-        f"\nWhat is possible is {IN_FLIGHT} / {DELAY:g} s = {IN_FLIGHT / DELAY:.0f} "
-        "images a second, or what the processor does "
-        "when the origin answers at once, whichever is less. "
-        "img2dataset fetches, resizes and writes; beam_pipeline works out Lab "
-        "as well (`lab_float32`), and keeps images without loss."
+        f"\nThe possible rate is {IN_FLIGHT} / {DELAY:g} s = {IN_FLIGHT / DELAY:.0f} "
+        "images a second, or the rate when the origin answers at once, "
+        "whichever is less. img2dataset fetches, resizes and writes; beam_pipeline "
+        "also computes Lab (`lab_float32`), and stores images without loss."
     )
     text = "\n".join(lines) + "\n"
     (measure.ROOT / "benchmarks" / "FETCHING.md").write_text(text)
