@@ -1,7 +1,9 @@
-# One image that launches the job from the Flex Template and runs its workers; docs/dataflow.md describes both.
+# One image that launches the job from the Flex Template and runs its workers. docs/dataflow.md
+# describes how to build and use it.
 #
-#   docker build --tag IMAGE .                                  --checkpoint names a file on gs://, a mounted one, or a URL
-#   docker build --tag IMAGE --target with_checkpoint .         the checkpoint lies in the image
+#   docker build --tag IMAGE .                             without a checkpoint: --checkpoint names
+#                                                          a file on gs://, a mounted file or a URL
+#   docker build --tag IMAGE --target with_checkpoint .    with the checkpoint
 
 FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:20230622_RC00 AS launcher
 FROM apache/beam_python3.11_sdk:2.77.0 AS worker
@@ -15,7 +17,7 @@ COPY pyproject.toml setup.py constraints.txt README.md LICENSE main.py ./
 COPY beam_pipeline beam_pipeline
 RUN pip install --no-cache-dir --constraint constraints.txt '.[aws,gcp]' && pip check
 
-# The launcher runs main.py with the template's parameters; workers run in the environment that is here.
+# The launcher runs main.py with the template's parameters. Workers use this environment.
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/beam_pipeline/main.py \
     RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
 ENTRYPOINT ["/opt/apache/beam/boot"]
@@ -23,5 +25,5 @@ ENTRYPOINT ["/opt/apache/beam/boot"]
 FROM plain AS with_checkpoint
 COPY inception_resnet_v2_2016_08_30.ckpt /opt/checkpoint/
 
-# Of several targets the last is the one that is built if none is named.
+# Docker builds the last target if none is named.
 FROM plain
