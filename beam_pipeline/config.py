@@ -302,38 +302,41 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.output:
-            raise UsageError("give --output FOLDER, for the dataset")
+            raise UsageError("--output is missing. Give a folder for the dataset.")
         if (self.input is None) == (self.images is None):
-            raise UsageError("give --input URL_LIST or --images GLOB, one of the two")
+            raise UsageError("Give either --input URL_LIST or --images GLOB.")
         if self.checkpoint_sha256 is not None:
             if self.checkpoint in ("untrained", "none"):
                 raise UsageError(
-                    f"--checkpoint_sha256 needs a file as --checkpoint, not {self.checkpoint}"
+                    f"--checkpoint_sha256 needs a file as --checkpoint, not {self.checkpoint}. "
+                    "Leave it out."
                 )
             if not re.fullmatch("[0-9a-fA-F]{64}", self.checkpoint_sha256):
                 raise UsageError(
-                    f"--checkpoint_sha256 {self.checkpoint_sha256!r} is no sha256: it must be 64 "
-                    "digits in hex"
+                    f"--checkpoint_sha256 {self.checkpoint_sha256!r} is not a sha256. Give 64 "
+                    "hexadecimal digits."
                 )
         for field in dataclasses.fields(self):
             value, (low, high) = getattr(self, field.name), field.metadata["range"]
             choices = choices_of(field.name)
             if not _has_type(value, field.name):
                 raise UsageError(
-                    f"--{field.name} {value!r} is not of its type, {type_of(field.name).__name__}"
+                    f"--{field.name} {value!r} has the wrong type. Give a value of type "
+                    f"{type_of(field.name).__name__}."
                 )
             if choices and value not in choices:
                 raise UsageError(
-                    f"--{field.name} {value!r} is not known: choose one of {', '.join(choices)}"
+                    f"--{field.name} {value!r} is unknown. Choose one of {', '.join(choices)}."
                 )
             if value == "" or (isinstance(value, str) and not value.isprintable()):
                 raise UsageError(
-                    f"--{field.name} needs a value in printable characters, not {value!r}"
+                    f"--{field.name} {value!r} is empty or has unprintable characters. Give "
+                    "another value."
                 )
             if isinstance(value, (int, float)) and not (low <= value <= high and value < math.inf):
                 bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
                 raise UsageError(
-                    f"--{field.name} {value} is out of range: it must be a finite number, {bound}"
+                    f"--{field.name} {value} is out of range. Give a finite number, {bound}."
                 )
 
     @property

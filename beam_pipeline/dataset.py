@@ -75,7 +75,7 @@ def load(
 
     folders = _open_all(folder, split)
     if transformed and len(folders) > 1:
-        raise ValueError("transformed=True needs one folder: each has its own statistics")
+        raise ValueError("transformed=True needs one folder, because each has its own statistics")
     return tf_reader.load_all(folders, split, transformed)
 
 
@@ -119,14 +119,14 @@ def _open_all(folder: Path | Sequence[Path], split: str) -> list[dataset_dir.Dat
     """Open one or several datasets. Raises ValueError if their examples differ in shape."""
     paths = [folder] if isinstance(folder, (str, os.PathLike)) else list(folder)
     if not paths:
-        raise ValueError("no folder is given")
+        raise ValueError("No folder is given. Give at least one.")
     first, *others = opened = [dataset_dir.open_dataset_dir(path, split) for path in paths]
     for other in others:
         for name in ("image_size", "embedding_size"):
             if getattr(other.info, name) != getattr(first.info, name):
                 raise ValueError(
-                    f"{other.path} has the {name} {getattr(other.info, name)}, and {first.path} "
-                    f"{getattr(first.info, name)}: they cannot be read together"
+                    f"{other.path} has the {name} {getattr(other.info, name)}, but {first.path} "
+                    f"has {getattr(first.info, name)}. Read them separately."
                 )
     return opened
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.write_line(page.write(options.dataset, options.class_names))
     except (OSError, ValueError) as error:
         return console.complain(
-            f"{error}; python -m beam_pipeline.validate {options.dataset} reports more", 1
+            f"{error}; run python -m beam_pipeline.validate {options.dataset} for more", 1
         )
     return 0
 

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (count := next(reported)) <= _MAX_REPORTED:
             console.write_line(problem)
         elif count == _MAX_REPORTED + 1:
-            console.write_line("... and more")
+            console.write_line("... and more problems, which are not listed")
 
     problems, verdict = validation.check(folder, report)
     console.write_line(verdict)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"it is a number of examples, not {text!r}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of examples")
     return int(text)
 
 

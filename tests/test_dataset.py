@@ -204,7 +204,7 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
         writer.write(other)
     with pytest.raises(
         ValueError,
-        match=f"{shard} holds a record that is no example of this dataset: it holds nothing",
+        match=f"{shard} contains a record that is not an example of this dataset: it contains nothing",
     ):
         list(dataset.examples(folder))
     with pytest.raises(ValueError, match=f"{shard} holds 1 examples, not 5"):
@@ -316,9 +316,9 @@ def test_datasets_of_different_shapes_are_not_read_as_one(tmp_path):
         (tmp_path / name).mkdir()
         write_dataset(tmp_path / name, "lab_uint8", embedding=embedding)
     for read in (dataset.load, dataset.examples):
-        with pytest.raises(ValueError, match=r"second has the embedding_size 0, and .*first 1001"):
+        with pytest.raises(ValueError, match=r"second has the embedding_size 0, but .*first"):
             read([tmp_path / "first", tmp_path / "second"])
-        with pytest.raises(ValueError, match="no folder is given"):
+        with pytest.raises(ValueError, match="No folder is given"):
             read([])
     with pytest.raises(ValueError, match="transformed=True needs one folder"):
         dataset.load([tmp_path / "first"] * 2, transformed=True)

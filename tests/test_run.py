@@ -115,13 +115,13 @@ REFUSED = {
     "no list": (["--output", "OUT"], "--input"),
     "no output": (["--input", "URLS"], "--output"),
     "list that is not there": (["--input", "nowhere.txt", "--output", "OUT"], "nowhere.txt"),
-    "empty list": (["--input", "EMPTY", "--output", "OUT"], "holds no URL"),
+    "empty list": (["--input", "EMPTY", "--output", "OUT"], "contains no URL"),
     "broken list": (["--input", "BROKEN.gz", "--output", "OUT"], "BROKEN.gz"),
     "glob that matches nothing": (
         ["--images", "nowhere/*.jpg", "--output", "OUT"],
         "nowhere/*.jpg",
     ),
-    "both": (["--input", "URLS", "--images", "*.jpg", "--output", "OUT"], "one of the two"),
+    "both": (["--input", "URLS", "--images", "*.jpg", "--output", "OUT"], "Give either --input"),
     "checkpoint that is not there": (
         ["--input", "URLS", "--output", "OUT", "--checkpoint", "no.ckpt"],
         "no.ckpt",
@@ -187,7 +187,7 @@ def test_refuses_before_anything_is_fetched_or_written(
 def test_no_survivor_is_told(origin, tmp_path, capsys):
     (tmp_path / "urls.txt").write_text(origin.url("status/404") + "\n")
     assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out")) == 1
-    assert "not one image survived" in capsys.readouterr().err
+    assert "no image succeeded" in capsys.readouterr().err
 
 
 def test_a_complete_dataset_is_left_alone(origin, urls, tmp_path, capsys):
@@ -349,10 +349,10 @@ def test_failures_are_a_list_to_try_again(origin, tmp_path, capsys):
         )
         == 2
     )
-    assert "--retry_reasons dns: its reasons are none: it is not" in capsys.readouterr().err
+    assert "--retry_reasons dns. Its reasons are none: it is not" in capsys.readouterr().err
     failures = str(tmp_path / "first" / "failures-*.jsonl")
     assert run.main([*options(failures, tmp_path / "third"), "--retry_reasons", "http503"]) == 2
-    assert "its reasons are http_404, http_500, http_503" in capsys.readouterr().err
+    assert "Its reasons are http_404, http_500, http_503" in capsys.readouterr().err
 
 
 def test_too_many_failures_are_no_dataset(urls, tmp_path, capsys, origin):

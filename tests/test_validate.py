@@ -117,7 +117,7 @@ def test_a_shard_of_something_else(tmp_path, capsys):
     rewrite(tmp_path, SHARDS[0], [example_proto.write_example({"label": 3})] * 5)
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 1
-    assert f"{SHARDS[0]}: record 0: it holds label, not image_ab" in said
+    assert f"{SHARDS[0]}: record 0: it contains label, not image_ab" in said
 
 
 def test_records_that_are_missing(tmp_path, capsys):
@@ -194,7 +194,7 @@ def test_a_name_that_is_not_the_urls(tmp_path, capsys):
         ),
         (
             lambda description: description["features"].pop("image_id"),
-            "it holds image_ab, image_embedding, image_id",
+            "it contains image_ab, image_embedding, image_id",
         ),
     ],
 )

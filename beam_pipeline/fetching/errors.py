@@ -57,7 +57,7 @@ def explain(error: Exception, timeout: float) -> FetchError:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return FetchError("timeout", f"no connection within {timeout / 2:g} s", retryable=True)
     if isinstance(error, TimeoutError):
-        return FetchError("timeout", f"not done within {timeout:g} s", retryable=True)
+        return FetchError("timeout", f"not complete within {timeout:g} s", retryable=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return FetchError("dns", detail, retryable=True)
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):

@@ -81,11 +81,11 @@ def _split(text: str) -> tuple[str | None, str | None, str]:
 
 def _build(scheme: str | None, authority: str | None, target: str) -> yarl.URL:
     if scheme is None:
-        raise UrlError("invalid_url", "it has no http:// or https://")
+        raise UrlError("invalid_url", "the URL has no http:// or https://")
     if scheme not in ("http", "https"):
-        raise UrlError("unsupported_scheme", f"{scheme}: only http and https are fetched")
+        raise UrlError("unsupported_scheme", f"{scheme}: only http and https are supported")
     if not authority:
-        raise UrlError("invalid_url", "it names no host")
+        raise UrlError("invalid_url", "the URL has no host")
     try:
         url = yarl.URL(f"{scheme}://{authority}")
         _check_host(url)

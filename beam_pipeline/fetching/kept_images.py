@@ -124,7 +124,7 @@ def _read_file(path: str, config: Config) -> bytes | None:
 
 def _write_file(config: Config, path: str, data: bytes) -> None:
     if any_path.is_local(path) and os.path.isdir(path):
-        _warn("is not written, as it is a folder", path)
+        _warn("is not written, because a folder has this name", path)
     else:
         filesystem.write_bytes(path, data, mark=temporary_mark(config))
 
@@ -134,7 +134,7 @@ def _warn(what: str, path: str) -> None:
     folder, name = FileSystems.split(path)
     if (what, folder) not in _warned:
         _warned.add((what, folder))
-        _LOGGER.warning("%s in %s %s; others of the folder are not reported", name, folder, what)
+        _LOGGER.warning("%s in %s %s; others in this folder are not reported", name, folder, what)
 
 
 def _is_as_wanted(data: bytes, config: Config) -> bool:

@@ -132,9 +132,8 @@ def _lack_of_memory(size: tuple[int, int]) -> MemoryError:
     needed = (size[0] * size[1] * _BYTES_PER_PIXEL + _SPARE_BYTES) / 1e9
     return MemoryError(
         f"not enough memory for an image of {size[0]}x{size[1]} pixels, "
-        f"which takes up to {needed:.1f} GB: "
-        "run the same command again, with a lower --max_image_pixels "
-        "if the machine cannot have more"
+        f"which takes up to {needed:.1f} GB. Run the same command again with more memory or a "
+        "lower --max_image_pixels."
     )
 
 

@@ -71,7 +71,7 @@ class DecodeError(Exception):
 def check_headers(data: bytes) -> None:
     """Raise DecodeError for a small file that would keep a decoder busy for minutes."""
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise DecodeError("corrupt", f"more than {MAX_SCANS} scans")
+        raise DecodeError("corrupt", f"the JPEG has more than {MAX_SCANS} scans")
     if data.startswith(b"GIF8"):
         position = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
         # An extension is a label and blocks; an empty block ends it.
@@ -81,7 +81,7 @@ def check_headers(data: bytes) -> None:
                 position += 1 + data[position]
                 if position > MAX_EXTENSIONS:
                     raise DecodeError(
-                        "corrupt", f"more than {MAX_EXTENSIONS} bytes before the first image"
+                        "corrupt", f"the GIF has more than {MAX_EXTENSIONS} bytes before its image"
                     )
             position += 1
 
@@ -165,7 +165,7 @@ def canvas_of_webp(data: bytes) -> tuple[int, int]:
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise DecodeError for an image of more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise DecodeError("too_many_pixels", f"{width}x{height} pixels, {max_pixels} are allowed")
+        raise DecodeError("too_many_pixels", f"{width}x{height} pixels, more than {max_pixels}")
 
 
 def check_work(image: Image.Image, max_pixels: int) -> None:
@@ -174,14 +174,14 @@ def check_work(image: Image.Image, max_pixels: int) -> None:
     width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
     if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
         raise DecodeError(
-            "too_many_pixels", f"tiles of {width}x{length} pixels, {max_pixels} are allowed"
+            "too_many_pixels", f"tiles of {width}x{length} pixels, more than {max_pixels}"
         )
     area = sum(
         (right - left) * (bottom - top)
         for _, (left, top, right, bottom), *_ in getattr(image, "tile", ())
     )
     if area > image.width * image.height * len(image.getbands()):
-        raise DecodeError("corrupt", "tiles that lie on one another")
+        raise DecodeError("corrupt", "its tiles overlap")
 
 
 def check_tiff(image: Image.Image) -> None:
@@ -191,17 +191,17 @@ def check_tiff(image: Image.Image) -> None:
     tags = image.tag_v2
     if image.mode == "F":
         raise DecodeError(
-            "unsupported_format", "pixels are floating point numbers, whose range is not known"
+            "unsupported_format", "its pixels are floating-point numbers, whose range is unknown"
         )
     if image.mode == "I" or _SIGNED in tags.get(_FORMAT, ()):
         raise DecodeError(
-            "unsupported_format", "pixels are signed or 32-bit integers, whose range is not known"
+            "unsupported_format", "its pixels are signed or 32-bit integers, whose range is unknown"
         )
     if tags.get(_INK_SET, 1) == _NOT_CMYK:
-        raise DecodeError("unsupported_format", "inks that are not cyan, magenta, yellow and black")
+        raise DecodeError("unsupported_format", "its inks are not cyan, magenta, yellow and black")
     unnamed = image.mode == "RGBA" and _EXTRA not in tags
     if tags.get(_PLANAR, 1) == _SEPARATE and (unnamed or image.mode in ("LA", "PA", "LAB")):
-        raise DecodeError("unsupported_format", f"{image.mode} in planes of their own")
+        raise DecodeError("unsupported_format", f"{image.mode} in separate planes")
 
 
 def grey_range(image: Image.Image) -> tuple[int, int]:
@@ -240,9 +240,9 @@ def is_cut(data: bytes) -> bool:
 def explain_unidentified(data: bytes) -> DecodeError:
     """Return the error for a file that Pillow does not identify as an image."""
     if is_cut(data):
-        return DecodeError("truncated", f"{len(data)} bytes, and its header announces more")
+        return DecodeError("truncated", f"{len(data)} bytes, fewer than its header says")
     if data.startswith(_TIFF) and _has_unknown_pixels(data):
-        return DecodeError("unsupported_format", "a TIFF with pixels of a kind that is not read")
+        return DecodeError("unsupported_format", "a TIFF with an unsupported kind of pixels")
     head = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     is_page = head.startswith((b"<!doctype html", b"<html", b"<head")) or b"<!doctype html" in head
     formats = [name for offset, magic, name in _OTHER_FORMATS if data.startswith(magic, offset)]

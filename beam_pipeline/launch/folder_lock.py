@@ -53,8 +53,8 @@ def hold(folder: str, options: PipelineOptions) -> Iterator[None]:
             raise
         except leases.HeldError as error:
             raise UsageError(
-                f"--output {folder} is in use by another run ({error}); wait for its end, or "
-                "choose another"
+                f"--output {folder} is in use by another run ({error}). Wait for its end, or "
+                "choose another folder."
             ) from error
         # The exceptions of object store clients have no common base class.
         except Exception as error:
@@ -123,10 +123,10 @@ def _lock_descriptor(file: IO[bytes], path: Path) -> None:
         raise leases.HeldError(str(_await_owner(file) or "it has just started")) from None
     except OSError as error:
         _LOGGER.warning(
-            "%s cannot be locked (%s): make sure that no other run uses this folder", path, error
+            "%s cannot be locked (%s). Make sure that no other run uses this folder.", path, error
         )
     if os.fstat(file.fileno()).st_size and not _read_owner(file):
-        raise OSError(errno.EEXIST, "the file is not the lock of a run: move it away", str(path))
+        raise OSError(errno.EEXIST, "this file is not the lock of a run; move it away", str(path))
 
 
 def _await_owner(file: IO[bytes]) -> Owner | None:

@@ -137,7 +137,7 @@ def finish(config: Config, beam_options: PipelineOptions, info: DatasetInfo) -> 
     from beam_pipeline.reporting import page
 
     try:
-        write_line(f"{page.write(config.output, config.class_names)}: what came of it, to look at")
+        write_line(f"report: {page.write(config.output, config.class_names)}")
     except Exception as error:
         complain(f"{config.output} has no report: {error}", 0)
 

@@ -220,10 +220,10 @@ def _acquire(store: Store, owner: Owner) -> Any:
             # The client repeated a write whose response was lost.
             return held[1]
         if other and not other.is_dead and (left := other.expires - time.time()) > 0:
-            raise HeldError(f"{other}; if that has ended, its lease ends in {left:.0f} s")
+            raise HeldError(f"{other}; if it has ended, its lease expires in {left:.0f} s")
         with contextlib.suppress(ConflictError):
             return store.write(owner.renewed().to_json(), held[1] if held else None)
-    raise HeldError("several started at the same time")
+    raise HeldError("several runs started at the same time")
 
 
 class Lease:
@@ -271,17 +271,18 @@ class Lease:
                         )
             except ConflictError:
                 signals.end(
-                    "another run has taken the output folder, as this one did not renew its lease "
-                    "in time",
+                    "Another run has taken the output folder, because this run did not renew its "
+                    "lease in time. Wait for the end of the other run.",
                     1,
                 )
             # The store may be unavailable briefly; no other run takes the lease before it expires.
             except Exception as error:
-                _LOGGER.warning("the lease of the output folder is not renewed yet: %s", error)
+                _LOGGER.warning("The lease of the output folder could not be renewed: %s", error)
                 # The lease could expire, and another run take it, before the next attempt.
                 if time.monotonic() > self._expires - 2 * RENEWAL_SECONDS:
                     signals.end(
-                        "the lease of the output folder is over, as its store could not be reached",
+                        "The lease of the output folder could not be renewed in time, because its "
+                        "store is unreachable. Run the same command again to resume.",
                         1,
                     )
 

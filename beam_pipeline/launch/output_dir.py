@@ -107,14 +107,14 @@ def check(config: Config) -> None:
     if config.has_statistics and FileSystems.get_scheme(config.output) not in (None, "gs"):
         raise UsageError(
             "--statistics needs a folder that TensorFlow can write, on a disk or gs://, not "
-            f"{config.output}; leave it out"
+            f"{config.output}. Leave it out."
         )
 
 
 def _check_folders(config: Config) -> None:
     if set(config.output) & set("*?["):
         raise UsageError(
-            f"--output {config.output}: a folder with *, ? or [ in its name cannot be used"
+            f"--output {config.output} has *, ? or [ in its name. Choose another folder."
         )
     folders = {
         name: folder
@@ -127,8 +127,8 @@ def _check_folders(config: Config) -> None:
     for (name, folder), (other, other_folder) in itertools.combinations(folders.items(), 2):
         if _is_same_folder(folder, other_folder):
             raise UsageError(
-                f"--{other} {other_folder} is the folder of --{name}: choose another, as files "
-                "there would be replaced"
+                f"--{other} {other_folder} is also the folder of --{name}, whose files would be "
+                "replaced. Choose another folder."
             )
     for name in ("original_dir", "resized_dir"):
         if name in folders:
@@ -167,8 +167,8 @@ def _check_kept(option: str, folder: str) -> None:
                 "which no run has resized" if option == "resized_dir" else "which a run has resized"
             )
             raise UsageError(
-                f"--{option} {folder} holds {entry.name}, {kind}; choose another folder, as they "
-                "would be mixed"
+                f"--{option} {folder} contains {entry.name}, {kind}. Choose another folder, so "
+                "that resized and original images are not mixed."
             )
 
 
@@ -199,8 +199,8 @@ def refuse_local_files(config: Config) -> None:
     for name in _PATHS:
         if (value := getattr(config, name)) and any_path.is_local(value):
             raise UsageError(
-                f"--{name} {value} lies on this machine, which Dataflow's workers cannot reach; "
-                "put it on gs://"
+                f"--{name} {value} is on this machine, which Dataflow's workers cannot reach. "
+                "Give a path on gs://."
             )
 
 
@@ -212,8 +212,8 @@ def _check_input_is_elsewhere(config: Config) -> None:
             inside = Path(folder).resolve() == Path(config.output).resolve()
         if inside and any(fnmatch.fnmatch(name, shard) for shard in _SHARDS):
             raise UsageError(
-                f"--input {path} is part of what --output {config.output} would replace; choose "
-                "another --output"
+                f"--input {path} is one of the files that --output {config.output} would replace. "
+                "Choose another --output."
             )
 
 
@@ -222,9 +222,13 @@ def _check_local_folder(folder: Path) -> None:
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UsageError(f"{folder} cannot be a folder: {nearest} is a file")
+        raise UsageError(
+            f"{folder} cannot be created, because {nearest} is a file. Choose another folder."
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder} cannot be written: no permission for {nearest}")
+        raise UsageError(
+            f"{folder} cannot be written: no permission for {nearest}. Choose another folder."
+        )
 
 
 def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -> None:

@@ -55,7 +55,7 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
             beam.Pipeline(runner=make_runner(options), options=options)
     except SystemExit:
         raise UsageError(
-            f"{last_line(said.getvalue()).partition('error: ')[2]}; this is an option of Beam's"
+            f"{last_line(said.getvalue()).partition('error: ')[2]}. This is one of Beam's options."
         ) from None
     except Exception as error:
         raise UsageError(f"Beam cannot run with these options: {last_line(str(error))}") from error
@@ -64,8 +64,8 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
         _size_workers(options)
     if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
         raise UsageError(
-            "--no_wait_until_finish needs a job server that outlives the command: give its "
-            "--job_endpoint"
+            "--no_wait_until_finish needs a job server that outlives the command. Give its "
+            "address as --job_endpoint."
         )
     return options
 

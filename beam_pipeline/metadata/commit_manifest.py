@@ -194,7 +194,7 @@ def finish(config: Config) -> None:
     )
     if not totals["examples"]:
         raise CountMismatchError(
-            f"not one image survived: {reasons}; failures-*.jsonl list why; --overwrite retries"
+            f"no image succeeded: {reasons}; failures-*.jsonl list why; --overwrite retries"
         )
     if totals["failures"] > config.max_failed_fraction * (totals["failures"] + totals["examples"]):
         raise CountMismatchError(

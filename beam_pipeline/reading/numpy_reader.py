@@ -95,7 +95,7 @@ def decode_example(folder: DatasetDir, shard: Shard, record: bytes) -> dict[str,
         )
     except ValueError as error:
         raise ValueError(
-            f"{shard.path} holds a record that is no example of this dataset: {error}"
+            f"{shard.path} contains a record that is not an example of this dataset: {error}"
         ) from error
 
 

@@ -61,7 +61,8 @@ def decode_example(record: bytes, features: Features) -> dict[str, Any]:
     values = example_proto.read_example(record)
     if set(values) != set(features):
         raise ValueError(
-            f"it holds {', '.join(sorted(values)) or 'nothing'}, not {', '.join(sorted(features))}"
+            f"it contains {', '.join(sorted(values)) or 'nothing'}, "
+            f"not {', '.join(sorted(features))}"
         )
     return {name: _decode_value(name, values[name], feature) for name, feature in features.items()}
 
@@ -71,14 +72,14 @@ def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Feature) 
     in_bytes = dtype in ("bytes", "png", "raw uint8")
     if in_bytes:
         if not isinstance(value, list) or len(value) != 1:
-            raise ValueError(f"{name} is not one value of bytes")
+            raise ValueError(f"{name} is not a single bytes value")
         if dtype != "raw uint8":
             return value[0]
         value, dtype = np.frombuffer(value[0], np.uint8), "uint8"
     if isinstance(value, list) or value.dtype != dtype:
-        raise ValueError(f"{name} is not of {dtype}")
+        raise ValueError(f"{name} is not of type {dtype}")
     if value.size != math.prod(shape):
-        raise ValueError(f"{name} holds {value.size} values, not {math.prod(shape)}")
+        raise ValueError(f"{name} has {value.size} values, not {math.prod(shape)}")
     return value.reshape(shape) if shape else int(value[0])
 
 

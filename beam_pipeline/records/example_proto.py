@@ -88,7 +88,7 @@ def _read_feature(data: memoryview) -> list[bytes] | np.ndarray:
             packed = [_delimited(item) for item in items]
             joined = packed[0] if len(packed) == 1 else b"".join(packed)
             if len(joined) % 4:
-                raise ValueError(f"floats of {len(joined)} bytes")
+                raise ValueError(f"a list of floats has {len(joined)} bytes, no multiple of 4")
             return np.frombuffer(joined, "<f4")
         if kind == _INT64_LIST:
             integers = [
@@ -122,16 +122,16 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif kind in (_FIXED32, _FIXED64):
             length = 4 if kind == _FIXED32 else 8
         else:
-            raise ValueError(f"a field of kind {kind}")
+            raise ValueError(f"a field has the unknown wire type {kind}")
         if offset + length > len(data):
-            raise ValueError("a field that goes on behind its message")
+            raise ValueError("a field extends beyond its message")
         yield key >> 3, data[offset : offset + length]
         offset += length
 
 
 def _delimited(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise ValueError("a number where bytes are expected")
+        raise ValueError("a field is a number instead of bytes")
     return value
 
 
@@ -151,4 +151,4 @@ def _read_varint(data: memoryview, offset: int) -> tuple[int, int]:
             if number >> 64:
                 break
             return number, offset + index + 1
-    raise ValueError("a number that has no end")
+    raise ValueError("a number has no end")

@@ -13,18 +13,18 @@ _EXPLANATIONS = {
     "disallowed": "the site forbids this use (X-Robots-Tag)",
     "dns": "the host name was not found",
     "empty": "the server sent no bytes",
-    "invalid_url": "the line holds no valid URL",
+    "invalid_url": "the line contains no valid URL",
     "not_an_image": "the content is not an image",
     "not_found": "the file does not exist",
     "placeholder": "a substitute picture, such as “photo unavailable”",
-    "timeout": "no complete answer in time",
-    "tls": "no secure connection, such as an expired certificate",
+    "timeout": "the server did not answer completely in time",
+    "tls": "the connection is not secure: for example, the certificate has expired",
     "too_large": "more bytes than --max_image_bytes",
     "too_many_pixels": "more pixels than --max_image_pixels",
     "too_many_redirects": "the server kept redirecting",
     "truncated": "the image file ends early",
-    "unsupported_format": "an image format that is not read",
-    "unsupported_scheme": "only http and https are fetched",
+    "unsupported_format": "the image format is not supported",
+    "unsupported_scheme": "only http and https are supported",
 }
 
 

@@ -105,7 +105,7 @@ def check_length(ref: ImageRef) -> Failure | None:
     if not ref.url.endswith(_CUT):
         return None
     return Failure(
-        ref, "read", "invalid_url", f"its line is longer than {text_lines.MAX_LINE:,} bytes"
+        ref, "read", "invalid_url", f"the line is longer than {text_lines.MAX_LINE:,} bytes"
     )
 
 
@@ -127,8 +127,8 @@ def read_digests(path: str) -> frozenset[str]:
         raise UsageError(f"--exclude_sha256 {path} cannot be read: {error}") from error
     if len(data) > _MAX_DIGESTS:
         raise UsageError(
-            f"--exclude_sha256 {path} holds more than {_MAX_DIGESTS >> 20} MiB; "
-            "give the most frequent ones"
+            f"--exclude_sha256 {path} is larger than {_MAX_DIGESTS >> 20} MiB. "
+            "Give only the most frequent digests."
         )
     digests = set()
     for line in b"".join(text_lines.decode([data])).removeprefix(codecs.BOM_UTF8).splitlines():
@@ -137,7 +137,8 @@ def read_digests(path: str) -> frozenset[str]:
         digest = line.split()[0].lower().decode("latin-1")
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise UsageError(
-                f"--exclude_sha256 {path} holds {digest[:80]!r}, which is no sha256 in hex"
+                f"--exclude_sha256 {path} contains {digest[:80]!r}, which is not a sha256. "
+                "Give one of 64 hexadecimal digits on each line."
             )
         digests.add(digest)
     return frozenset(digests)
@@ -152,15 +153,18 @@ def check_readable(config: Config) -> None:
     if next(read_refs(config, collections.Counter()), None) is None:
         if config.skip:
             raise UsageError(
-                f"{config.input or config.images} holds no image after "
-                f"the --skip {config.skip} that are left out"
+                f"{config.input or config.images} has no image left after --skip {config.skip}. "
+                "Give a smaller number."
             )
         if config.retry_reasons:
             raise UsageError(
-                f"--input {config.input} holds no image that failed for one of "
-                f"--retry_reasons {config.retry_reasons}: its reasons are {_list_reasons(config)}"
+                f"--input {config.input} contains no image that failed for one of "
+                f"--retry_reasons {config.retry_reasons}. Its reasons are {_list_reasons(config)}."
             )
-        raise UsageError(f"--input {config.input} holds no URL: every line is blank or a comment")
+        raise UsageError(
+            f"--input {config.input} contains no URL: every line is blank or a comment. "
+            "Check the file."
+        )
 
 
 def _list_reasons(config: Config) -> str:
@@ -204,8 +208,8 @@ def refuse_pipe(config: Config) -> None:
     for path in list_files(config) if config.input and any_path.is_local(config.input) else ():
         if text_lines.is_pipe(path):
             raise UsageError(
-                f"--input {path} is a pipe, which the workers of this runner cannot read: "
-                "save the list to a file, or give --urls_per_commit"
+                f"--input {path} is a pipe, which the workers of this runner cannot read. "
+                "Save the list to a file, or give --urls_per_commit."
             )
 
 
@@ -219,7 +223,7 @@ def _match(option: str, pattern: str) -> list[str]:
     except (OSError, BeamIOError, ValueError) as error:
         raise UsageError(f"{option} {pattern} cannot be read: {error}") from error
     if not paths:
-        raise UsageError(f"{option} {pattern} matches no file; check the path")
+        raise UsageError(f"{option} {pattern} matches no file. Check the path.")
     return paths
 
 

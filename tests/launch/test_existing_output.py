@@ -75,7 +75,7 @@ def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
     config = make_config(tmp_path, max_failed_fraction=0.1)
     failures = Shard("failures-00000-of-00001.jsonl", 1, 10)
     (tmp_path / failures.name).write_text("ten bytes.")
-    with pytest.raises(commit_manifest.CountMismatchError, match="not one image survived"):
+    with pytest.raises(commit_manifest.CountMismatchError, match="no image succeeded"):
         commit_manifest.finalize_commit(
             config,
             0,

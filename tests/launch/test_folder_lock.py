@@ -125,7 +125,7 @@ def test_no_two_processes_are_ever_inside(tmp_path):
 def test_a_file_of_someone_else_is_no_lock(tmp_path):
     (tmp_path / "run.lock").write_text("mine")
     with (
-        pytest.raises(UsageError, match="the file is not the lock of a run: move it away"),
+        pytest.raises(UsageError, match="this file is not the lock of a run; move it away"),
         hold(tmp_path),
     ):
         pass

@@ -75,7 +75,7 @@ def test_is_there_until_the_end(store):
 def test_another_process_is_refused_and_told_whose_it_is(store):
     with (
         Lease(store, ELSEWHERE).held(),
-        pytest.raises(HeldError, match=r"process 7 on elsewhere, since 2026.* ends in \d+ s"),
+        pytest.raises(HeldError, match=r"process 7 on elsewhere, since 2026.* expires in \d+ s"),
     ):
         Lease(store, Owner.this_process())
 
@@ -138,7 +138,7 @@ def test_a_run_whose_lease_another_has_taken_ends(store, quick, monkeypatch):
     with Lease(store, Owner.this_process()).held():
         store.content = ELSEWHERE.renewed().to_json(), "another version"
         assert wait_until(lambda: bool(ended))
-    assert "another run has taken the output folder" in ended[0]
+    assert "Another run has taken the output folder" in ended[0]
     assert owner_of(store).host == "elsewhere"
 
 
@@ -151,6 +151,6 @@ def test_a_store_that_is_away_for_a_moment_ends_nothing(store, quick, caplog):
 
     with Lease(store, Owner.this_process()).held():
         store.before_write = fail
-        assert wait_until(lambda: "not renewed yet: the network is down" in caplog.text)
+        assert wait_until(lambda: "could not be renewed: the network is down" in caplog.text)
         first = store.content
         assert wait_until(lambda: store.content != first)

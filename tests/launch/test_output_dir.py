@@ -67,7 +67,7 @@ def test_makes_the_folders(tmp_path):
 )
 def test_a_list_that_would_be_replaced_is_refused(tmp_path, pattern):
     (tmp_path / "failures-00000-of-00001.jsonl").write_text("{}")
-    with pytest.raises(UsageError, match="choose another --output"):
+    with pytest.raises(UsageError, match="Choose another --output"):
         output_dir.check(make_config(tmp_path, input=str(tmp_path / pattern), overwrite=True))
 
 
@@ -75,7 +75,7 @@ def test_a_list_that_would_be_replaced_is_found_behind_a_glob(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "failures-00000-of-00001.jsonl").write_text("{}")
     for pattern in ("*/failures-*.jsonl", "../*/out/fail*", "out/../out/failures-*"):
-        with pytest.raises(UsageError, match="choose another --output"):
+        with pytest.raises(UsageError, match="Choose another --output"):
             output_dir.check(
                 make_config(tmp_path / "out", input=str(tmp_path / pattern), overwrite=True)
             )
@@ -143,7 +143,7 @@ def test_a_file_that_workers_cannot_reach_is_refused(name):
         name: "here",
     }
     config = Config(**options)
-    with pytest.raises(UsageError, match=f"--{name} here lies on this machine"):
+    with pytest.raises(UsageError, match=f"--{name} here is on this machine"):
         output_dir.refuse_local_files(config)
 
 
@@ -209,7 +209,7 @@ def test_one_folder_for_two_purposes_is_refused(tmp_path, monkeypatch, one, othe
         one: str(tmp_path / "same"),
         other: spelling.format("same"),
     }
-    with pytest.raises(UsageError, match=f"--{other} .* is the folder of --{one}: "):
+    with pytest.raises(UsageError, match=f"--{other} .* is also the folder of --{one}, "):
         output_dir.check(Config(input=__file__, checkpoint="none", **options))
 
 
@@ -223,6 +223,6 @@ def test_images_that_no_run_has_resized_are_not_in_the_folder_of_resized_ones(tm
     output_dir.check(config)
     (tmp_path / "images" / "4567.jpeg").write_bytes(png_notes.encode_png(pixels))
     with pytest.raises(
-        UsageError, match=r"--resized_dir .*images holds 4567.jpeg, which no run has resized"
+        UsageError, match=r"--resized_dir .*images contains 4567.jpeg, which no run has resized"
     ):
         output_dir.check(config)

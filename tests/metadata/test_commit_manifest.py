@@ -150,7 +150,7 @@ def test_commits_add_up(config, tmp_path):
 
 
 def test_no_survivor_is_no_dataset(config):
-    with pytest.raises(commit_manifest.CountMismatchError, match="not one image survived: 2 dns"):
+    with pytest.raises(commit_manifest.CountMismatchError, match="no image succeeded: 2 dns"):
         close(
             config,
             {"lines": 2, "failures/fetch/dns": 2},

@@ -265,13 +265,14 @@ def test_what_is_encoded_is_decoded(encoding):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"image_l": b"abc"}, "image_l is not of float32"),
-        ({"image_l": np.zeros(3, np.float32)}, "image_l holds 3 values, not 49"),
-        ({"image_id": 7}, "image_id is not one value of bytes"),
-        ({"original_width": b"7"}, "original_width is not of int64"),
+        ({"image_l": b"abc"}, "image_l is not of type float32"),
+        ({"image_l": np.zeros(3, np.float32)}, "image_l has 3 values, not 49"),
+        ({"image_id": 7}, "image_id is not a single bytes value"),
+        ({"original_width": b"7"}, "original_width is not of type int64"),
         (
             {"label": 7},
-            "it holds image_ab, image_embedding, image_id, image_l, image_name, image_url, label",
+            "it contains image_ab, image_embedding, image_id, image_l, image_name, image_url, "
+            "label",
         ),
     ],
 )

@@ -81,5 +81,5 @@ def test_a_record_that_was_damaged_is_read_or_refused(data):
 
 def test_what_is_cut_off_is_refused():
     written = write_example({"text": b"abc"})
-    with pytest.raises(ValueError, match="behind its message"):
+    with pytest.raises(ValueError, match="extends beyond its message"):
         read_example(written[:-1])
