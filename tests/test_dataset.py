@@ -204,7 +204,8 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
         writer.write(other)
     with pytest.raises(
         ValueError,
-        match=f"{shard} contains a record that is not an example of this dataset: it contains nothing",
+        match=f"{shard} contains a record that is not an example of this dataset: it contains "
+        "nothing",
     ):
         list(dataset.examples(folder))
     with pytest.raises(ValueError, match=f"{shard} holds 1 examples, not 5"):
