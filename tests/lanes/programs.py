@@ -75,6 +75,9 @@ def wait_for_port(
 def descendants(process: int) -> Iterator[int]:
     """Yield the ids of the descendants of a process."""
     for path in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, path.read_text().split()):
+        children: list[str] = []
+        with contextlib.suppress(OSError):  # the thread has ended
+            children = path.read_text().split()
+        for child in map(int, children):
             yield child
             yield from descendants(child)
