@@ -110,11 +110,11 @@ def build(
         | "Counts" >> beam.Flatten()
         | "SumCounts" >> beam.CombinePerKey(sum)
     )
+    # Of images and failures apart: some runners materialize what is flattened.
+    survived = embedded | "TallyExamples" >> beam.ParDo(count_outcomes.CountOutcomes())
+    lost = failures | "TallyFailures" >> beam.ParDo(count_outcomes.CountOutcomes())
     tallies = (
-        (embedded, failures)
-        | "Outcomes" >> beam.Flatten()
-        | "TallyOutcomes" >> beam.ParDo(count_outcomes.CountOutcomes())
-        | "SumTallies" >> beam.CombinePerKey(sum)
+        (survived, lost) | "Tallies" >> beam.Flatten() | "SumTallies" >> beam.CombinePerKey(sum)
     )
     repeated = bodies.digests | "CountBodies" >> count_bodies(
         at_least=REPEATED if commit == WHOLE_LIST else 1

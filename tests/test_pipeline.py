@@ -27,12 +27,14 @@ SHUFFLES = (
     "beam:transform:group_by_key:v1",
     "beam:transform:reshuffle:v1",
     "beam:transform:combine_per_key:v1",
+    # Beam's own runner materializes what is flattened.
+    "beam:transform:flatten:v1",
 )
 
 
 NO_PIXELS = ("failures", "digests")  # outputs, without pixels, of steps that hold pixels
 # Steps that emit names, counts, or rows of sums.
-NO_PIXELS_OUT = ("WriteBundles", "TallyOutcomes", "ApplySavedModel")
+NO_PIXELS_OUT = ("WriteBundles", "TallyExamples", "ApplySavedModel")
 
 
 def make_config(folder: Path, lines: list[str], **options) -> Config:
