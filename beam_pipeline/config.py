@@ -106,14 +106,63 @@ class Config:
     """
 
     input: str | None = _option(
-        "list of image URLs, one `URL` or `ID URL` a line: plain text, .gz, .bz2 or .tgz. The "
-        "failures-*.jsonl of an earlier run are a list too",
+        "lists of image URLs, one `URL` or `ID URL` a line, or tables with a column of URLs: .csv, "
+        ".tsv, .jsonl, .parquet; also .gz, .bz2, .tgz. The failures-*.jsonl of an earlier run are "
+        "a list too",
         None,
         group="input",
-        metavar="FILE|GLOB|URL",
+        metavar="FILE|GLOB|URL,...",
     )
     images: str | None = _option(
-        "read image files instead of downloading", None, group="input", metavar="GLOB"
+        "images to read instead of downloading: folders, image files, .tar, .tar.gz, .zip, "
+        "WebDataset shards, .parquet",
+        None,
+        group="input",
+        metavar="PATH|GLOB,...",
+    )
+    url_column: str | None = _option(
+        "column of the URLs in a table; its number, from 1, in a table without a header (default: "
+        "the only one called url, image_url, originalurl or uri, in any case)",
+        None,
+        group="input",
+        metavar="NAME|N",
+    )
+    id_column: str | None = _option(
+        "column of the IDs in a table (default: id, image_id, imageid, key, uid or sample_id, in "
+        "any case, if there is one)",
+        None,
+        group="input",
+        metavar="NAME|N",
+    )
+    class_column: str | None = _option(
+        "column of the classes in a table", None, group="input", metavar="NAME|N"
+    )
+    sha256_column: str | None = _option(
+        "column of SHA-256 digests in a table, in hex: an image whose body has another digest "
+        "fails as `wrong_digest`",
+        None,
+        group="input",
+        metavar="NAME|N",
+    )
+    md5_column: str | None = _option(
+        "the same for MD5 digests", None, group="input", metavar="NAME|N"
+    )
+    image_column: str = _option(
+        "column of the images in Parquet files of --images", "image", group="input", metavar="NAME"
+    )
+    keep_columns: str | None = _option(
+        "columns of a table, or keys of WebDataset's JSON, that are kept in the records and in "
+        "metadata-*.parquet",
+        None,
+        group="input",
+        metavar="NAME,...",
+    )
+    class_file: str | None = _option(
+        "classes by image ID: lines or CSV of `ID,CLASS`, of which the first word of CLASS counts, "
+        "such as LOC_val_solution.csv; goes before all other sources of classes",
+        None,
+        group="input",
+        metavar="FILE",
     )
     skip: int = _option("leave out the first N images of the list", 0, group="input", at_least=0)
     count: int | None = _option(
@@ -162,6 +211,29 @@ class Config:
         group="output",
         at_least=0,
         at_most=1,
+    )
+    validation_input: str | None = _option(
+        "lists or tables of URLs that are validation; all else is training",
+        None,
+        group="output",
+        metavar="FILE|GLOB|URL,...",
+    )
+    validation_images: str | None = _option(
+        "images that are validation, in any form that --images takes; all else is training",
+        None,
+        group="output",
+        metavar="PATH|GLOB,...",
+    )
+    validation_ids: str | None = _option(
+        "file of IDs, file names or URLs, one a line, that are validation; all else is training",
+        None,
+        group="output",
+        metavar="FILE",
+    )
+    stratify: bool = _option(
+        "take the same share of each class for --validation_fraction, within one image",
+        False,
+        group="output",
     )
     statistics: bool | None = _option(
         "also write transform/: mean and variance of embeddings and Lab, and the frequency of "
@@ -304,7 +376,8 @@ class Config:
         if not self.output:
             raise UsageError("--output is missing. Give a folder for the dataset.")
         if (self.input is None) == (self.images is None):
-            raise UsageError("Give either --input URL_LIST or --images GLOB.")
+            raise UsageError("Give either --input URL_LIST or --images PATH.")
+        self._check_splits()
         if self.checkpoint_sha256 is not None:
             if self.checkpoint in ("untrained", "none"):
                 raise UsageError(
@@ -339,6 +412,19 @@ class Config:
                     f"--{field.name} {value} is out of range. Give a finite number, {bound}."
                 )
 
+    def _check_splits(self) -> None:
+        names = ("validation_fraction", "validation_input", "validation_images", "validation_ids")
+        if len(given := [name for name in names if getattr(self, name)]) > 1:
+            raise UsageError(f"Give at most one of {', '.join(f'--{name}' for name in given)}.")
+        if self.stratify and not self.validation_fraction:
+            raise UsageError("--stratify needs --validation_fraction.")
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """The names in `--keep_columns`."""
+        names = (self.keep_columns or "").split(",")
+        return tuple(name.strip() for name in names if name.strip())
+
     @property
     def has_network(self) -> bool:
         return self.checkpoint != "none"
@@ -371,16 +457,22 @@ class Config:
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.input:
-            # A shell may give the pipe of the same command another number the next time.
-            values["input"] = re.sub(
-                r"^/dev/stdin$|^/(dev|proc/self)/fd/\d+$", "/dev/fd", self.input
-            )
+            values["input"] = stable_path(self.input)
         redacted = {
             name: redact(value) if isinstance(value, str) else value
             for name, value in values.items()
         }
         # The default depends on options that may change between runs.
         return {**redacted, "statistics": self.has_statistics}
+
+
+def stable_path(paths: str) -> str:
+    """Return paths, separated by commas, without the numbers of pipes.
+
+    A shell may give the pipe of the same command another number the next time.
+    """
+    pipe = r"(?<![^,])(?:/dev/stdin|/(?:dev|proc/self)/fd/\d+)(?![^,])"
+    return re.sub(pipe, "/dev/fd", paths)
 
 
 def _has_type(value: Any, name: str) -> bool:

@@ -29,7 +29,10 @@ def load(
     The tensors are the same for every encoding. Elements are dictionaries, in the same order each
     time:
 
-    - `image_name`, `image_url`, `image_id`: string scalars.
+    - `image_name`, `image_url`, `image_id`, `image_class`: string scalars; an unknown class is
+      empty. `image_metadata`, a JSON object, with `--keep_columns`.
+    - `image_label`: int64 scalar, the place of the class among the sorted names of all classes, -1
+      if it is unknown. The WordNet IDs of ILSVRC2012 have their usual labels, 0 to 999.
     - `original_width`, `original_height`: int64 scalars, the size before resizing, pixels.
     - `image_l`: float32 (S, S, 1), `L* / 50 - 1`, in [-1, 1].
     - `image_ab`: float32 (S, S, 2), `a*, b*` divided by 127, in (-1, 1).

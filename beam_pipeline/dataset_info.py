@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 FORMAT_VERSION = 1
 
 Split = Literal["train", "validation"]
+# dataset.json is untrusted: a name leads nowhere else, and a count is one.
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\]+\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 T = TypeVar("T")
 
 
@@ -37,12 +40,12 @@ class Counts:
     `lines` is the sum of `ignored`, `duplicates`, `examples` and `failures`.
     """
 
-    lines: int
-    ignored: int
-    duplicates: int
-    examples: int
-    failures: int
-    failures_by_reason: dict[str, int]
+    lines: Count
+    ignored: Count
+    duplicates: Count
+    examples: Count
+    failures: Count
+    failures_by_reason: dict[str, Count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +53,17 @@ class Host:
     """The outcomes of a host: its number of examples, and its failures by reason."""
 
     host: str
-    examples: int
-    failures: dict[str, int]
+    examples: Count
+    failures: dict[str, Count]
 
 
 @dataclasses.dataclass(frozen=True)
 class OtherHosts:
     """The number of hosts that are not listed, and the sums of their outcomes."""
 
-    hosts: int
-    examples: int
-    failures: int
+    hosts: Count
+    examples: Count
+    failures: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,7 @@ class RepeatedBody:
     """A body that several URLs returned: its sha256 in hex, how often, and one of the URLs."""
 
     sha256: str
-    count: int
+    count: Count
     url: str
 
 
@@ -84,19 +87,19 @@ class InputFile:
 class ExampleFile:
     """A shard: its name in the folder, its split, and its numbers of examples and bytes."""
 
-    name: str
+    name: FileName
     split: Split
-    examples: int
-    bytes: int
+    examples: Count
+    bytes: Count
 
 
 @dataclasses.dataclass(frozen=True)
 class FailureFile:
     """A file of failures: its name in the folder, and its numbers of failures and bytes."""
 
-    name: str
-    failures: int
-    bytes: int
+    name: FileName
+    failures: Count
+    bytes: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ class TransformFile:
     """A file of `transform/`: its path in the folder, and its number of bytes."""
 
     name: str
-    bytes: int
+    bytes: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,11 +124,12 @@ class DatasetInfo:
       features: The features of a record, by name.
       counts: Numbers of lines, examples and failures.
       failures_by_stage: Numbers of failures by stage and reason.
-      classes: Number of examples by class.
+      classes: Number of examples of each class, by split.
       hosts: Outcomes of the hosts with the most images, the largest first.
       other_hosts: Outcomes of the other hosts.
       repeated_content: Bodies that many URLs returned, the most frequent first.
-      checkpoint, exclude_sha256: The files that determine the dataset.
+      checkpoint, exclude_sha256, class_file, validation_ids: The files that determine the
+        dataset.
       options: The values of all options, without credentials.
       versions: Versions of beam_pipeline, Python and packages.
       files: The shards.
@@ -137,17 +141,19 @@ class DatasetInfo:
     format_version: int
     encoding: Literal["lab_float32", "lab_uint8", "rgb_png"]
     compression: Literal["none", "gzip"]
-    image_size: int
-    embedding_size: int
+    image_size: Count
+    embedding_size: Count
     features: dict[str, Feature]
     counts: Counts
-    failures_by_stage: dict[str, dict[str, int]]
-    classes: dict[str, int]
+    failures_by_stage: dict[str, dict[str, Count]]
+    classes: dict[str, dict[Split, Count]]
     hosts: list[Host]
     other_hosts: OtherHosts
     repeated_content: list[RepeatedBody]
     checkpoint: InputFile
     exclude_sha256: InputFile
+    class_file: InputFile
+    validation_ids: InputFile
     options: dict[str, Any]
     versions: dict[str, str]
     files: list[ExampleFile]

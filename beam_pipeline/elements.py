@@ -7,27 +7,80 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from beam_pipeline.redaction import redact
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageRef:
-    """One image of the list.
+class Extent(NamedTuple):
+    """The bytes of an image in a file, which can be read on their own.
 
     Attributes:
-      id: The line's ID, such as `n00004475_6590`; empty if the line has none.
-      url: A URL, or the path of a local file (`--images`), in which bytes that are not UTF-8 are
-        surrogates, as `os.fsdecode` returns them.
+      path: The file.
+      offset: Position of the first byte.
+      size: Number of bytes as they are stored; None for a whole file.
+      is_deflated: Whether the bytes are compressed with raw DEFLATE, as in a zip archive.
+    """
+
+    path: str
+    offset: int = 0
+    size: int | None = None
+    is_deflated: bool = False
+
+
+class Row(NamedTuple):
+    """The position of an image in a file that can only be read from front to back.
+
+    Attributes:
+      path: The file.
+      group: Index of the part of the file that is read in one go: a row group of a Parquet file; 0
+        for an archive, which is read as a whole.
+      position: Index of the image's row or member in the group.
+    """
+
+    path: str
+    group: int
+    position: int
+
+
+class Problem(NamedTuple):
+    """What is wrong with an entry of the input: the reason and detail of its `Failure`."""
+
+    reason: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRef:
+    """One image of the input.
+
+    Attributes:
+      id: The line's ID, such as `n00004475_6590`, or the stem of the file; empty if there is none.
+      url: A URL; the path of a file (`--images`), in which bytes that are not UTF-8 are surrogates,
+        as `os.fsdecode` returns them; or `PATH#MEMBER` for an image in a container.
       is_retried: Whether the image failed to be fetched or decoded in an earlier run, so that its
         kept copy is not used.
+      location: Where the image is stored; None if `url` is to be requested.
+      image_class: Name of its class; empty if unknown.
+      folder: Path of the folder or inner archive that it lies in, as far as that may be its class.
+      metadata: The values of `--keep_columns` as a JSON object; empty without that option.
+      digest: Digest that the body must have: `sha256:HEX` or `md5:HEX`; empty for any.
+      is_validation: Whether the input assigns it to validation; None if a hash decides.
+      problem: Why it cannot be read; None if it may be readable.
     """
 
     id: str
     url: str
     is_retried: bool = False
+    location: Extent | Row | None = None
+    image_class: str = ""
+    folder: str = ""
+    metadata: str = ""
+    digest: str = ""
+    is_validation: bool | None = None
+    problem: Problem | None = None
 
     @functools.cached_property
     def name(self) -> str:
@@ -145,10 +198,16 @@ class Failure:
         `url` is unchanged, so that it can be requested again. Credentials are redacted in `detail`
         and `final_url`, which come from servers.
         """
-        fields = dataclasses.asdict(self)
-        ref = fields.pop("ref")
-        fields |= {name: redact(fields[name]) for name in ("detail", "final_url")}
-        fields = {"id": ref["id"], "url": ref["url"], "name": self.ref.name, **fields}
+        fields: dict[str, str | int] = {
+            "id": self.ref.id,
+            "url": self.ref.url,
+            "name": self.ref.name,
+            "stage": self.stage,
+            "reason": self.reason,
+            "detail": redact(self.detail),
+            "attempts": self.attempts,
+            "final_url": redact(self.final_url),
+        }
         return {
             name: as_text(value) if isinstance(value, str) else value
             for name, value in fields.items()
@@ -203,5 +262,6 @@ class Commit:
 WHOLE_LIST = Commit()
 
 
-# A key, ("class", WNID) or ("host", HOST, "example" or the reason of a failure), and its count.
+# A key, ("class", CLASS, SPLIT) or ("host", HOST, "example" or the reason of a failure), and its
+# count.
 Tally = tuple[tuple[str, ...], int]

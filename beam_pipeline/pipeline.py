@@ -1,6 +1,6 @@
 r"""The complete Beam graph.
 
-    ReadRefs -> DropDuplicates -> CheckUrls -> FetchImages -> CheckBodies -> DecodeImages
+    ReadRefs -> DropDuplicates -> CheckRefs -> FetchImages -> CheckBodies -> DecodeImages
         |             |               \__ failures __\_____________\____________\___> CountReasons,
         |             |                                            |                WriteFailures
         |             |                                            \_ digests ____> CountBodies
@@ -8,7 +8,8 @@ r"""The complete Beam graph.
         \__ counts ___\_________________________________________________________> FinalizeCommit
 
 Image data is never shuffled. DropDuplicates groups names and URLs only, which also distributes the
-work and mixes the hosts. Everything after it is one fused stage; only its file names, reasons and
+work and mixes the hosts; GroupRows groups those of images that only a whole archive or row group
+gives. Everything after it is one fused stage; only its file names, reasons and
 sha256 are combined. Expensive work runs in threads: downloads; decoding, in parallel with the
 network; conversion to Lab and serialization, in one step while an image is in the processor's
 cache.
@@ -28,12 +29,12 @@ from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import WHOLE_LIST, Commit, EmbeddedImage
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest, repeated_content
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import listing
 from beam_pipeline.transforms import count_outcomes, write_shards
 from beam_pipeline.transforms.decode_images import check_body, decode_image
 from beam_pipeline.transforms.encode_examples import encode_example, validation_index
 from beam_pipeline.transforms.fetch_images import FetchImages
-from beam_pipeline.transforms.read_refs import check_url, drop_duplicates, read_refs
+from beam_pipeline.transforms.read_refs import check_ref, drop_duplicates, group_of, read_refs
 from beam_pipeline.transforms.thread_map import MAX_BYTES, MAX_THREADS, ThreadMap
 from beam_pipeline.transforms.ticks import Ticks
 
@@ -65,7 +66,7 @@ def build(
       UsageError: the graph reads the list itself, and that is a pipe.
     """
     if commit.refs is None:
-        url_list.refuse_pipe(config)
+        listing.refuse_pipe(config)
 
     def path(prefix: str) -> str:
         return FileSystems.join(config.output, prefix + commit.label)
@@ -74,16 +75,13 @@ def build(
     refs = part | "ReadRefs" >> flat_map(read_refs, config, tags=["counts"])
     groups = refs.main | "GroupByName" >> beam.GroupByKey()
     unique = groups | "DropDuplicates" >> flat_map(drop_duplicates, tags=["counts"])
-    checked = unique.main | "CheckUrls" >> flat_map(check_url, config)
-    fetched = checked.main | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs(
-        "failures", main="main"
-    )
+    checked = unique.main | "CheckRefs" >> flat_map(check_ref)
+    refs_to_fetch = checked.main | "GroupRows" >> group_rows(config)
+    fetched = refs_to_fetch | "FetchImages" >> tagged(beam.ParDo(FetchImages(config)))
     bodies = fetched.main | "CheckBodies" >> flat_map(
         check_body, excluded, tags=["failures", "digests"]
     )
-    decoded = bodies.main | "DecodeImages" >> in_threads(decode_image, config).with_outputs(
-        "failures", main="main"
-    )
+    decoded = bodies.main | "DecodeImages" >> tagged(in_threads(decode_image, config))
     images = decoded.main
     if config.original_dir or config.resized_dir:
         images |= "KeepImages" >> in_threads(kept_images.keep, config, threads=FILE_THREADS)
@@ -111,8 +109,12 @@ def build(
         | "SumCounts" >> beam.CombinePerKey(sum)
     )
     # Of images and failures apart: some runners materialize what is flattened.
-    survived = embedded | "TallyExamples" >> beam.ParDo(count_outcomes.CountOutcomes())
-    lost = failures | "TallyFailures" >> beam.ParDo(count_outcomes.CountOutcomes())
+    survived = embedded | "TallyExamples" >> beam.ParDo(
+        count_outcomes.CountOutcomes(config.validation_fraction)
+    )
+    lost = failures | "TallyFailures" >> beam.ParDo(
+        count_outcomes.CountOutcomes(config.validation_fraction)
+    )
     tallies = (
         (survived, lost) | "Tallies" >> beam.Flatten() | "SumTallies" >> beam.CombinePerKey(sum)
     )
@@ -145,6 +147,23 @@ def flat_map(
 ) -> beam.PTransform:
     """Return a FlatMap whose tagged outputs, and `main`, are attributes of its result."""
     return beam.FlatMap(function, *arguments).with_outputs(*tags, main="main")
+
+
+@beam.ptransform_fn
+def group_rows(refs: beam.PCollection, config: Config) -> beam.PCollection:
+    """Group the images that are read in one go. Other images are each a group of one."""
+    if not (config.images or config.validation_images):
+        return refs | "Single" >> beam.Map(lambda ref: [ref])
+    return (
+        refs
+        | "KeyByGroup" >> beam.Map(lambda ref: (group_of(ref), ref))
+        | "Group" >> beam.GroupByKey()
+        | "Images" >> beam.Values()
+    )
+
+
+def tagged(step: beam.ParDo) -> beam.PTransform:
+    return step.with_outputs("failures", main="main")
 
 
 def in_threads(

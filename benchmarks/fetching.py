@@ -40,7 +40,7 @@ def fetch_all(urls: str, output: str) -> None:
     from beam_pipeline.config import Config
     from beam_pipeline.elements import EncodedImage
     from beam_pipeline.fetching.image_fetcher import Fetcher
-    from beam_pipeline.sources import url_list
+    from beam_pipeline.sources import listing
 
     options = {
         "fetch_concurrency": IN_FLIGHT,
@@ -50,7 +50,7 @@ def fetch_all(urls: str, output: str) -> None:
     config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
     fetcher, budget = Fetcher(config), asyncio.Semaphore(10**9)
     futures = [
-        fetcher.submit(ref, budget) for ref in url_list.read_refs(config, collections.Counter())
+        fetcher.submit(ref, budget) for ref in listing.read_refs(config, collections.Counter())
     ]
     Path(output).mkdir()
     came = sum(isinstance(future.result(), EncodedImage) for future in futures)

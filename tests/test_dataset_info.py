@@ -43,6 +43,8 @@ def test_fields_of_later_versions_are_ignored():
     [
         ({"counts": {"lines": "3"}}, r"Expected `int`, got `str` - at `\$.counts.lines`"),
         ({"files": [{"name": "x"}]}, r"missing required field `split` - at `\$.files\[0\]`"),
+        ({"counts": json.loads(INFO.to_json())["counts"] | {"failures": -1}}, r"counts.failures"),
+        ({"files": [{"name": "../x", "split": "train", "examples": 1, "bytes": 1}]}, "regex"),
         ({"files": 3}, r"Expected `array`, got `int` - at `\$.files`"),
         ({"encoding": "jpeg"}, r"Invalid enum value 'jpeg' - at `\$.encoding`"),
         ({"format_version": 2}, "has the format version 2, and this program reads 1"),

@@ -35,6 +35,16 @@ GIVEN = {
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "retry_reasons": "timeout,dns",
     "class_names": "gs://bucket/names.txt",
+    "url_column": "URL",
+    "id_column": "key",
+    "class_column": "label",
+    "sha256_column": "sha256",
+    "md5_column": "md5",
+    "keep_columns": "caption,license",
+    "class_file": "gs://bucket/classes.csv",
+    "validation_input": "gs://bucket/validation.txt",
+    "validation_images": "gs://bucket/val/",
+    "validation_ids": "gs://bucket/ids.txt",
 }
 
 

@@ -74,7 +74,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel):
     files = {path for path in (ROOT / "beam_pipeline").rglob("*") if path.is_file()}
     files -= set((ROOT / "beam_pipeline").rglob("__pycache__/*"))
     assert packed == {path.relative_to(ROOT).as_posix() for path in files}
-    assert {Path(name).suffix for name in packed} == {".py", ".jinja", ".json", ".typed"}
+    assert {Path(name).suffix for name in packed} == {".py", ".jinja", ".json", ".txt", ".typed"}
 
 
 def test_the_wheel_names_licence_and_command(wheel):

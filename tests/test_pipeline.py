@@ -1,6 +1,7 @@
 """Tests of the graph: its results for a list of all kinds, and that it never shuffles pixels."""
 
 import collections
+import dataclasses
 import io
 import json
 import os
@@ -228,9 +229,22 @@ def test_a_line_that_is_too_long_is_a_failure(origin, tmp_path):
     description = build_and_run(
         config := make_config(tmp_path, [origin.url("good/1.jpg"), long, long, " " * MAX_LINE])
     )
-    assert description["counts"]["failures_by_reason"] == {"invalid_url": 2}
-    assert (description["counts"]["examples"], description["counts"]["duplicates"]) == (1, 1)
+    assert description["counts"]["failures_by_reason"] == {"invalid_url": 3}
+    assert (description["counts"]["examples"], description["counts"]["duplicates"]) == (1, 0)
     assert all("longer than" in failure["detail"] for failure in read_failures(config).values())
+
+
+def test_rows_of_a_table_that_cannot_be_used_are_failures(origin, tmp_path):
+    table = tmp_path / "urls.csv"
+    url = origin.url("good/1.jpg")
+    table.write_text(f"id,url,sum\nn1,{url},\nn2,,\n\nn3,{url}\nn4,{url}?4,x\nn5,{url},\n")
+    config = make_config(tmp_path, [], md5_column="sum")
+    config = dataclasses.replace(config, input=str(table))
+    counts = build_and_run(config)["counts"]
+    assert counts["failures_by_reason"] == {"invalid_url": 2, "invalid_digest": 1}
+    names = ("lines", "ignored", "duplicates", "examples")
+    assert [counts[name] for name in names] == [6, 1, 1, 1]
+    assert set(read_failures(config)) == {f"{table}#{row}" for row in (2, 4, 5)}
 
 
 def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:

@@ -80,7 +80,7 @@ def test_the_page_shows_options_and_results(tmp_path):
         "of 2 commits in 90 seconds",
         "read 1.2 MB in 12 files",
         "lab_uint8 none (this dataset)",
-        "3 classes by WordNet id. All have the same number of images.",
+        "3 classes. All have the same number of images.",
         "n00000000 4",
         "From 10 of 10 training examples; validation examples are not included.",
         "The white padding is left out.",

@@ -194,7 +194,7 @@ def test_a_name_that_is_not_the_urls(tmp_path, capsys):
         ),
         (
             lambda description: description["features"].pop("image_id"),
-            "it contains image_ab, image_embedding, image_id",
+            "it contains image_ab, image_class, image_embedding, image_id",
         ),
     ],
 )

@@ -60,7 +60,11 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         ) as writer:
             for index in part:
                 image = RgbImage(
-                    ImageRef(f"n0000000{index % 3}_{index}", urls.format(index)),
+                    ImageRef(
+                        f"n0000000{index % 3}_{index}",
+                        urls.format(index),
+                        image_class=f"n0000000{index % 3}",
+                    ),
                     PIXELS[index],
                     (100 + index, 50),
                 )
@@ -85,7 +89,11 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         )
     ]
     counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
-    tallied: list[Tally] = [(("class", f"n0000000{index}"), 4) for index in range(3)]
+    tallied: list[Tally] = [
+        (("class", f"n0000000{index}", split), number)
+        for index in range(3)
+        for split, number in (("train", 3), ("validation", 1))
+    ]
     tallied += [
         (("host", "a", "example"), 12),
         (("host", "b", "http_404"), 1),
@@ -139,6 +147,8 @@ def make_info(**fields: Any) -> DatasetInfo:
         repeated_content=[],
         checkpoint=InputFile(None, None),
         exclude_sha256=InputFile(None, None),
+        class_file=InputFile(None, None),
+        validation_ids=InputFile(None, None),
         options={},
         versions={},
         files=[],

@@ -11,14 +11,15 @@ import asyncio
 import concurrent.futures
 import threading
 import weakref
+import zlib
 
 from apache_beam.io.filesystem import BeamIOError
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EncodedImage, Failure, ImageRef
+from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.fetching.http_client import WebClient, cost
-from beam_pipeline.storage import filesystem
+from beam_pipeline.storage import filesystem, ranges
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
 
@@ -94,7 +95,7 @@ async def _fetch(
     ref: ImageRef,
     budget: asyncio.Semaphore,
 ) -> EncodedImage | Failure:
-    if config.images or config.original_dir or config.resized_dir:
+    if isinstance(ref.location, Extent) or config.original_dir or config.resized_dir:
         async with slots:
             kept = await asyncio.to_thread(_read_from_disk, config, ref)
             if isinstance(kept, EncodedImage):
@@ -131,19 +132,23 @@ def _end(loop: asyncio.AbstractEventLoop, web: WebClient) -> None:
 
 def _read_from_disk(config: Config, ref: ImageRef) -> EncodedImage | Failure | None:
     return kept_images.read(config, ref) or (
-        read_file(ref, config.max_image_bytes) if config.images else None
+        read_file(ref, config.max_image_bytes) if isinstance(ref.location, Extent) else None
     )
 
 
 def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
-    """Read an image file from any filesystem that Beam supports.
+    """Read an image file, or an image in an archive, from any filesystem that Beam supports.
 
     Args:
-      ref: The image; its `url` is the path.
-      max_bytes: Maximum size of the file, in bytes.
+      ref: The image; its `location` is an `Extent`.
+      max_bytes: Maximum size of the image, in bytes.
     """
+    assert isinstance(ref.location, Extent)
     try:
-        data = filesystem.read_bytes(ref.url, max_bytes + 1)
+        data = _read_extent(ref.location, max_bytes + 1)
+    except zlib.error as error:
+        detail = f"its compressed bytes are damaged: {error}"
+        return Failure(ref, "read", "corrupt_container", detail, 1, ref.url)
     except (OSError, BeamIOError) as error:
         return Failure(ref, "fetch", "not_found", str(error), 1, ref.url)
     if not data:
@@ -158,3 +163,24 @@ def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
             ref.url,
         )
     return EncodedImage(ref, data, 1, ref.url)
+
+
+def _read_extent(extent: Extent, limit: int) -> bytes:
+    """Return the bytes of an image, at most `limit`.
+
+    Raises:
+      OSError: The file cannot be read.
+      zlib.error: The compressed bytes are damaged.
+    """
+    if extent.size is None:
+        with filesystem.client_errors(extent.path):
+            return filesystem.read_bytes(extent.path, limit)
+    if not extent.is_deflated:
+        return ranges.read_range(extent.path, extent.offset, min(extent.size, limit))
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = unpacker.decompress(
+        ranges.read_range(extent.path, extent.offset, extent.size), max_length=limit
+    )
+    if not unpacker.eof and len(data) < limit:
+        raise zlib.error("they end early")
+    return data

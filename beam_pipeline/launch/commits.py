@@ -22,7 +22,7 @@ from beam_pipeline.config import (
 )
 from beam_pipeline.elements import Commit, ImageRef
 from beam_pipeline.metadata.commit_manifest import CommitManifest
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import listing
 
 
 class ListChangedError(UsageError):
@@ -93,14 +93,14 @@ def plan(
     counts: collections.Counter[str] = collections.Counter()
     # Each image with the number of lines, and of ignored lines, up to and including its own.
     images = (
-        (ref, counts["lines"], counts["ignored"]) for ref in url_list.read_refs(config, counts)
+        (ref, counts["lines"], counts["ignored"]) for ref in listing.read_refs(config, counts)
     )
-    names, digest = _Names(), hashlib.sha256()
+    names, digest = _Names(), hashlib.sha256(listing.identify_containers(config).encode())
 
     def take(number: int, *head: tuple[ImageRef, int, int]) -> list[tuple[ImageRef, int, int]]:
         taken = [*head, *itertools.islice(images, number - len(head))]
         for ref, _, _ in taken:
-            digest.update(ref.name.encode())
+            digest.update(f"{ref.name} {ref.image_class} {ref.location}".encode(errors="replace"))
         return taken
 
     lines = sum(manifest.counts.get("lines", 0) for manifest in done)

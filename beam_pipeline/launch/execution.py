@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import gc
 import sys
@@ -26,7 +25,7 @@ from beam_pipeline.metadata import commit_manifest, worker_metrics
 from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import listing
 from beam_pipeline.transforms.ticks import Ticks
 
 
@@ -147,4 +146,4 @@ def _keep_metrics(folder: str, result: Any, seconds: float) -> None:
 
 def _count_images(config: Config, progress: Progress) -> None:
     with contextlib.suppress(UsageError):
-        progress.total = sum(1 for _ in url_list.read_refs(config, collections.Counter()))
+        progress.total = listing.count_images(config)

@@ -73,7 +73,7 @@ def adopt_options(config: Config, given: Collection[str]) -> Config:
         return config
     existing = _read(config)
     made_with = existing.options
-    names = (set(config.dataset_options()) & set(made_with)) - {"input", "images", *given}
+    names = (set(config.dataset_options()) & set(made_with)) - {*output_dir.INPUTS, *given}
     for name in _FILES & names if not existing.finished else ():
         value = made_with[name]
         # A record is untrusted, and holds no credentials.

@@ -26,7 +26,7 @@ from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.redaction import redact
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import id_files, listing
 from beam_pipeline.storage import any_path
 
 _JOB_LIVES_ON = (
@@ -55,7 +55,7 @@ def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int
     if not runner_options.reaches_local_files(beam_options):
         output_dir.refuse_local_files(config)
     if not (runner_options.is_in_this_process(beam_options) or config.urls_per_commit):
-        url_list.refuse_pipe(config)
+        listing.refuse_pipe(config)
     if config.report and not runner_options.waits_for_job(beam_options):
         raise UsageError(
             "--report needs a command that waits for the job: leave it out, and give "
@@ -70,18 +70,19 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
     """Make the dataset as `run` does, while this process holds the lock of the output folder."""
     config = existing_output.adopt_options(config, given)
     excluded = (
-        url_list.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
+        id_files.read_digests(config.exclude_sha256) if config.exclude_sha256 else frozenset()
     )
-    digests = {
-        **commit_manifest.NO_DIGESTS,
+    known = {
         "exclude_sha256": _digest(excluded) if excluded else None,
+        **{name: id_files.read_digest(config, name) for name in ("class_file", "validation_ids")},
     }
-    existing = existing_output.find(config, given, {"exclude_sha256": digests["exclude_sha256"]})
+    digests = {**commit_manifest.NO_DIGESTS, **known}
+    existing = existing_output.find(config, given, known)
     if existing.finished:
         write_line(f"{config.output} is complete; --overwrite makes it again")
         finish(config, beam_options, existing.finished)
         return 0
-    url_list.check_readable(config)
+    listing.check_readable(config)
     if config.has_network:
         digests["checkpoint"] = checkpoints.verify(config.checkpoint, config.checkpoint_sha256)
     if existing.commits:

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
@@ -31,7 +32,8 @@ from beam_pipeline.naming import (
     VALIDATION_PREFIX,
 )
 from beam_pipeline.reporting import class_names
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import listing
+from beam_pipeline.sources import paths as input_paths
 from beam_pipeline.storage import any_path, filesystem
 
 _DIGITS = "[0-9]" * 5
@@ -172,7 +174,16 @@ def _check_kept(option: str, folder: str) -> None:
             )
 
 
-_PATHS = ("input", "images", "output", "original_dir", "resized_dir")
+INPUTS = ("input", "images", "validation_input", "validation_images")
+_PATHS = (*INPUTS, "class_file", "validation_ids", "output", "original_dir", "resized_dir")
+
+
+def _parts(config: Config, name: str) -> list[str]:
+    """Return the paths in an option; none if it is not given."""
+    value = getattr(config, name)
+    if not value or name not in INPUTS:
+        return [value] if value else []
+    return input_paths.split(f"--{name}", value)
 
 
 def make_absolute(config: Config) -> Config:
@@ -184,28 +195,26 @@ def make_absolute(config: Config) -> Config:
         *_PATHS,
         *(["checkpoint"] if config.has_network and config.checkpoint != "untrained" else []),
     )
-    paths = {
-        name: value
+    changes: dict[str, Any] = {
+        name: ",".join(os.path.abspath(part) if any_path.is_local(part) else part for part in parts)
         for name in names
-        if (value := getattr(config, name)) and any_path.is_local(value)
+        if (parts := _parts(config, name))
     }
-    return dataclasses.replace(
-        config, **{name: os.path.abspath(path) for name, path in paths.items()}
-    )
+    return dataclasses.replace(config, **changes)
 
 
 def refuse_local_files(config: Config) -> None:
     """Raise UsageError if an option names a local file, for workers that cannot reach it."""
     for name in _PATHS:
-        if (value := getattr(config, name)) and any_path.is_local(value):
+        for part in filter(any_path.is_local, _parts(config, name)):
             raise UsageError(
-                f"--{name} {value} is on this machine, which Dataflow's workers cannot reach. "
+                f"--{name} {part} is on this machine, which Dataflow's workers cannot reach. "
                 "Give a path on gs://."
             )
 
 
 def _check_input_is_elsewhere(config: Config) -> None:
-    for path in url_list.list_files(config):
+    for path in listing.list_files(config):
         folder, name = FileSystems.split(path)
         inside = FileSystems.join(folder, "") == FileSystems.join(config.output, "")
         if "://" not in path + config.output:

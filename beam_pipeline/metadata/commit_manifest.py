@@ -41,7 +41,7 @@ from beam_pipeline.redaction import redact
 from beam_pipeline.storage import any_path, filesystem
 
 # Options that name a file on which the content of the dataset depends.
-DIGESTED = ("checkpoint", "exclude_sha256")
+DIGESTED = ("checkpoint", "exclude_sha256", "class_file", "validation_ids")
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType(dict.fromkeys(DIGESTED))
 _PACKAGES = ("apache-beam", "tensorflow", "tensorflow-transform", "pillow", "numpy", "scikit-image")
 
@@ -259,7 +259,7 @@ def describe(
         image_size=config.image_size,
         embedding_size=example_codec.EMBEDDING_SIZE if config.has_network else 0,
         features=example_codec.describe_features(
-            config.encoding, config.image_size, config.has_network
+            config.encoding, config.image_size, config.has_network, bool(config.kept_columns)
         ),
         counts=Counts(**manifest.totals(), failures_by_reason=manifest.reasons),
         failures_by_stage=manifest.stages,

@@ -7,8 +7,9 @@ import dataclasses
 import json
 from collections.abc import Iterable
 
+from beam_pipeline import naming
 from beam_pipeline.config import MAX_HOSTS
-from beam_pipeline.dataset_info import Host, OtherHosts
+from beam_pipeline.dataset_info import Host, OtherHosts, Split
 from beam_pipeline.elements import Tally
 from beam_pipeline.storage import filesystem
 
@@ -26,7 +27,7 @@ def write(path: str, tallies: Iterable[Tally]) -> None:
 class Outcomes:
     """The fields of `DatasetInfo` with these names."""
 
-    classes: dict[str, int]
+    classes: dict[str, dict[Split, int]]
     hosts: list[Host]
     other_hosts: OtherHosts
 
@@ -37,14 +38,15 @@ def add_up(paths: Iterable[str]) -> Outcomes:
     Args:
       paths: The files of the commits' tallies.
     """
-    classes: collections.Counter[str] = collections.Counter()
+    classes: dict[str, dict[Split, int]] = {}
     hosts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for path in paths:
         for (kind, name, *outcome), number in map(
             json.loads, filesystem.read_bytes(path).splitlines()
         ):
             if kind == "class":
-                classes[name] += number
+                splits = classes.setdefault(name, dict.fromkeys(naming.SPLITS, 0))
+                splits[outcome[0]] += number
             else:
                 hosts[name][outcome[0]] += number
     ordered = sorted(hosts, key=lambda host: (-hosts[host].total(), host))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_pipeline.reading import class_labels
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 from beam_pipeline.records import example_codec, numpy_decode, tfrecord
 from beam_pipeline.storage.any_path import open_file
@@ -30,6 +31,9 @@ class Examples(Sequence[dict[str, Any]]):
             for shard in folder.shards(split)
         ]
         self._ends = list(itertools.accumulate(shard.examples for _, shard in self._shards))
+        self._labels = class_labels.label_classes(
+            name for folder in folders for name in folder.info.classes
+        )
         # Offsets of the records by shard, read at the first access to an example of the shard.
         self._offsets: dict[int, np.ndarray] = {}
 
@@ -40,7 +44,7 @@ class Examples(Sequence[dict[str, Any]]):
         for folder, shard in self._shards:
             count = 0
             for record in read_shard(folder, shard):
-                yield decode_example(folder, shard, record)
+                yield self._decode(folder, shard, record)
                 count += 1
             _check_count(shard, count)
 
@@ -63,7 +67,12 @@ class Examples(Sequence[dict[str, Any]]):
                 int(self._offsets[shard_index][index - self._ends[shard_index] + shard.examples])
             )
             record = next(tfrecord.read_records(file, shard.path, checked=False))
-        return decode_example(folder, shard, record)
+        return self._decode(folder, shard, record)
+
+    def _decode(self, folder: DatasetDir, shard: Shard, record: bytes) -> dict[str, Any]:
+        example = decode_example(folder, shard, record)
+        label = self._labels.get(example["image_class"].decode(errors="replace"), -1)
+        return {**example, "image_label": label}
 
 
 def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Iterator[bytes]:

@@ -51,7 +51,9 @@ def read(folder: DatasetDir) -> Statistics:
     embedding = np.zeros(folder.info.embedding_size, np.float32)
     image = RgbImage(ImageRef("", ""), np.zeros((side, side, 3), np.uint8), (1, 1))
     any_record = example_codec.encode_example(
-        EmbeddedImage(image, embedding if embedding.size else None), folder.info.encoding
+        EmbeddedImage(image, embedding if embedding.size else None),
+        folder.info.encoding,
+        "image_metadata" in folder.info.features,
     )
     values = transform(
         tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.info.features)),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from beam_pipeline import naming
 from beam_pipeline.process import native_output
-from beam_pipeline.reading import statistics
+from beam_pipeline.reading import class_labels, statistics
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import tf_decode, tfrecord
 from beam_pipeline.storage import any_path
@@ -20,7 +20,8 @@ with native_output.suppress_stderr():
 def load_all(folders: Sequence[DatasetDir], split: str, transformed: bool) -> tf.data.Dataset:
     """Return the examples of a split of several datasets, mixed in proportion to their numbers."""
     numbers = [sum(shard.examples for shard in folder.shards(split)) for folder in folders]
-    loaded = [load(folder, split, transformed) for folder in folders]
+    labels = class_labels.label_classes(name for folder in folders for name in folder.info.classes)
+    loaded = [load(folder, split, transformed, labels) for folder in folders]
     if len(loaded) == 1 or not sum(numbers):
         return loaded[0]
     return tf.data.Dataset.sample_from_datasets(
@@ -32,30 +33,37 @@ def load_all(folders: Sequence[DatasetDir], split: str, transformed: bool) -> tf
     )
 
 
-def load(folder: DatasetDir, split: str, transformed: bool) -> tf.data.Dataset:
+def load(
+    folder: DatasetDir, split: str, transformed: bool, labels: Mapping[str, int]
+) -> tf.data.Dataset:
     """Return the examples of a split, as `dataset.load` does; several shards are read at a time.
 
     Args:
       folder: The dataset.
       split: Name of the split.
       transformed: Whether to apply the dataset's `transform/`.
+      labels: The label of each class.
     """
     features, encoding = folder.info.features, folder.info.encoding
     spec = tf_decode.feature_spec(features)
 
+    table = _label_table(labels)
+    transform = statistics.load_transform(folder) if transformed else None
+
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
         values = tf.io.parse_single_example(record, spec)
-        return tf_decode.decode_planes(values, features, encoding)
+        decoded = (
+            transform(values) if transform else tf_decode.decode_planes(values, features, encoding)
+        )
+        return {**decoded, "image_label": table.lookup(values["image_class"])}
 
-    examples = read_records(folder, split)
-    if not transformed:
-        return examples.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    return read_records(folder, split).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
-    transform = statistics.load_transform(folder)
-    return examples.map(
-        lambda record: transform(tf.io.parse_single_example(record, spec)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+
+def _label_table(labels: Mapping[str, int]) -> tf.lookup.StaticHashTable:
+    keys, values = list(labels), list(labels.values())
+    initializer = tf.lookup.KeyValueTensorInitializer(keys, values, tf.string, tf.int64)
+    return tf.lookup.StaticHashTable(initializer, default_value=-1)
 
 
 def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:

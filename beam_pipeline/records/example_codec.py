@@ -18,22 +18,26 @@ from beam_pipeline.records import example_proto
 EMBEDDING_SIZE = 1001
 
 
-def encode_example(image: EmbeddedImage, encoding: str) -> bytes:
+def encode_example(image: EmbeddedImage, encoding: str, metadata: bool = False) -> bytes:
     """Serialize an image as a tf.train.Example with the features of `describe_features`.
 
     Args:
       image: An image of any size.
       encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
+      metadata: Whether to write the values of `--keep_columns`; `{}` for an image without any.
     """
     ref = image.ref
     width, height = image.image.original_size
     features: dict[str, bytes | int | np.ndarray] = {
         "image_name": ref.name.encode(),
         "image_url": ref.url.encode(errors="surrogateescape"),
-        "image_id": ref.id.encode(),
+        "image_id": ref.id.encode(errors="surrogateescape"),
+        "image_class": ref.image_class.encode(),
         "original_width": width,
         "original_height": height,
     }
+    if metadata:
+        features["image_metadata"] = (ref.metadata or "{}").encode()
     if encoding == "rgb_png":
         features["image_png"] = png_notes.encode_png(image.image.pixels)
     else:
@@ -83,7 +87,9 @@ def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Feature) 
     return value.reshape(shape) if shape else int(value[0])
 
 
-def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[str, Feature]:
+def describe_features(
+    encoding: str, image_size: int, embedding: bool, metadata: bool = False
+) -> dict[str, Feature]:
     """Return the features of a record, as listed in `dataset.json`.
 
     A raw uint8 plane is one bytes value; `dtype` and `shape` are those of the array inside it.
@@ -92,18 +98,28 @@ def describe_features(encoding: str, image_size: int, embedding: bool) -> dict[s
       encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
       image_size: Side of the square, pixels.
       embedding: Whether records hold embeddings.
+      metadata: Whether records hold the values of `--keep_columns`.
 
     Returns:
       The features by name.
     """
     side = image_size
-    features: dict[str, Feature] = {
+    features = {
         "image_name": Feature("bytes", [], "md5(image_url).jpeg"),
-        "image_url": Feature("bytes", [], "the line's URL, or the file's path"),
-        "image_id": Feature("bytes", [], "the line's ID, empty if it had none"),
+        "image_url": Feature(
+            "bytes", [], "the URL, the file's path, or PATH#MEMBER for an image in a container"
+        ),
+        "image_id": Feature(
+            "bytes", [], "the line's ID or the file's stem, empty if there is none"
+        ),
+        "image_class": Feature("bytes", [], "name of the class, empty if unknown"),
         "original_width": Feature("int64", [], "of the image before it was resized, pixels"),
         "original_height": Feature("int64", [], "of the image before it was resized, pixels"),
     }
+    if metadata:
+        features["image_metadata"] = Feature(
+            "bytes", [], "the values of --keep_columns, as a JSON object"
+        )
     if encoding == "lab_float32":
         features["image_l"] = Feature("float32", [side, side, 1], "L* / 50 - 1")
         features["image_ab"] = Feature("float32", [side, side, 2], "a* / 127, b* / 127")

@@ -10,10 +10,14 @@ _EXPLANATIONS = {
     "connect": "the server did not accept a connection",
     "connection_lost": "the connection broke before the image was complete",
     "corrupt": "the image file is damaged",
+    "corrupt_container": "an archive or table is damaged, up to its end or that of a part",
     "disallowed": "the site forbids this use (X-Robots-Tag)",
     "dns": "the host name was not found",
     "empty": "the server sent no bytes",
+    "invalid_digest": "the table contains no valid digest for the image",
+    "invalid_metadata": "a value of --keep_columns cannot be stored",
     "invalid_url": "the line contains no valid URL",
+    "no_image": "the row of the Parquet file has no image",
     "not_an_image": "the content is not an image",
     "not_found": "the file does not exist",
     "placeholder": "a substitute picture, such as “photo unavailable”",
@@ -24,7 +28,9 @@ _EXPLANATIONS = {
     "too_many_redirects": "the server kept redirecting",
     "truncated": "the image file ends early",
     "unsupported_format": "the image format is not supported",
+    "unsupported_member": "a link, device, sparse or encrypted file in an archive",
     "unsupported_scheme": "only http and https are supported",
+    "wrong_digest": "the file is not the one that the table describes",
 }
 
 

@@ -81,7 +81,7 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
         lightness=charts.draw_lightness(sample.l_counts),
         colours=charts.draw_colours(sample.ab_counts, 110),
         statistics=tables.read_statistics(folder),
-        classes=tables.describe_classes(info.classes),
+        classes=tables.describe_classes(info.classes, names),
     )
 
 

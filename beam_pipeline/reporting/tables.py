@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from beam_pipeline.dataset_info import DatasetInfo, Host
+from beam_pipeline.dataset_info import DatasetInfo, Host, Split
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.reading import class_labels
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
@@ -190,27 +191,44 @@ def read_statistics(folder: DatasetDir) -> list[dict[str, Any]] | None:
     ]
 
 
-def describe_classes(classes: dict[str, int]) -> dict[str, Any] | None:
+def describe_classes(
+    classes: Mapping[str, Mapping[Split, int]], names: Sequence[str] | None = None
+) -> dict[str, Any] | None:
     """Return rows of class and images, measures of imbalance, and a chart if there are many rows.
 
     If not all rows fit, `rows` holds the largest classes and `smallest` the smallest ones. The
     effective number of classes is the exponential of the entropy of their shares: as many classes
     of equal size have the same entropy. None without classes.
+
+    Args:
+      classes: The number of examples of each class, by split.
+      names: The names of the 1,000 classes of ILSVRC2012, shown beside their WordNet IDs; or None.
     """
     if not classes:
         return None
-    ordered = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
-    sizes = [number for _, number in ordered]
+    labels = class_labels.label_classes(classes)
+    is_known = names is not None and set(classes) <= set(class_labels.read_wordnet_ids())
+    listed: list[dict[str, Any]] = [
+        {
+            "name": f"{name} {names[labels[name]]}" if names and is_known else name,
+            "number": sum(splits.values()),
+            "validation": splits["validation"],
+        }
+        for name, splits in classes.items()
+    ]
+    listed.sort(key=lambda row: (-row["number"], row["name"]))
+    sizes = [row["number"] for row in listed]
     shares = np.array(sizes) / sum(sizes)
-    table = _with_bars([{"name": name, "number": number} for name, number in ordered], sizes)
-    rows, fits = table["rows"], len(ordered) <= _MAX_ROWS
+    table = _with_bars(listed, sizes)
+    rows, fits = table["rows"], len(listed) <= _MAX_ROWS
     return {
         "number": len(rows),
-        "ratio": sizes[0] / sizes[-1],
+        "ratio": sizes[0] / max(1, sizes[-1]),
         "effective": float(np.exp(-(shares * np.log(shares)).sum())),
         "rows": rows if fits else rows[:_MAX_EXTREMES],
         "smallest": [] if fits else rows[-_MAX_EXTREMES:],
         "has_bars": table["has_bars"],
+        "has_validation": any(row["validation"] for row in listed),
         "chart": charts.draw_classes(sizes) if table["has_bars"] and not fits else None,
     }
 

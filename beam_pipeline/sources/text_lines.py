@@ -1,4 +1,4 @@
-"""Streaming reader for lists of lines at any location, in any supported format and encoding."""
+"""Streaming reader for lines of text at any location, in any supported format and encoding."""
 
 from __future__ import annotations
 
@@ -6,24 +6,15 @@ import bz2
 import codecs
 import contextlib
 import gzip
-import http.client
 import io
-import os
-import shutil
-import stat
 import tarfile
-import tempfile
-import threading
-import urllib.request
-import weakref
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, cast
+from typing import IO, cast
 
-import beam_pipeline
 from beam_pipeline.config import Config, UsageError
-from beam_pipeline.storage import any_path, filesystem
+from beam_pipeline.sources import opening
+from beam_pipeline.sources.source import HEAD_BYTES
 
-LIST_TIMEOUT = 60  # maximum seconds without a byte from the server of a list
 MAX_LINE = 64 * 1024  # bytes, including the line end
 _BLOCK = 1 << 18
 
@@ -34,7 +25,6 @@ NOT_LISTS = {
     b"Rar!\x1a\x07": "a .rar archive",
     b"\xfd7zXZ\x00": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"PAR1": "a Parquet table",
 }
 # UTF-32 comes first, because its byte order mark begins with that of UTF-16.
 _ENCODINGS = {
@@ -46,26 +36,46 @@ _ENCODINGS = {
 
 
 def read_lines(path: str, config: Config) -> Iterator[bytes]:
-    """Yield the lines of a list.
+    """Yield the lines of a text.
 
     Args:
-      path: Path or URL of the list.
+      path: Path or URL of the text.
       config: The options of the run. The copy of a pipe exists as long as this object.
 
     Yields:
-      Lines in UTF-8 or Latin-1, including their line ends.
+      Lines in UTF-8 or Latin-1, including their line ends; see `split_lines`.
 
     Raises:
-      UsageError: The list cannot be read to its end, or is not a list of lines. The error names it.
+      UsageError: The file cannot be read to its end, or is no text. The error names it.
     """
+    with opening.naming_errors(path), contextlib.ExitStack() as stack:
+        raw = stack.enter_context(opening.open_stored(path, config))
+        yield from split_lines(_check_text(decode(_unpack(raw, path, stack)), path))
+
+
+def read_head(path: str, config: Config) -> bytes:
+    """Return the first `HEAD_BYTES` bytes of a file, decompressed, in UTF-8 if it is UTF-16 or 32.
+
+    Raises:
+      UsageError: The file cannot be read. The error names it.
+    """
+    head = b""
+    with opening.naming_errors(path), contextlib.ExitStack() as stack:
+        raw = stack.enter_context(opening.open_stored(path, config))
+        for block in decode(_unpack(raw, path, stack)):
+            head += block
+            if len(head) >= HEAD_BYTES:
+                break
+    return head[:HEAD_BYTES]
+
+
+def to_text(line: bytes) -> str:
+    """Decode a line as UTF-8 or, if that fails, as Latin-1; without its byte order mark."""
+    line = line.removeprefix(codecs.BOM_UTF8)
     try:
-        with contextlib.ExitStack() as stack:
-            raw = stack.enter_context(_open(path, config))
-            yield from split_lines(_check_text(decode(_unpack(raw, path, stack)), path))
-    except filesystem.READ_ERRORS as error:
-        raise UsageError(
-            f"--input {path} cannot be read: {str(error) or type(error).__name__}"
-        ) from error
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -114,11 +124,10 @@ def _check_text(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
     head = next(blocks, b"")
     kind = next((kind for magic, kind in NOT_LISTS.items() if head.startswith(magic)), None)
     if kind:
-        raise UsageError(f"--input {path} is {kind}: unpack it, or save it as text, one URL a line")
+        raise UsageError(f"{path} is {kind}: unpack it, or save it as text, one URL a line")
     if b"\0" in head[:8192]:
         raise UsageError(
-            f"--input {path} holds binary data (NUL bytes): "
-            "give a list of URLs as UTF-8 text, one a line"
+            f"{path} holds binary data (NUL bytes): give a list of URLs as UTF-8 text, one a line"
         )
     yield head
     yield from blocks
@@ -159,9 +168,7 @@ def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[
             continue
         lists += 1
         if lists > 1:
-            raise UsageError(
-                f"--input {path} holds more than one file; unpack it and give the list itself"
-            )
+            raise UsageError(f"{path} holds more than one file; unpack it and give the list itself")
         content = archive.extractfile(member)
         assert content is not None
         yield from _blocks(content)
@@ -169,111 +176,3 @@ def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     return iter(lambda: file.read(_BLOCK), b"")
-
-
-def _open(path: str, config: Config) -> IO[bytes]:
-    if any_path.is_url(path):
-        request = urllib.request.Request(
-            path, headers={"User-Agent": f"beam_pipeline/{beam_pipeline.__version__}"}
-        )
-        # A run may take days to read the list. No server keeps a connection open for that long.
-        with _Body(urllib.request.urlopen(request, timeout=LIST_TIMEOUT)) as body:
-            copy = _save(cast(IO[bytes], body), path)
-        copy.seek(0)
-        return copy
-    if is_pipe(path):
-        return cast(IO[bytes], _Copy(_save_pipe(path, config)))
-    return filesystem.open_bytes(path)
-
-
-def is_pipe(path: str) -> bool:
-    """Return whether a path is a pipe, which can be read only once.
-
-    Raises:
-      UsageError: The path is a device or a terminal.
-    """
-    if not any_path.is_local(path) or any_path.is_url(path):
-        return False
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False  # opening it raises the same error
-    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise UsageError(f"--input {path} is a device or a terminal: give a file or a pipe")
-    return stat.S_ISFIFO(mode)
-
-
-# Copies of pipes, because a list is read several times. They live as long as the command's options.
-_saved: weakref.WeakKeyDictionary[Config, dict[str, IO[bytes]]] = weakref.WeakKeyDictionary()
-_saving = threading.Lock()
-
-
-def _save_pipe(path: str, config: Config) -> IO[bytes]:
-    with _saving:
-        copies = _saved.setdefault(config, {})
-        if path not in copies:
-            with open(path, "rb") as pipe:
-                copies[path] = _save(pipe, path)
-        return copies[path]
-
-
-def _save(source: IO[bytes], path: str) -> IO[bytes]:
-    """Copy all bytes to an unnamed file, which is deleted when the process ends.
-
-    Raises:
-      UsageError: The copy would take more than half of the free disk space.
-    """
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
-    folder = tempfile.gettempdir()
-    limit = shutil.disk_usage(folder).free // 2
-    while block := source.read(1 << 20):
-        limit -= len(block)
-        if limit < 0:
-            raise UsageError(
-                f"--input {path} would take more than half of the disk of {folder}: "
-                "set TMPDIR to a larger one"
-            )
-        copy.write(block)
-    copy.flush()
-    return copy
-
-
-class _Copy(io.RawIOBase):
-    """Reads a saved file from its beginning, with an independent position.
-
-    Closing a copy does not close the file.
-    """
-
-    def __init__(self, file: IO[bytes]):
-        self._file, self._position = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = os.preadv(self._file.fileno(), [buffer], self._position)
-        self._position += count
-        return count
-
-
-class _Body(io.RawIOBase):
-    """The body of a response; raises EOFError if it is truncated.
-
-    http.client treats a truncated body as a complete one.
-    """
-
-    def __init__(self, response: http.client.HTTPResponse):
-        self._response = response
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._response.readinto(buffer)
-        if not count and self._response.length:
-            raise EOFError(f"the server broke off {self._response.length} bytes before the end")
-        return count
-
-    def close(self) -> None:
-        self._response.close()
-        super().close()

@@ -77,6 +77,11 @@ def exists(path: str) -> bool:
     return filesystem.FileSystems.exists(path)
 
 
+def is_folder(path: str) -> bool:
+    """Return whether a path is a folder; on an object store, one that ends in a slash."""
+    return os.path.isdir(path) if is_local(path) else path.endswith("/")
+
+
 def list_files(folder: str, below: str = "") -> dict[str, int]:
     """Return all files in a folder, at any depth.
 

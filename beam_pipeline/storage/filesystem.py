@@ -6,6 +6,7 @@ These are local filesystems and the object stores whose client is installed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import importlib
 import os
@@ -13,7 +14,7 @@ import tarfile
 import uuid
 import zlib
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -66,6 +67,22 @@ def open_bytes(path: str) -> IO[bytes]:
       OSError: The file cannot be opened. The error names the path.
     """
     return cast(IO[bytes], FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def read_version(path: str) -> str:
+    """Return a text that changes when a file changes: its size and time of modification.
+
+    Raises:
+      OSError: The file does not exist.
+    """
+    if FileSystems.get_scheme(path) is None:
+        status = os.stat(path)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    [match] = FileSystems.match([path])
+    if not match.metadata_list:
+        raise FileNotFoundError(errno.ENOENT, "no such file", path)
+    [file] = match.metadata_list
+    return f"{file.size_in_bytes} {file.last_updated_in_seconds}"
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:
@@ -146,8 +163,41 @@ def list_folder(folder: str, pattern: str = "*", limit: int | None = None) -> di
     return {file.path: file.size_in_bytes for file in match.metadata_list}
 
 
+def iterate_files(folder: str) -> Iterator[str]:
+    """Yield the paths of all files below a folder; `gs://` and `s3://` list them page by page."""
+    check_client(folder)
+    scheme, prefix = FileSystems.get_scheme(folder), f"{folder.rstrip('/')}/"
+    if scheme == "gs":
+        from apache_beam.io.gcp import gcsio
+
+        store: Any = gcsio.GcsIO(pipeline_options=FileSystems._pipeline_options)
+    elif scheme == "s3":
+        from apache_beam.io.aws import s3io
+
+        store = s3io.S3IO(options=FileSystems._pipeline_options)
+    else:
+        yield from sorted(list_folder(folder, "**"))
+        return
+    for path, _ in store.list_files(prefix):
+        yield path
+
+
 def base_name(path: str) -> str:
     return FileSystems.split(path)[1]
+
+
+@contextlib.contextmanager
+def client_errors(path: str) -> Iterator[None]:
+    """Raise the errors of an object store's client as OSError with an errno and the path.
+
+    Each client has its own kinds of errors. Those of the operating system stay as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise OSError(errno.EIO, str(error) or type(error).__name__, path) from error
 
 
 @contextlib.contextmanager

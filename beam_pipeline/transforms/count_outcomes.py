@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import re
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from beam_pipeline import naming
 from beam_pipeline.elements import EmbeddedImage, Failure
+from beam_pipeline.transforms import encode_examples
 from beam_pipeline.transforms.thread_map import in_global_window
 from beam_pipeline.transforms.ticks import Ticks
 
@@ -20,19 +21,25 @@ class CountOutcomes(beam.DoFn):
     """Count outcomes; emit a Tally for each class and host at the end of each bundle.
 
     The input elements are EmbeddedImage or Failure.
+
+    Attributes:
+      fraction: The value of `--validation_fraction`.
     """
+
+    def __init__(self, fraction: float):
+        self._fraction = fraction
 
     def start_bundle(self) -> None:
         self._counts: collections.Counter[tuple[str, ...]] = collections.Counter()
 
     def process(self, outcome: EmbeddedImage | Failure) -> None:
-        is_example = not isinstance(outcome, Failure)
-        if host := host_of(outcome.ref.url):
-            self._counts[
-                "host", host, "example" if isinstance(outcome, EmbeddedImage) else outcome.reason
-            ] += 1
-        if is_example and (wnid := class_of(outcome.ref.id)):
-            self._counts["class", wnid] += 1
+        ref = outcome.ref
+        if ref.location is None and (host := host_of(ref.url)):
+            result = outcome.reason if isinstance(outcome, Failure) else "example"
+            self._counts["host", host, result] += 1
+        if ref.image_class and not isinstance(outcome, Failure):
+            split = naming.SPLITS[encode_examples.is_validation(ref, self._fraction)]
+            self._counts["class", ref.image_class, split] += 1
 
     def finish_bundle(self) -> Iterator[Any]:
         return map(in_global_window, self._counts.items())
@@ -53,13 +60,3 @@ def host_of(url: str) -> str:
         return ""
     # Beam cannot encode surrogates, which represent the bytes of a path that are not UTF-8.
     return host.encode(errors="replace").decode()
-
-
-def class_of(image_id: str) -> str:
-    """Return the WordNet ID at the start of an ImageNet ID; empty if there is none.
-
-    >>> class_of("n00004475_6590")
-    'n00004475'
-    """
-    match = re.match(r"(n\d{8})(?:_|$)", image_id)
-    return match[1] if match else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import NETWORK_SIZE, Config
-from beam_pipeline.elements import EncodedImage, Failure, RgbImage
+from beam_pipeline.elements import EncodedImage, Failure, Problem, RgbImage
 from beam_pipeline.images import decoding, png_notes
 
 
@@ -19,18 +19,27 @@ def check_body(
 
     Yields:
       `(sha256 in hex, (1, URL))` with the tag "digests"; then the image, or a `Failure` with the
-      tag "failures" if its sha256 is excluded.
+      tag "failures" if its sha256 is excluded, or its digest is not the expected one.
     """
     digest = hashlib.sha256(image.data).hexdigest()
     yield TaggedOutput("digests", (digest, (1, image.ref.url_text)))
+    problem = None
     if digest in excluded:
-        detail = f"its sha256 {digest} is excluded"
-        yield TaggedOutput(
-            "failures",
-            Failure(image.ref, "fetch", "placeholder", detail, image.attempts, image.final_url),
-        )
+        problem = Problem("placeholder", f"its sha256 {digest} is excluded")
+    elif image.ref.digest and not image.is_resized:
+        kind, expected = image.ref.digest.split(":")
+        found = digest if kind == "sha256" else _md5(image.data)
+        if found != expected:
+            problem = Problem("wrong_digest", f"its {kind} is {found}, not {expected}")
+    if problem:
+        failure = Failure(image.ref, "fetch", *problem, image.attempts, image.final_url)
+        yield TaggedOutput("failures", failure)
     else:
         yield image
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
@@ -41,7 +50,8 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
         )
         original_size = png_notes.read_note(image.data) if image.is_resized else None
         # An image that an earlier run kept has no attempts.
-        body = image.data if config.original_dir and image.attempts and not config.images else None
+        is_downloaded = image.attempts and image.ref.location is None
+        body = image.data if config.original_dir and is_downloaded else None
         return RgbImage(
             image.ref,
             decoded.pixels,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -16,9 +16,10 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EncodedImage, Failure, ImageRef
+from beam_pipeline.elements import EncodedImage, Failure, ImageRef, Row
 from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
+from beam_pipeline.transforms.read_groups import GroupReader
 from beam_pipeline.transforms.thread_map import in_global_window
 
 # Images of a bundle in progress per request in flight: enough that slow hosts do not block the
@@ -28,9 +29,11 @@ _AHEAD = 16
 
 
 class FetchImages(beam.DoFn):
-    """Fetch the image of each ImageRef; emit it as EncodedImage.
+    """Fetch the images of groups; emit each as EncodedImage.
 
-    Images that cannot be fetched are emitted as Failure to the output `failures`.
+    A group is a sequence of ImageRef: one image that can be read on its own, or all images with a
+    `Row` that are read in one go. Images that cannot be fetched are emitted as Failure to the
+    output `failures`.
     """
 
     def __init__(self, config: Config):
@@ -47,24 +50,37 @@ class FetchImages(beam.DoFn):
         self.teardown()
         self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._under_way: set[Fetched] = set()
+        self._groups: GroupReader | None = None
         # One semaphore per bundle, so that an aborted bundle leaves nothing acquired.
         self._budget = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MAX_COST))
 
-    def process(self, ref: ImageRef) -> Iterator[EncodedImage | TaggedOutput]:
-        future = self._fetcher.submit(ref, self._budget)
-        self._under_way.add(future)
-        future.add_done_callback(self._done.put)
-        while len(self._under_way) >= self._window or not self._done.empty():
-            yield self._next()
+    def process(self, group: Iterable[ImageRef]) -> Iterator[EncodedImage | TaggedOutput]:
+        refs = list(group)
+        if isinstance(refs[0].location, Row):
+            if self._groups is None:
+                self._groups = GroupReader(self._config)
+            yield from self._count(self._groups.submit(refs))
+            return
+        for ref in refs:
+            future = self._fetcher.submit(ref, self._budget)
+            self._under_way.add(future)
+            future.add_done_callback(self._done.put)
+            while len(self._under_way) >= self._window or not self._done.empty():
+                yield self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
             yield in_global_window(self._next())
+        if self._groups:
+            yield from map(in_global_window, self._count(self._groups.finish()))
+            self._groups.close()
 
     def teardown(self) -> None:
         """Cancel the pending images of an aborted bundle."""
         for future in getattr(self, "_under_way", ()):
             future.cancel()
+        if groups := getattr(self, "_groups", None):
+            groups.close()
 
     def _next(self) -> EncodedImage | TaggedOutput:
         began = time.perf_counter()
@@ -72,9 +88,18 @@ class FetchImages(beam.DoFn):
         self._waited.inc(round((time.perf_counter() - began) * 1e6))
         self._under_way.discard(future)
         outcome = future.result()
-        if isinstance(outcome, Failure):
-            return TaggedOutput("failures", outcome)
-        self._fetcher.release(outcome, self._budget)
-        self._fetched.inc()
-        self._bytes.inc(len(outcome.data))
-        return outcome
+        if isinstance(outcome, EncodedImage):
+            self._fetcher.release(outcome, self._budget)
+        [counted] = self._count([outcome])
+        return counted
+
+    def _count(
+        self, outcomes: Iterable[EncodedImage | Failure]
+    ) -> Iterator[EncodedImage | TaggedOutput]:
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                yield TaggedOutput("failures", outcome)
+            else:
+                self._fetched.inc()
+                self._bytes.inc(len(outcome.data))
+                yield outcome

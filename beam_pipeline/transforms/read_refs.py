@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import Commit, ImageRef
+from beam_pipeline.elements import Commit, Failure, ImageRef, Row, as_text
 from beam_pipeline.fetching import http_urls
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import listing
 
 
 def read_refs(
@@ -24,7 +24,7 @@ def read_refs(
     """
     counts = collections.Counter(commit.counts)
     for index, ref in enumerate(
-        url_list.read_refs(config, counts) if commit.refs is None else commit.refs
+        listing.read_refs(config, counts) if commit.refs is None else commit.refs
     ):
         yield ref.name, (index, ref)
     yield from (TaggedOutput("counts", count) for count in counts.items())
@@ -39,6 +39,18 @@ def drop_duplicates(
         yield TaggedOutput("counts", ("duplicates", len(others)))
 
 
-def check_url(ref: ImageRef, config: Config) -> Iterator[ImageRef | TaggedOutput]:
-    failure = None if config.images else url_list.check_length(ref) or http_urls.check_url(ref)
-    yield TaggedOutput("failures", failure) if failure else ref
+def check_ref(ref: ImageRef) -> Iterator[ImageRef | TaggedOutput]:
+    """Separate images that cannot be read, and URLs that cannot be requested, from the others."""
+    if ref.problem:
+        yield TaggedOutput("failures", Failure(ref, "read", *ref.problem))
+    elif ref.location is None and (failure := http_urls.check_url(ref)):
+        yield TaggedOutput("failures", failure)
+    else:
+        yield ref
+
+
+def group_of(ref: ImageRef) -> str:
+    """Return a key that the images of a row group, or of a compressed archive, have in common."""
+    if isinstance(ref.location, Row):
+        return as_text(f"{ref.location.path}#{ref.location.group}")
+    return ref.name

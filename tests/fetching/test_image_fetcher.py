@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from origin import Origin, image, peak
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EncodedImage, Failure, ImageRef
+from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
 from beam_pipeline.fetching import http_client
 from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetcher, read_file
@@ -79,7 +81,7 @@ def run_graph(
     pipeline = beam.Pipeline(runner=FnApiRunner())
     fetched = (
         pipeline
-        | beam.Create(refs)
+        | beam.Create([[ref] for ref in refs])
         | "FetchImages" >> beam.ParDo(FetchImages(config)).with_outputs("failures", main="main")
     )
     assert_that(fetched.main | "SummarizeImages" >> beam.Map(summarize), equal_to(images), "Images")
@@ -108,9 +110,14 @@ def outcomes_of(outputs: Iterable) -> list[EncodedImage | Failure]:
     return [value for value in values if isinstance(value, EncodedImage | Failure)]
 
 
+def ref_of(path: Path | str) -> ImageRef:
+    """Return the image of a file."""
+    return ImageRef("", str(path), location=Extent(str(path)))
+
+
 def run_bundle(images: FetchImages, refs: list[ImageRef]) -> list[EncodedImage | Failure]:
     images.start_bundle()
-    handed_on = [output for ref in refs for output in images.process(ref)]
+    handed_on = [output for ref in refs for output in images.process([ref])]
     return outcomes_of([*handed_on, *images.finish_bundle()])
 
 
@@ -139,7 +146,7 @@ class TestReadFile:
     def test_reads(self, tmp_path):
         path = tmp_path / "x y%20.jpg"
         path.write_bytes(image("x.jpg"))
-        ref = ImageRef("", str(path))
+        ref = ref_of(path)
         for limit in (len(image("x.jpg")), 10**9):
             outcome = read_file(ref, limit)
             assert isinstance(outcome, EncodedImage)
@@ -159,9 +166,56 @@ class TestReadFile:
             ("empty.jpg", "empty"),
             ("large.jpg", "too_large"),
         ):
-            outcome = read_file(ImageRef("", str(tmp_path / name)), 100)
+            outcome = read_file(ref_of(tmp_path / name), 100)
             assert isinstance(outcome, Failure)
             assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", reason, 1)
+
+    def test_reads_a_part_of_a_file(self, tmp_path):
+        path, body = tmp_path / "archive", image("x.jpg")
+        packer = zlib.compressobj(9, wbits=-15)
+        packed = packer.compress(body) + packer.flush()
+        path.write_bytes(b"before" + body + packed + b"behind")
+        stored = Extent(str(path), 6, len(body))
+        deflated = Extent(str(path), 6 + len(body), len(packed), is_deflated=True)
+        for extent in (stored, deflated):
+            ref = ImageRef("1", f"{path}#x.jpg", location=extent)
+            outcome = read_file(ref, len(body))
+            assert isinstance(outcome, EncodedImage)
+            assert (outcome.data, outcome.final_url) == (body, ref.url)
+            outcome = read_file(ref, len(body) - 1)
+            assert isinstance(outcome, Failure) and outcome.reason == "too_large"
+
+    @pytest.mark.parametrize("damage", ["cut", "garbage", "ends in the file"])
+    def test_damaged_deflate(self, tmp_path, damage):
+        packer = zlib.compressobj(9, wbits=-15)
+        packed = packer.compress(image("x.jpg")) + packer.flush()
+        size = len(packed)
+        if damage == "garbage":
+            packed = b"\xff" * size
+        elif damage == "cut":
+            packed, size = packed + b"\0", size - 100
+        (tmp_path / "archive").write_bytes(packed)
+        size += damage == "ends in the file"
+        ref = ImageRef("", "x", location=Extent(str(tmp_path / "archive"), 0, size, True))
+        outcome = read_file(ref, 10**6)
+        assert isinstance(outcome, Failure)
+        if damage == "ends in the file":
+            assert (outcome.stage, outcome.reason) == ("fetch", "not_found")
+            assert str(tmp_path / "archive") in outcome.detail
+        else:
+            assert (outcome.stage, outcome.reason) == ("read", "corrupt_container")
+
+    def test_a_deflate_bomb_is_bounded(self, tmp_path):
+        packer = zlib.compressobj(9, wbits=-15)
+        packed = packer.compress(bytes(200 << 20)) + packer.flush()
+        (tmp_path / "bomb").write_bytes(packed)
+        extent = Extent(str(tmp_path / "bomb"), 0, len(packed), is_deflated=True)
+        tracemalloc.start()
+        outcome = read_file(ImageRef("", "x", location=extent), 1 << 20)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert isinstance(outcome, Failure) and outcome.reason == "too_large"
+        assert peak_bytes < 4 << 20
 
     def test_what_is_no_regular_file_is_not_waited_for(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.jpg")
@@ -175,7 +229,7 @@ class TestReadFile:
                 "/dev/null",
             ]
             for path in paths:
-                outcome = in_time(read_file, ImageRef("", str(path)), 100)
+                outcome = in_time(read_file, ref_of(path), 100)
                 assert isinstance(outcome, Failure)
                 assert (outcome.stage, outcome.reason, outcome.attempts) == (
                     "fetch",
@@ -242,7 +296,7 @@ class TestGraph:
 
     def test_reads_local_files(self, origin, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
-        refs = [ImageRef("", str(tmp_path / name)) for name in ("x.jpg", "none.jpg")]
+        refs = [ref_of(tmp_path / name) for name in ("x.jpg", "none.jpg")]
         run_graph(
             make_config(images=f"{tmp_path}/*.jpg"),
             refs,
@@ -255,7 +309,7 @@ class TestGraph:
         with beam.Pipeline(runner=FnApiRunner()) as pipeline:
             fetched = (
                 pipeline
-                | beam.Create(numbered(origin, 40, "delay/0.05/{}.jpg"))
+                | beam.Create([[ref] for ref in numbered(origin, 40, "delay/0.05/{}.jpg")])
                 | beam.ParDo(FetchImages(make_config(fetch_concurrency=2))).with_outputs(
                     "failures", main="main"
                 )
@@ -351,7 +405,7 @@ class TestBundles:
         images.start_bundle()
         refs = numbered(origin, 3 * fetch_images._AHEAD, "delay/0.01/{}.jpg")
         handed_on = in_time(
-            lambda: outcomes_of(output for ref in refs for output in images.process(ref))
+            lambda: outcomes_of(output for ref in refs for output in images.process([ref]))
         )
         at_the_end = in_time(outcomes_of, images.finish_bundle())
         assert len(handed_on) + len(at_the_end) == len(refs)
@@ -370,7 +424,7 @@ class TestBundles:
         images = copy(FetchImages(make_config(fetch_concurrency=2)))
         images.start_bundle()
         first, *others = numbered(origin, 80)
-        outcomes = outcomes_of(images.process(first))
+        outcomes = outcomes_of(images.process([first]))
         # The step emits results only when the next image is requested, as when a network is busy
         # with the first.
         for ref in others:
@@ -389,7 +443,7 @@ class TestBundles:
             broken_off = copy(images)
             broken_off.start_bundle()
             for ref in numbered(origin, 5, f"delay/0.02/{attempt}-{{}}.jpg"):
-                for _ in broken_off.process(ref):
+                for _ in broken_off.process([ref]):
                     pass
             time.sleep(0.1 * attempt)
             broken_off.teardown()
@@ -404,7 +458,7 @@ class TestBundles:
                 refs = numbered(origin, 10, "delay/0.02/{}.jpg")
                 fetched = (
                     pipeline
-                    | beam.Create(refs)
+                    | beam.Create([[ref] for ref in refs])
                     | beam.ParDo(images).with_outputs("failures", main="main")
                 )
                 _ = fetched.main | beam.Map(then)
@@ -462,7 +516,7 @@ class TestFetcher:
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
         fetcher = Fetcher(make_config(images=f"{tmp_path}/*", fetch_concurrency=2))
         budget = asyncio.Semaphore(3)
-        futures = [fetcher.submit(ImageRef("", str(tmp_path / "x.jpg")), budget) for _ in range(10)]
+        futures = [fetcher.submit(ref_of(tmp_path / "x.jpg"), budget) for _ in range(10)]
         assert wait_until(lambda: sum(future.done() for future in futures) == 3)
         time.sleep(0.1)
         assert sum(future.done() for future in futures) == 3
@@ -508,7 +562,7 @@ images = FetchImages(Config(input="-", output="-", allow_private_addresses=True)
 images.setup()
 for path in ("x.jpg", "hang"):
     images.start_bundle()
-    list(images.process(ImageRef("", {origin.url()!r} + path)))
+    list(images.process([ImageRef("", {origin.url()!r} + path)]))
     print(path == "hang" or len(list(images.finish_bundle())) > 0)
 """
         root = Path(__file__).parents[2]

@@ -6,23 +6,29 @@ import contextlib
 import email
 import http.server
 import json
+import os
 import sys
 import threading
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import archives
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from datasets import OPTIONS, assert_right, assert_same, job, read_dataset, run_job
 from programs import free_port, program, wait_for_port
 
 from beam_pipeline import dataset, report, validate
+from beam_pipeline.config import UsageError
+from beam_pipeline.elements import Failure
 from beam_pipeline.embedding import checkpoints
+from beam_pipeline.fetching.image_fetcher import read_file
 from beam_pipeline.launch import leases
-from beam_pipeline.storage import filesystem
+from beam_pipeline.storage import filesystem, ranges
 from benchmarks.bench import write_checkpoint
 
 
@@ -370,3 +376,80 @@ def test_a_bucket_that_is_not_there_is_told(bucket, url_list):
     )
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1 and "bucket-of-nobody" in done.stderr
+
+
+class Ranges:
+    """Counts the requests for parts of files, and their bytes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.requests, self.bytes, self._read = 0, 0, ranges.read_range
+        monkeypatch.setattr(ranges, "read_range", self.read)
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        self.requests += 1
+        self.bytes += size
+        return self._read(path, offset, size)
+
+
+def test_a_tar_of_tars_is_read_by_ranges(bucket, monkeypatch):
+    bodies = {
+        f"{wnid}.tar/{wnid}_{number}.JPEG": os.urandom(1 << 20)
+        for wnid in archives.WNIDS
+        for number in range(3)
+    }
+    data = archives.make_tar(
+        (
+            f"{wnid}.tar",
+            archives.make_tar(
+                (name.partition("/")[2], body)
+                for name, body in bodies.items()
+                if name.startswith(wnid)
+            ),
+        )
+        for wnid in archives.WNIDS
+    )
+    path = f"{bucket}/archives/train.tar"
+    filesystem.write_bytes(path, data)
+    counted = Ranges(monkeypatch)
+    refs = archives.list_images(path)
+    assert counted.bytes < len(data) / 4
+    assert [ref.url for ref in refs] == [f"{path}#{name}" for name in bodies]
+    before = counted.requests, counted.bytes
+    assert archives.read_bodies(refs) == {f"{path}#{name}": body for name, body in bodies.items()}
+    assert counted.requests - before[0] == len(bodies)
+    assert counted.bytes - before[1] == sum(map(len, bodies.values()))
+
+
+def test_other_archives_and_folders(bucket, tmp_path):
+    contents = {
+        "train.tgz": archives.make_train_tar("w:gz"),
+        "kaggle.zip": archives.make_kaggle_zip(zipfile.ZIP_DEFLATED),
+        "photos/a.JPEG": archives.body("a"),
+        "photos/deep/[b] é.png": archives.body("b"),
+        "photos/readme.txt": b"no image",
+    }
+    for name, data in contents.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        filesystem.write_bytes(f"{bucket}/kinds/{name}", data)
+    for name in ("train.tgz", "kaggle.zip", "photos/"):
+        found = []
+        for folder in (str(tmp_path), f"{bucket}/kinds"):
+            path = f"{folder}/{name}"
+            bodies = archives.read_bodies(archives.list_images(path))
+            found.append({url.removeprefix(folder): body for url, body in bodies.items()})
+        assert found[0] == found[1] and len(found[0]) >= 2
+
+
+def test_what_is_not_in_a_bucket_is_named(bucket):
+    for path in (f"{bucket}/none/x.tar", f"{bucket}/none/x.zip", f"{bucket}/none/"):
+        with pytest.raises(UsageError, match=path):
+            archives.list_images(path)
+    path = f"{bucket}/none/x.jpg"
+    outcome = read_file(archives.list_images(path)[0], 100)
+    assert isinstance(outcome, Failure) and outcome.reason == "not_found"
+    filesystem.write_bytes(f"{bucket}/short", b"1234")
+    for name, offset in (("none", 0), ("short", 2), ("short", 9)):
+        with pytest.raises(OSError, match=name):
+            ranges.read_range(f"{bucket}/{name}", offset, 4)

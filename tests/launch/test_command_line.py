@@ -45,13 +45,26 @@ DEFAULTS = {
     "max_failed_fraction": 1.0,
     "urls_per_commit": None,
     "class_names": None,
+    "url_column": None,
+    "id_column": None,
+    "class_column": None,
+    "sha256_column": None,
+    "md5_column": None,
+    "image_column": "image",
+    "keep_columns": None,
+    "class_file": None,
+    "validation_input": None,
+    "validation_images": None,
+    "validation_ids": None,
+    "stratify": False,
     "statistics": None,
     "report": None,
     "overwrite": False,
     "verbose": False,
 }
 
-# Every option except --images, which excludes --input, with a value other than its default.
+# Every option except --images, which excludes --input, and other sources of the split, with a value
+# other than its default.
 FULL = {
     "input": "gs://bucket/list-*.tgz",
     "output": "data/tfrecords",
@@ -81,8 +94,18 @@ FULL = {
     "max_failed_fraction": 0.7,
     "urls_per_commit": 100,
     "class_names": "names.pkl",
+    "url_column": "URL",
+    "id_column": "key",
+    "class_column": "label",
+    "sha256_column": "sha256",
+    "md5_column": "md5",
+    "image_column": "img",
+    "keep_columns": "caption,license",
+    "class_file": "classes.csv",
 }
-FLAGS = ("allow_private_addresses", "statistics", "report", "overwrite", "verbose")
+# What excludes an option of FULL.
+OTHERS = ("images", "validation_input", "validation_images", "validation_ids")
+FLAGS = ("allow_private_addresses", "stratify", "statistics", "report", "overwrite", "verbose")
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
     *(
@@ -132,14 +155,22 @@ def test_every_option_is_read():
         f"--{name}" for name in FLAGS
     ]
     config, _, rest = parse(argv)
-    assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
+    assert dataclasses.asdict(config) == {
+        **FULL,
+        **dict.fromkeys(FLAGS, True),
+        **dict.fromkeys(OTHERS),
+    }
     assert rest == []
 
 
 def test_options_can_be_written_with_an_equals_sign():
     argv = [f"--{name}={value}" for name, value in FULL.items()] + [f"--{name}" for name in FLAGS]
     config, _, rest = parse(argv)
-    assert dataclasses.asdict(config) == {**FULL, **dict.fromkeys(FLAGS, True), "images": None}
+    assert dataclasses.asdict(config) == {
+        **FULL,
+        **dict.fromkeys(FLAGS, True),
+        **dict.fromkeys(OTHERS),
+    }
     assert rest == []
 
 
@@ -255,7 +286,7 @@ def test_a_text_that_cannot_be_printed_is_refused(name, value):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", value])
 
 
-@pytest.mark.parametrize("name", [*FULL, "images"])
+@pytest.mark.parametrize("name", [*FULL, *OTHERS])
 def test_a_missing_value_is_refused(name):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}"])
     assert f"--{name}" in refusal([f"--{name}", *REQUIRED])

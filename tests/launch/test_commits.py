@@ -11,7 +11,7 @@ from beam_pipeline.elements import Commit
 from beam_pipeline.launch import commits
 from beam_pipeline.launch.commits import PartSize
 from beam_pipeline.metadata.commit_manifest import CommitManifest
-from beam_pipeline.sources import url_list
+from beam_pipeline.sources import listing
 
 
 def make_config(folder, lines, **options) -> Config:
@@ -93,7 +93,7 @@ def test_nothing_is_lost_or_taken_twice_wherever_a_run_is_taken_up(
         before = before[:-1]
     after = list(plan(config, resumed_size, [done(commit) for commit in before]))
     counts: collections.Counter[str] = collections.Counter()
-    refs = list(url_list.read_refs(config, counts))
+    refs = list(listing.read_refs(config, counts))
     # Within one commit, the graph drops the duplicates.
     taken = [url for commit in (*before, *after) for url in dict.fromkeys(urls(commit))]
     assert sorted(taken) == sorted({ref.url for ref in refs})

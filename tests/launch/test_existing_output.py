@@ -239,7 +239,7 @@ def test_a_file_that_only_a_record_names_is_neither_read_nor_downloaded(tmp_path
 
 
 def test_of_a_complete_dataset_no_file_is_read_that_the_user_did_not_name(tmp_path):
-    digests = {"checkpoint": "ab", "exclude_sha256": "cd"}
+    digests = {**commit_manifest.NO_DIGESTS, "checkpoint": "ab", "exclude_sha256": "cd"}
     finalize_commit(
         make_config(tmp_path, checkpoint="model.ckpt", exclude_sha256="ex.txt"),
         is_last=True,

@@ -14,6 +14,7 @@ from beam_pipeline.dataset_info import ExampleFile
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.images import png_notes
 from beam_pipeline.launch import output_dir
+from beam_pipeline.sources import listing
 from beam_pipeline.storage import filesystem
 
 UUID = "0123456789abcdef" * 2
@@ -127,11 +128,33 @@ def test_workers_elsewhere_are_given_whole_paths(tmp_path, monkeypatch):
         f"{tmp_path}/{name}" for name in ("urls.txt", "data", "model.ckpt")
     )
     assert (whole.original_dir, whole.resized_dir) == ("gs://bucket/originals", None)
+    several = dataclasses.replace(config, input="a.csv,c/*.csv, gs://bucket/b.csv")
+    assert output_dir.make_absolute(several).input == (
+        f"{tmp_path}/a.csv,{tmp_path}/c/*.csv,gs://bucket/b.csv"
+    )
     for checkpoint in ("untrained", "none", "http://a.example/model.tar.gz"):
         assert (
             output_dir.make_absolute(dataclasses.replace(config, checkpoint=checkpoint)).checkpoint
             == checkpoint
         )
+
+
+def test_several_lists_keep_their_commas_as_whole_paths(tmp_path, monkeypatch):
+    (tmp_path / "x,y").mkdir()
+    (tmp_path / "x,y" / "a,b.txt").write_bytes(b"http://a.example/1.jpg\n")
+    monkeypatch.chdir(tmp_path / "x,y")
+    config = output_dir.make_absolute(Config(input="a,b.txt,*.txt", output="data"))
+    assert listing.list_files(config) == [f"{tmp_path}/x,y/a,b.txt"] * 2
+
+
+def test_a_url_is_no_file_that_the_output_would_replace():
+    output_dir._check_input_is_elsewhere(Config(input="http://a.example/urls.txt", output="out"))
+
+
+@pytest.mark.parametrize("value", ["here", "here,gs://a/urls.txt"])
+def test_lists_that_workers_cannot_reach_are_refused(value):
+    with pytest.raises(UsageError, match="--input here is on this machine"):
+        output_dir.refuse_local_files(Config(input=value, output="gs://a/data"))
 
 
 @pytest.mark.parametrize("name", ["input", "output", "resized_dir"])

@@ -43,7 +43,7 @@ def close(
 ):
     for shard in (*train, *validation, *failures):
         Path(config.output, shard.name).touch()
-    digests = {"checkpoint": "abc", "exclude_sha256": None}
+    digests = {**commit_manifest.NO_DIGESTS, "checkpoint": "abc"}
     commit_manifest.finalize_commit(
         config, number, is_last, "digest", digests, counts, train, validation, failures, [], []
     )

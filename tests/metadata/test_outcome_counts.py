@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import apache_beam as beam
 import numpy as np
-import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
@@ -12,14 +13,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beam_pipeline.dataset_info import Host, OtherHosts
-from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage
+from beam_pipeline.elements import EmbeddedImage, Extent, Failure, ImageRef, RgbImage
 from beam_pipeline.metadata import outcome_counts
 from beam_pipeline.metadata.outcome_counts import Outcomes
+from beam_pipeline.sources.listing import wordnet_id
 from beam_pipeline.transforms import count_outcomes
 
 
 def make_example(id: str, url: str) -> EmbeddedImage:
-    return EmbeddedImage(RgbImage(ImageRef(id, url), np.empty(0), (1, 1)), None)
+    ref = ImageRef(id, url, image_class=wordnet_id(id))
+    if "://" not in url:
+        ref = dataclasses.replace(ref, location=Extent(url))
+    return EmbeddedImage(RgbImage(ref, np.empty(0), (1, 1)), None)
 
 
 OUTCOMES = [
@@ -36,11 +41,11 @@ def test_counts_examples_and_failures():
         counted = (
             pipeline
             | beam.Create(OUTCOMES)
-            | beam.ParDo(count_outcomes.CountOutcomes())
+            | beam.ParDo(count_outcomes.CountOutcomes(0.0))
             | beam.CombinePerKey(sum)
         )
         expected = [
-            (("class", "n00004475"), 2),
+            (("class", "n00004475", "train"), 2),
             (("host", "a.example", "example"), 2),
             (("host", "a.example", "timeout"), 1),
         ]
@@ -57,26 +62,15 @@ def test_host_of_any_url_can_be_written(url):
     assert count_outcomes.host_of(url).encode() is not None
 
 
-@pytest.mark.parametrize(
-    ("image_id", "wnid"),
-    [
-        ("n00004475_6590", "n00004475"),
-        ("n00004475", "n00004475"),
-        ("n0000447_6590", ""),
-        ("photograph_1", ""),
-        ("n000044756_1", ""),
-        ("", ""),
-    ],
-)
-def test_class_of(image_id, wnid):
-    assert count_outcomes.class_of(image_id) == wnid
-
-
 def test_commits_add_up(tmp_path):
-    first = [(("class", "n2"), 3), (("host", "a", "example"), 3), (("host", "b", "dns"), 9)]
+    first = [
+        (("class", "n2", "train"), 3),
+        (("host", "a", "example"), 3),
+        (("host", "b", "dns"), 9),
+    ]
     second = [
-        (("class", "n1"), 1),
-        (("class", "n2"), 1),
+        (("class", "n1", "train"), 1),
+        (("class", "n2", "validation"), 1),
         (("host", "a", "example"), 2),
         (("host", "a", "dns"), 1),
     ]
@@ -85,7 +79,7 @@ def test_commits_add_up(tmp_path):
     outcome_counts.write(str(tmp_path / "2"), [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     assert outcome_counts.add_up(sorted(map(str, tmp_path.iterdir()))) == Outcomes(
-        classes={"n1": 1, "n2": 4},
+        classes={"n1": {"train": 1, "validation": 0}, "n2": {"train": 3, "validation": 1}},
         hosts=[Host("b", 0, {"dns": 9}), Host("a", 5, {"dns": 1})],
         other_hosts=OtherHosts(0, 0, 0),
     )

@@ -18,7 +18,7 @@ from beam_pipeline.images import lab_color, png_notes
 from beam_pipeline.records import example_codec, example_proto
 
 ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
-REF = ImageRef("n00004475_6590", "http://a.example/é, 1.jpg")
+REF = ImageRef("n00004475_6590", "http://a.example/é, 1.jpg", image_class="n00004475")
 NOISE = np.random.default_rng(0)
 
 
@@ -83,6 +83,7 @@ def test_a_record_holds_just_what_is_described(encoding, embedding, size):
     assert features.pop("image_name") == REF.name.encode()
     assert features.pop("image_url") == REF.url.encode()
     assert features.pop("image_id") == REF.id.encode()
+    assert features.pop("image_class") == REF.image_class.encode()
     assert (features.pop("original_width"), features.pop("original_height")) == (500, 375)
     if embedding:
         np.testing.assert_array_equal(features.pop("image_embedding"), image.embedding)
@@ -271,8 +272,8 @@ def test_what_is_encoded_is_decoded(encoding):
         ({"original_width": b"7"}, "original_width is not of type int64"),
         (
             {"label": 7},
-            "it contains image_ab, image_embedding, image_id, image_l, image_name, image_url, "
-            "label",
+            "it contains image_ab, image_class, image_embedding, image_id, image_l, image_name, "
+            "image_url, label",
         ),
     ],
 )

@@ -76,7 +76,9 @@ def test_sizes_share_a_unit_in_each_column(tmp_path):
 
 
 def test_classes_of_equal_size_have_neither_chart_nor_bars():
-    table = tables.describe_classes({f"n{index:08}": 4 for index in range(50)})
+    table = tables.describe_classes(
+        {f"n{index:08}": {"train": 3, "validation": 1} for index in range(50)}
+    )
     assert table is not None
     assert table["chart"] is None and not table["has_bars"]
     assert table["effective"] == pytest.approx(50)
@@ -85,7 +87,9 @@ def test_classes_of_equal_size_have_neither_chart_nor_bars():
 
 @pytest.mark.parametrize(("number", "largest", "smallest"), [(1, 1, 0), (20, 20, 0), (21, 5, 5)])
 def test_each_class_is_listed_once(number, largest, smallest):
-    table = tables.describe_classes({f"n{index:08}": index + 1 for index in range(number)})
+    table = tables.describe_classes(
+        {f"n{index:08}": {"train": index + 1, "validation": 0} for index in range(number)}
+    )
     assert table is not None
     assert (len(table["rows"]), len(table["smallest"])) == (largest, smallest)
     names = [row["name"] for row in table["rows"] + table["smallest"]]
