@@ -163,6 +163,14 @@ def list_folder(folder: str, pattern: str = "*", limit: int | None = None) -> di
     return {file.path: file.size_in_bytes for file in match.metadata_list}
 
 
+def client_options() -> Any:
+    """Return the options for a client of an object store, as Beam's own filesystems get them.
+
+    Relies on a private attribute: Beam has no public way to read what `set_options` has set.
+    """
+    return FileSystems._pipeline_options or RuntimeValueProvider.runtime_options
+
+
 def iterate_files(folder: str) -> Iterator[str]:
     """Yield the paths of all files below a folder; `gs://` and `s3://` list them page by page."""
     check_client(folder)
@@ -170,11 +178,11 @@ def iterate_files(folder: str) -> Iterator[str]:
     if scheme == "gs":
         from apache_beam.io.gcp import gcsio
 
-        store: Any = gcsio.GcsIO(pipeline_options=FileSystems._pipeline_options)
+        store: Any = gcsio.GcsIO(pipeline_options=client_options())
     elif scheme == "s3":
         from apache_beam.io.aws import s3io
 
-        store = s3io.S3IO(options=FileSystems._pipeline_options)
+        store = s3io.S3IO(options=client_options())
     else:
         yield from sorted(list_folder(folder, "**"))
         return

@@ -123,7 +123,7 @@ _clients = threading.local()  # the clients are not documented as safe for sever
 
 def _client_of(scheme: str, create: Callable[[Any], Any]) -> Any:
     if not hasattr(_clients, scheme):
-        setattr(_clients, scheme, create(FileSystems._pipeline_options))
+        setattr(_clients, scheme, create(filesystem.client_options()))
     return getattr(_clients, scheme)
 
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,3 +194,11 @@ def test_a_client_that_is_not_installed_is_told(monkeypatch, path, extra):
     with pytest.raises(ValueError, match=rf"{path} .*pip install 'beam_pipeline\[{extra}\]'"):
         filesystem.check_client(path)
     filesystem.check_client("/a/local/path")
+
+
+def test_clients_get_the_options_that_a_pipeline_has_set(monkeypatch):
+    options = PipelineOptions(["--s3_region_name", "here"])
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    assert filesystem.client_options() is not None
+    FileSystems.set_options(options)
+    assert filesystem.client_options() is options
