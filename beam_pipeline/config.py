@@ -151,8 +151,7 @@ class Config:
         "column of the images in Parquet files of --images", "image", group="input", metavar="NAME"
     )
     keep_columns: str | None = _option(
-        "columns of a table, or keys of WebDataset's JSON, that are kept in the records and in "
-        "metadata-*.parquet",
+        "columns of a table, or keys of WebDataset's JSON, that the records keep as image_metadata",
         None,
         group="input",
         metavar="NAME,...",

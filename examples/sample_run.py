@@ -175,7 +175,7 @@ def main() -> int:
     for path in sorted(Path(options.output).glob("failures-*.jsonl")):
         for failure in map(json.loads, path.read_text().splitlines()):
             print(f"  {failure['reason']:<20} {failure['url']:<44} {failure['detail'][:100]}")
-    print(f"\nThe dataset lies in {Path(options.output).resolve()}. Read it with\n")
+    print(f"\nThe dataset is in {Path(options.output).resolve()}. Read it with\n")
     print(f'  from beam_pipeline import dataset\n  images = dataset.load("{options.output}")')
     if "--checkpoint" not in rest:
         print(UNTRAINED)
