@@ -77,7 +77,7 @@ def test_the_page_shows_options_and_results(tmp_path):
         "wait for downloads 3.0 12 250.0",
         "network 2.0 12 170.0",
         "Lab and encode 0.0 12 4.0",
-        "of 2 commits in 90 seconds",
+        "of 2 parts in 90 seconds",
         "read 1.2 MB in 12 files",
         "lab_uint8 none (this dataset)",
         "3 classes. All have the same number of images.",
