@@ -7,6 +7,7 @@ the network.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="class names: imagenet1000_clsid_to_human.pkl or text; by default those of the run",
     )
     options = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         dataset_dir.open_dataset_dir(options.dataset)
         if options.class_names:

@@ -11,16 +11,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from beam_pipeline.config import UsageError
 from beam_pipeline.launch import command_line
 from beam_pipeline.process import console, signals
 from beam_pipeline.process.console import complain
-
-if TYPE_CHECKING:
-    pass
-
 
 _M_ARENA_MAX = -8  # of malloc.h
 

@@ -130,6 +130,10 @@ def _read(config: Config) -> ExistingOutput:
         found = ExistingOutput(
             dataset_dir.read_info(config.output), commit_manifest.read_commits(config.output)
         )
+        is_without_examples = not any((*part.train, *part.validation) for part in found.commits)
+        if found.commits and found.commits[-1].is_last and is_without_examples:
+            # No image succeeded: there is nothing to resume, and the next command may be corrected.
+            return ExistingOutput()
         info = found.finished
         if info and info.counts.examples != sum(file.examples for file in info.files):
             raise ValueError("its files hold another number of examples than its counts")

@@ -87,7 +87,10 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         digests["checkpoint"] = checkpoints.verify(config.checkpoint, config.checkpoint_sha256)
     if existing.commits:
         existing = existing_output.find(config, given, digests)
+    was_begun = output_dir.was_begun_by_run(config.output)
     output_dir.prepare(config, existing.commits)
+    if was_begun and not existing.commits:
+        write_line(f"no part is complete in {config.output}: starting with the first image")
     if existing.commits:
         images = sum(commit.images for commit in existing.commits)
         write_line(f"resuming after {images:,} images in {config.output}")

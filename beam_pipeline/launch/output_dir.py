@@ -74,18 +74,6 @@ _LEARNT = tuple(
     for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp")
 )
 
-# Files that a new run replaces in the output folder.
-REPLACED = (
-    naming.STARTED,
-    METRICS,
-    REPORT,
-    *_LEARNT,
-    *_RECORDS,
-    *_SHARDS,
-    *_UNFINISHED,
-    *_TEMPORARY,
-)
-
 
 def check(config: Config) -> None:
     """Check the files and folders that options name, without writing anything.
@@ -310,7 +298,7 @@ def _make(folder: str) -> None:
     if FileSystems.get_scheme(folder):
         # An object store has no folders, and checks permissions only on a write.
         probe = FileSystems.join(folder, f"{naming.DATASET_INFO}.{uuid.uuid4().hex}.tmp")
-        filesystem.write_bytes(probe, b"may this be written?")
+        filesystem.write_bytes(probe, b"\n")
         FileSystems.delete([probe])
     elif not FileSystems.exists(folder):
         FileSystems.mkdirs(folder)

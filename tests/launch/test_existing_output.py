@@ -71,8 +71,9 @@ def test_overwriting_goes_on_where_it_was_interrupted_but_not_on_a_whole_dataset
     assert find(config) == ExistingOutput()
 
 
-def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
+def test_a_run_in_which_no_image_succeeded_may_be_corrected(tmp_path):
     config = make_config(tmp_path, max_failed_fraction=0.1)
+    output_dir.prepare(config, [])
     failures = Shard("failures-00000-of-00001.jsonl", 1, 10)
     (tmp_path / failures.name).write_text("ten bytes.")
     with pytest.raises(commit_manifest.CountMismatchError, match="no image succeeded"):
@@ -89,8 +90,9 @@ def test_overwriting_tries_again_what_was_refused_at_its_end(tmp_path):
             [],
             [],
         )
-    assert len(find(config).commits) == 1
-    assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
+    assert len(commit_manifest.read_commits(config.output)) == 1
+    for options in ({}, {"encoding": "rgb_png"}, {"overwrite": True}):
+        assert find(make_config(tmp_path, **options)) == ExistingOutput()
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "commit-00000.json"])
