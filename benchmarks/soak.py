@@ -133,7 +133,7 @@ def main() -> int:
     reported = counts["ignored"] + counts["duplicates"] + counts["examples"] + counts["failures"]
     checks = {
         f"it ends with status 0, after {seconds:.0f} s": status == 0,
-        f"the books balance: {counts}": counts["lines"] == reported == images,
+        f"the counts add up: {counts}": counts["lines"] == reported == images,
         f"memory at the end is {growth:.2f} times that after {COMMIT} images "
         f"(MB: {list(map(round, samples))})": growth < 1.1,
         f"no file or socket is left open {list(left_files)[:5]}": sum(left_files.values()) == 0,

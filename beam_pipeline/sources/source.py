@@ -29,8 +29,8 @@ class Source(Protocol):
     def read_refs(self, path: str, config: Config) -> Iterator[ImageRef | None]:
         """Yield the images of a file or folder, in order; None for a line that is ignored.
 
-        Damage ends the iteration: the last image then has a `problem`, and stands for what is
-        behind the damage.
+        Damage ends the iteration, or that of a part: one image with a `problem` then represents
+        what is behind the damage.
 
         Raises:
           UsageError: The file is not usable at all. The error names it and says what to do.

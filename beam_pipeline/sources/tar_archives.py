@@ -86,7 +86,7 @@ def _read_entries(
       file: The archive, decompressed.
       is_compressed: Whether images are found by their number.
       config: The options.
-      damage: Receives an image that stands for what is behind the damage, if there is any.
+      damage: Receives an image that represents what is behind the damage, if there is any.
     """
     end = 0
     try:
