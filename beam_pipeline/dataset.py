@@ -86,9 +86,9 @@ def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
     """Read a dataset as NumPy arrays, importing only NumPy, Pillow, scikit-image and msgspec.
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
-    shard. Random access such as `examples(folder)[7]` builds an index on a shard's first use, which
-    skips over the images without reading them. A gzip shard is decompressed up to the example on
-    each access, and a shard on an object store is read completely once to build its index.
+    shard. Random access such as `examples(folder)[7]` reads one record, at its place in the shard's
+    index, `.idx`. Without an index the shard is searched once, on its first use; on an object store
+    it is then read completely. A gzip shard is decompressed up to the example on each access.
 
     The sequence is a map-style dataset for PyTorch's DataLoader, with any number of workers:
 
@@ -99,7 +99,7 @@ def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
             batch["image_ab"]  # tensor, (32, S, S, 2)
             batch["image_embedding"]  # tensor, (32, 1001)
 
-    Checksums are not verified, since that needs another library; use
+    Checksums of records are not verified, since that needs another library; use
     `python -m beam_pipeline.validate` for that.
 
     Args:
@@ -112,8 +112,8 @@ def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
 
     Raises:
       FileNotFoundError: the folder holds no complete dataset.
-      ValueError: there is no such split, or `dataset.json` is broken; while reading, a shard is
-        broken or does not match `dataset.json`.
+      ValueError: there is no such split, or `dataset.json` is broken; while reading, a shard or
+        its index is broken or does not match `dataset.json`.
     """
     return Examples(_open_all(folder, split), split)
 

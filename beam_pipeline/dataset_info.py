@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from beam_pipeline import naming
+
 FORMAT_VERSION = 1
 
 Split = Literal["train", "validation"]
@@ -103,6 +105,15 @@ class FailureFile:
 
 
 @dataclasses.dataclass(frozen=True)
+class MetadataFile:
+    """A file of `metadata-*.parquet`: its name in the folder, and its numbers of rows and bytes."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class TransformFile:
     """A file of `transform/`: its path in the folder, and its number of bytes."""
 
@@ -135,6 +146,7 @@ class DatasetInfo:
       files: The shards.
       transform: The files of `--statistics`.
       failure_files: The files of failures.
+      metadata_files: The files with a row for each example.
     """
 
     description: str
@@ -159,6 +171,23 @@ class DatasetInfo:
     files: list[ExampleFile]
     transform: list[TransformFile]
     failure_files: list[FailureFile]
+    metadata_files: list[MetadataFile]
+
+    @property
+    def file_sizes(self) -> dict[str, int]:
+        """The sizes of the listed files, bytes, by their paths in the folder."""
+        files: list[ExampleFile | FailureFile | MetadataFile | TransformFile] = [
+            *self.files,
+            *self.failure_files,
+            *self.metadata_files,
+            *self.transform,
+        ]
+        return {file.name: file.bytes for file in files}
+
+    @property
+    def index_names(self) -> list[str]:
+        """The names of the indices of shards, which are not listed."""
+        return naming.index_names(file.name for file in self.files)
 
     @staticmethod
     def from_json(text: str | bytes) -> DatasetInfo:

@@ -118,6 +118,7 @@ class EncodedImage:
       attempts: Number of attempts to read it; 0 if an earlier run kept the file.
       final_url: The source of `data`: the URL after redirects, or the path of the file.
       is_resized: Whether the file comes from the `--resized_dir` of an earlier run.
+      sha256: SHA-256 digest of `data`, in hex; empty if it is not known.
     """
 
     ref: ImageRef
@@ -125,6 +126,7 @@ class EncodedImage:
     attempts: int
     final_url: str
     is_resized: bool = False
+    sha256: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -142,6 +144,9 @@ class RgbImage:
       network_pixels: uint8 (299, 299, 3), the network's input; None if that is `pixels`, or if no
         network is used.
       body: The downloaded file, if it is to be kept.
+      body_sha256: SHA-256 digest of the image file, in hex; empty if the image comes from
+        `--resized_dir`.
+      final_url: The URL after redirects; empty if an earlier run kept the file.
     """
 
     ref: ImageRef
@@ -149,6 +154,8 @@ class RgbImage:
     original_size: tuple[int, int]
     network_pixels: np.ndarray | None = None
     body: bytes | None = None
+    body_sha256: str = ""
+    final_url: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -170,6 +177,18 @@ class EmbeddedImage:
     @property
     def nbytes(self) -> int:
         return self.image.nbytes
+
+
+class EncodedExample(NamedTuple):
+    """A record, and what `metadata-*.parquet` says about it.
+
+    Attributes:
+      record: A serialized tf.train.Example.
+      row: The result of `metadata_table.encode_row`.
+    """
+
+    record: bytes
+    row: bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 SPLITS: Final = ("train", "validation")
 # Prefixes of file names such as `lab_images_00000-of-00042.tfrecord`. The trainer of
 # deep-koalarization reads the glob `lab_images_*.tfrecord`.
 TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX = "lab_images_", "val_lab_images_", "failures-"
+METADATA_PREFIX = "metadata-"
 SHARD_TEMPLATE = "SSSSS-of-NNNNN"
+INDEX_SUFFIX = ".idx"
 
 # Files other than shards and failures. Only dataset.json is always written.
 DATASET_INFO, METRICS, REPORT, TRANSFORM = (
@@ -23,7 +26,7 @@ DATASET_INFO, METRICS, REPORT, TRANSFORM = (
 LOCK, STARTED = "run.lock", "run.json"
 COMMIT_PREFIX = "commit-"
 COMMIT_RECORD, COMMIT_BODIES, COMMIT_TALLIES = ".json", ".bodies.jsonl", ".tallies.jsonl"
-ANALYSIS_PREFIX = "beam-temp-analysis-"
+ANALYSIS_PREFIX, ROWS_PREFIX = "beam-temp-analysis-", "beam-temp-metadata-"
 
 
 def shard_numbers(index: int, shards: int) -> str:
@@ -33,3 +36,12 @@ def shard_numbers(index: int, shards: int) -> str:
     '00003-of-00042'
     """
     return f"{index:05}-of-{shards:05}"
+
+
+def index_names(shards: Iterable[str]) -> list[str]:
+    """Return the names of the indices of shards; gzipped shards have none.
+
+    >>> index_names(["lab_images_00000-of-00001.tfrecord"])
+    ['lab_images_00000-of-00001.tfrecord.idx']
+    """
+    return [f"{name}{INDEX_SUFFIX}" for name in shards if name.endswith(".tfrecord")]

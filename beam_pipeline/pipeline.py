@@ -5,6 +5,7 @@ r"""The complete Beam graph.
         |             |                                            |                WriteFailures
         |             |                                            \_ digests ____> CountBodies
         |             |         -> EmbedImages -> Encode..Examples -> Write..Examples
+        |             |                                               \_ rows __> WriteMetadata
         \__ counts ___\_________________________________________________________> FinalizeCommit
 
 Image data is never shuffled. DropDuplicates groups names and URLs only, which also distributes the
@@ -30,7 +31,7 @@ from beam_pipeline.elements import WHOLE_LIST, Commit, EmbeddedImage
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest, repeated_content
 from beam_pipeline.sources import listing
-from beam_pipeline.transforms import count_outcomes, write_shards
+from beam_pipeline.transforms import count_outcomes, write_metadata, write_shards
 from beam_pipeline.transforms.decode_images import check_body, decode_image
 from beam_pipeline.transforms.encode_examples import encode_example, validation_index
 from beam_pipeline.transforms.fetch_images import FetchImages
@@ -87,14 +88,19 @@ def build(
         images |= "KeepImages" >> in_threads(kept_images.keep, config, threads=FILE_THREADS)
     embedded = images | "EmbedImages" >> embed_images(config, digests.get("checkpoint"))
 
-    examples, shards = {}, {}
+    rows = FileSystems.join(config.output, f"{naming.ROWS_PREFIX}{commit.index:05}")
+    examples, written, shards = {}, {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
-    for (split, prefix), images in zip(_SPLITS.items(), splits, strict=True):
+    for (split, prefix), name, images in zip(_SPLITS.items(), naming.SPLITS, splits, strict=True):
         encode = ThreadMap(encode_example, config, ticks, low_priority=config.has_network)
         examples[split] = images | f"Encode{split}Examples" >> beam.ParDo(encode)
-        shards[split] = examples[split] | f"Write{split}Examples" >> write_shards.WriteExamples(
-            path(prefix), config.compression, config.examples_per_shard
+        written[split] = examples[split] | f"Write{split}Examples" >> write_shards.WriteExamples(
+            path(prefix), name, config.compression, config.examples_per_shard, rows
         )
+        shards[split] = written[split] | f"{split}Shards" >> beam.Map(lambda one: one.shard)
+    metadata_files = tuple(written.values()) | "WriteMetadata" >> write_metadata.WriteMetadata(
+        config.output, commit.label, config.kept_columns
+    )
     analyzed = examples["Train"] | "AnalyzeExamples" >> analyze(config, commit)
 
     failed = [step.failures for step in (checked, fetched, bodies, decoded)]
@@ -135,6 +141,7 @@ def build(
             train=AsList(shards["Train"]),
             validation=AsList(shards["Validation"]),
             failures=AsList(failure_files),
+            metadata=AsList(metadata_files),
             bodies=AsList(repeated),
             tallied=AsList(tallies),
             unused_analyzed=AsList(analyzed),
@@ -201,7 +208,8 @@ def analyze(examples: beam.PCollection, config: Config, commit: Commit) -> beam.
     # Imports TensorFlow.
     from beam_pipeline.transforms.analyze_examples import analyze_commit
 
-    return examples | analyze_commit(config, commit)
+    records = examples | "TakeRecord" >> beam.Map(lambda example: example.record)
+    return records | analyze_commit(config, commit)
 
 
 @beam.ptransform_fn

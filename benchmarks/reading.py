@@ -68,7 +68,7 @@ def write(encoding: str, compression: str, folder: str) -> None:
         EmbeddedImage(RgbImage(ref, *decoding.decode(data, 299, "pad", 10**8)), None)
         for data in photos
     ]
-    sink = write_shards.example_sink(str(Path(folder) / "written"), compression, 10**6)
+    sink = write_shards.ExampleSink(str(Path(folder) / "written"), compression, 10**6, folder)
     rounds = []
     for _ in range(5):
         path = Path(folder) / f"written-{time.monotonic_ns()}"

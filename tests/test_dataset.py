@@ -17,7 +17,7 @@ from written_dataset import EMBEDDINGS, PIXELS, SIZE, cut_shard, write_dataset
 from beam_pipeline import dataset
 from beam_pipeline.elements import ImageRef
 from beam_pipeline.images import lab_color
-from beam_pipeline.records import tf_decode
+from beam_pipeline.records import tf_decode, tfrecord
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -160,6 +160,52 @@ def test_examples_are_found_by_number(tmp_path, compression):
         assert list(threads.map(lambda number: examples[number]["image_url"], range(10))) == urls
 
 
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["disk", "store"])
+def test_an_index_replaces_the_search_for_records(tmp_path, prefix, monkeypatch):
+    folder = prefix + write_dataset(tmp_path, "lab_uint8")
+    urls = [example["image_url"] for example in dataset.examples(folder)]
+    searched = []
+    find_records = tfrecord.find_records
+
+    def note(file, name):
+        searched.append(name)
+        return find_records(file, name)
+
+    monkeypatch.setattr(tfrecord, "find_records", note)
+    examples = dataset.examples(folder)
+    assert [examples[index]["image_url"] for index in range(10)] == urls
+    assert searched == []
+    for index_file in tmp_path.glob("*.idx"):
+        index_file.unlink()
+    examples = dataset.examples(folder)
+    assert [examples[index]["image_url"] for index in range(10)] == urls
+    assert len(searched) == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"0 10\n", b"0 99999999999999999999\n" * 5, b"-1 2"]
+)
+def test_a_wrong_index_is_named(tmp_path, content):
+    folder = write_dataset(tmp_path, "lab_uint8")
+    index = tmp_path / "lab_images_00001-of-00003.tfrecord.idx"
+    index.write_bytes(content)
+    assert dataset.examples(folder)[0]["image_url"] == b"http://a/0"
+    with pytest.raises(ValueError, match=f"{index} is"):
+        dataset.examples(folder)[5]
+
+
+def test_an_index_of_wrong_places_gives_no_wrong_example(tmp_path):
+    folder = write_dataset(tmp_path, "lab_uint8")
+    index = tmp_path / "lab_images_00001-of-00003.tfrecord.idx"
+    sizes = [int(line.split()[1]) for line in index.read_text().splitlines()]
+    index.write_bytes(tfrecord.format_index([sizes[0] + 1, sizes[1] - 1, *sizes[2:]]))
+    examples = dataset.examples(folder)
+    for number in (5, 6):
+        with pytest.raises(ValueError, match=r"00003\.tfrecord does not match its index"):
+            examples[number]
+    assert examples[7]["image_url"] == b"http://a/7"
+
+
 def test_examples_need_neither_tensorflow_nor_beam(tmp_path):
     for encoding in ("lab_float32", "rgb_png"):
         (tmp_path / encoding).mkdir()
@@ -197,8 +243,8 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match=f"{shard} is cut off in record 4"):
         list(dataset.examples(folder))
-    with pytest.raises(ValueError, match=f"{shard} is cut off in record 4"):
-        dataset.examples(folder)[5]
+    with pytest.raises(ValueError, match=f"{shard} does not match its index"):
+        dataset.examples(folder)[9]
     other = tf.train.Example().SerializeToString()
     with tf.io.TFRecordWriter(str(shard)) as writer:
         writer.write(other)
@@ -208,6 +254,9 @@ def test_examples_name_the_shard_that_is_broken(tmp_path):
         "nothing",
     ):
         list(dataset.examples(folder))
+    with pytest.raises(ValueError, match=f"{shard} does not match its index"):
+        dataset.examples(folder)[5]
+    Path(f"{shard}.idx").unlink()
     with pytest.raises(ValueError, match=f"{shard} holds 1 examples, not 5"):
         dataset.examples(folder)[5]
 
@@ -245,7 +294,7 @@ def test_without_statistics_nothing_is_transformed(tmp_path):
 @pytest.mark.parametrize("prefix", ["", PREFIX], ids=["disk", "store"])
 def test_a_shard_that_lacks_examples_is_named(tmp_path, prefix, compression, kept):
     folder = prefix + write_dataset(tmp_path, "lab_uint8", compression)
-    [shard] = tmp_path.glob("lab_images_00001-*")
+    [shard] = tmp_path.glob("lab_images_00001-*[dz]")  # not its index
     images = dataset.load(folder)
     cut_shard(shard, kept)
     message = f"{prefix}{shard} holds {kept} examples, not 5"
@@ -260,7 +309,7 @@ def test_a_shard_that_lacks_examples_is_named(tmp_path, prefix, compression, kep
 
 def test_a_shard_with_too_many_examples_is_named(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
-    first, second = sorted(tmp_path.glob("lab_images_*"))
+    first, second = sorted(tmp_path.glob("lab_images_*.tfrecord"))
     images = dataset.load(folder)
     first.write_bytes(first.read_bytes() + second.read_bytes())
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{first} holds 10 examples, not 5"):
@@ -270,7 +319,7 @@ def test_a_shard_with_too_many_examples_is_named(tmp_path):
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_shard_that_is_cut_inside_a_record_is_named(tmp_path, compression):
     folder = write_dataset(tmp_path, "lab_uint8", compression)
-    [shard] = tmp_path.glob("lab_images_00001-*")
+    [shard] = tmp_path.glob("lab_images_00001-*[dz]")  # not its index
     shard.write_bytes(shard.read_bytes()[:-7])
     with pytest.raises(ValueError, match=f"{shard} has"):
         dataset.load(folder)

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from origin import Origin, image
 
 from beam_pipeline import pipeline, run
 from beam_pipeline.embedding import inception_resnet_v2
+from beam_pipeline.reading import dataset_dir, validation
 
 ROOT = Path(__file__).parent.parent
 KILLS = 4
@@ -48,16 +50,19 @@ def write_list(origin: Origin, folder: Path, images: int) -> Path:
     return urls
 
 
-def contents(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[str], dict]:
-    """Return the content of a dataset: examples with their split, failures, and counts.
+def contents(
+    folder: Path,
+) -> tuple[list[tuple[str, str, bytes]], list[str], list[tuple], dict]:
+    """Return the content of a dataset: examples with their split, failures, rows, and counts.
 
     It does not depend on how the examples are distributed over shards.
     """
     description = json.loads((folder / "dataset.json").read_text())
-    listed = [file["name"] for file in description["files"] + description["failure_files"]]
+    opened = dataset_dir.open_dataset_dir(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [*listed, "dataset.json", "metrics.json"]
+        [*opened.info.file_sizes, *opened.info.index_names, "dataset.json", "metrics.json"]
     ), "stray files"
+    assert validation.check(opened)[0] == []
     examples = []
     for file in description["files"]:
         records = [record.numpy() for record in tf.data.TFRecordDataset(str(folder / file["name"]))]
@@ -77,7 +82,14 @@ def contents(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[str], dic
     ]
     # An original that was kept is decoded without any attempt to fetch it.
     failures = [json.dumps({**json.loads(line), "attempts": 0, "final_url": ""}) for line in lines]
-    return sorted(examples), sorted(failures), description["counts"]
+    # Nor has it a final URL; of a resized image, the digest of the body is not known.
+    columns = ["name", "url", "id", "class", "split", "original_width", "original_height"]
+    rows = [
+        tuple(row.values())
+        for file in opened.info.metadata_files
+        for row in pq.read_table(folder / file.name, columns=columns).to_pylist()
+    ]
+    return sorted(examples), sorted(failures), sorted(rows), description["counts"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

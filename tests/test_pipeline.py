@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -18,10 +20,12 @@ from PIL import Image
 
 from beam_pipeline import pipeline
 from beam_pipeline.config import Config, UsageError
-from beam_pipeline.elements import ImageRef
+from beam_pipeline.elements import Commit, ImageRef
 from beam_pipeline.images import decoding, lab_color
 from beam_pipeline.launch import output_dir
+from beam_pipeline.reading import dataset_dir, validation
 from beam_pipeline.sources.text_lines import MAX_LINE
+from beam_pipeline.transforms import write_metadata
 
 SIZE = 32
 SHUFFLES = (
@@ -124,9 +128,9 @@ def test_every_line_is_accounted_for(origin, tmp_path):
     assert description["counts"]["failures_by_reason"] == collections.Counter(
         reason for _, reason in failing.values()
     )
-    listed = [file["name"] for file in description["files"] + description["failure_files"]]
+    info = dataset_dir.open_dataset_dir(config.output).info
     assert sorted(path.name for path in Path(config.output).iterdir()) == sorted(
-        [*listed, "dataset.json"]
+        [*info.file_sizes, *info.index_names, "dataset.json"]
     )
     assert sorted(file["examples"] for file in description["files"]) == [2, 5, 5]
 
@@ -166,6 +170,78 @@ def test_validation_is_chosen_by_the_url(origin, tmp_path):
     assert train | validation == set(urls) and not train & validation
     assert validation == {url for url in urls if int(ImageRef("", url).name[:8], 16) / 2**32 < 0.3}
     assert train and validation
+
+
+def read_rows(config: Config) -> list[dict[str, Any]]:
+    return [
+        row
+        for file in dataset_dir.open_dataset_dir(config.output).info.metadata_files
+        for row in pq.read_table(f"{config.output}/{file.name}").to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_row_of_metadata_for_each_record(origin, tmp_path, compression, monkeypatch):
+    monkeypatch.setattr(write_metadata, "MAX_ROWS", 8)
+    urls = [origin.url(f"redirect/1/good/{index}.jpg") for index in range(30)]
+    config = make_config(
+        tmp_path,
+        urls,
+        validation_fraction=0.3,
+        examples_per_shard=4,
+        compression=compression,
+        keep_columns="caption, number",
+    )
+    refs = [
+        ImageRef(
+            f"n{index}",
+            url,
+            image_class=f"class {index % 3}",
+            metadata=json.dumps({"caption": f"image {index}", "number": index, "url": "x"}),
+        )
+        for index, url in enumerate(urls)
+    ]
+    counts = {"lines": 15}
+    for index, part in enumerate((refs[:15], refs[15:])):
+        with beam.Pipeline(runner=FnApiRunner()) as graph:
+            pipeline.build(graph, config, Commit(index, part, counts, is_last=index == 1))
+    opened = dataset_dir.open_dataset_dir(config.output)
+    assert validation.check(opened)[0] == []
+    assert {file.name[:14] for file in opened.info.metadata_files} == {
+        "metadata-00000",
+        "metadata-00001",
+    }
+    assert all(file.rows <= 8 for file in opened.info.metadata_files)
+    rows = read_rows(config)
+    assert sorted(row["url"] for row in rows) == sorted(urls)
+    for row in rows:
+        index = urls.index(row["url"])
+        kind = "GZIP" if compression == "gzip" else ""
+        records = list(tf.data.TFRecordDataset(f"{config.output}/{row['shard']}", kind))
+        feature = tf.train.Example.FromString(records[row["index"]].numpy()).features.feature
+        assert feature["image_url"].bytes_list.value == [row["url"].encode()]
+        assert (row["offset"] is None) == (compression == "gzip")
+        assert row["sha256"] == hashlib.sha256(image(f"{index}.jpg")).hexdigest()
+        assert row["final_url"] == origin.url(f"good/{index}.jpg")
+        assert (row["id"], row["class"]) == (f"n{index}", f"class {index % 3}")
+        assert (row["caption"], row["number"]) == (f"image {index}", str(index))
+        assert (row["original_width"], row["original_height"]) == (96, 72)
+        assert row["name"] == ImageRef("", row["url"]).name
+    assert {row["split"] for row in rows} == {"train", "validation"}
+
+
+def test_the_digest_of_a_body_is_not_that_of_the_resized_image(origin, tmp_path):
+    url = origin.url("good/1.jpg")
+    folders = {name: str(tmp_path / name) for name in ("original_dir", "resized_dir")}
+    body = hashlib.sha256(image("1.jpg")).hexdigest()
+    sources = []
+    for kept in (folders, {"original_dir": folders["original_dir"]}, folders):
+        config = make_config(tmp_path, [url], **kept)
+        output_dir.prepare(config, [])
+        build_and_run(config)
+        [row] = read_rows(config)
+        sources.append((row["sha256"], row["final_url"]))
+    assert sources == [(body, url), (body, None), (None, None)]
 
 
 def test_a_folder_of_images(tmp_path):

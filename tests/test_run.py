@@ -212,7 +212,11 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
     output = tmp_path / "out"
     (output / f"beam-temp-lab_images_-{UUID}").mkdir(parents=True)
     (output / f"beam-temp-lab_images_-{UUID}" / "half").write_text("half")
-    (output / "lab_images_00000-of-00009.tfrecord").write_text("old")
+    (output / "beam-temp-metadata-00000").mkdir()
+    (output / "beam-temp-metadata-00000" / "half").write_text("half")
+    for name in ("lab_images_00000-of-00009.tfrecord", "metadata-00000-of-00009.parquet"):
+        (output / name).write_text("old")
+    (output / "lab_images_00000-of-00009.tfrecord.idx").write_text("old")
     (output / "notes.txt").write_text("mine")
     (output / "run.json").write_text('{"started_by": "beam_pipeline 0.1"}')
     assert run.main(options(urls, output)) == 0
@@ -220,6 +224,8 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
         "dataset.json",
         "failures-00000-of-00001.jsonl",
         "lab_images_00000-of-00001.tfrecord",
+        "lab_images_00000-of-00001.tfrecord.idx",
+        "metadata-00000-of-00001.parquet",
         "metrics.json",
         "notes.txt",
     }
@@ -338,7 +344,9 @@ def test_failures_are_a_list_to_try_again(origin, tmp_path, capsys):
         1,
         0,
     )
-    [example] = tf.data.TFRecordDataset(str(next((tmp_path / "second").glob("lab_images_*"))))
+    [example] = tf.data.TFRecordDataset(
+        str(next((tmp_path / "second").glob("lab_images_*.tfrecord")))
+    )
     assert tf.train.Example.FromString(example.numpy()).features.feature[
         "image_id"
     ].bytes_list.value == [b"id_a"]
@@ -389,7 +397,7 @@ def test_a_full_disk_is_named_and_costs_no_commit(origin, tmp_path):
     assert full.returncode == 1
     [line] = full.stderr.splitlines()
     assert "File too large" in line and str(tmp_path / "out") in line
-    [shard] = (tmp_path / "out").glob("lab_images_*")
+    [shard] = (tmp_path / "out").glob("lab_images_*.tfrecord")
     assert (
         shard.name.startswith("lab_images_00000-")
         and (tmp_path / "out" / "commit-00000.json").exists()
@@ -469,7 +477,7 @@ def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, caps
     failed = [Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
     counts = {"lines": 1, "failures/fetch/dns": 1}
     commit_manifest.finalize_commit(
-        config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], []
+        config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [], []
     )
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first parts" in capsys.readouterr().err

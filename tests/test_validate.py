@@ -7,10 +7,13 @@ import pickle
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -110,6 +113,113 @@ def test_a_foreign_file(tmp_path, capsys, name):
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 1
     assert f"{name} is unknown" in said
+
+
+METADATA = "metadata-00000-of-00001.parquet"
+
+
+@pytest.mark.parametrize("name", [f"{SHARDS[0]}.idx", METADATA])
+def test_a_missing_index_or_metadata_file(tmp_path, capsys, name):
+    write_dataset(tmp_path, "lab_uint8")
+    (tmp_path / name).unlink()
+    status, said = inspect_folder(tmp_path, capsys)
+    assert (status, said.count("\n")) == (1, 2)
+    assert f"{name} is missing" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index[:-1],
+        lambda index: index + b"0 1\n",
+        lambda index: b"1" + index[1:],
+        lambda index: b"",
+        lambda index: b"\xff" * 10_000,
+    ],
+)
+def test_a_changed_index(tmp_path, capsys, change):
+    write_dataset(tmp_path, "lab_uint8")
+    index = tmp_path / f"{SHARDS[1]}.idx"
+    index.write_bytes(change(index.read_bytes()))
+    status, said = inspect_folder(tmp_path, capsys)
+    assert (status, said.count("\n")) == (1, 2)
+    assert f"{index.name} does not match the records" in said
+
+
+def change_metadata(folder: Path, change: Callable[[list[dict]], object]) -> str:
+    """Replace the rows of metadata, and update their size in `dataset.json`."""
+    path = folder / METADATA
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    description = json.loads((folder / "dataset.json").read_text())
+    [file] = description["metadata_files"]
+    file["bytes"] = path.stat().st_size
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return path.name
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("name", "x.jpeg"),
+        ("url", "http://a/x"),
+        ("id", None),
+        ("split", "validation"),
+        ("offset", 17),
+        ("original_width", 1),
+    ],
+)
+def test_a_changed_row_of_metadata(tmp_path, capsys, compression, column, value):
+    write_dataset(tmp_path, "lab_uint8", compression)
+    name = change_metadata(tmp_path, lambda rows: rows[3].update({column: value}))
+    status, said = inspect_folder(tmp_path, capsys)
+    assert (status, said.count("\n")) == (1, 2)
+    suffix = ".gz" if compression == "gzip" else ""
+    assert f"{name}: row 3 does not match record 3 of {SHARDS[0]}{suffix}" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.pop(), f"{METADATA} holds 11 rows, dataset.json lists 12"),
+        (lambda rows: rows.pop(), f"{SHARDS[2]} has 1 records without a row"),
+        (lambda rows: rows.append(rows[0]), "row 12 is a second one for record 0"),
+        (lambda rows: rows[0].update(shard="x"), "row 0 is of a record that is not in the dataset"),
+        (lambda rows: rows[0].update(index=5), "row 0 is of a record that is not in the dataset"),
+        (lambda rows: rows[0].update(index=-1), "row 0 is of a record that is not in the dataset"),
+        (
+            lambda rows: rows[0].update(index=None),
+            "row 0 is of a record that is not in the dataset",
+        ),
+    ],
+)
+def test_rows_of_metadata_that_are_not_those_of_the_records(tmp_path, capsys, change, said):
+    write_dataset(tmp_path, "lab_uint8")
+    change_metadata(tmp_path, change)
+    status, told = inspect_folder(tmp_path, capsys)
+    assert status == 1
+    assert said in told
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 100])
+def test_a_metadata_file_that_is_not_parquet(tmp_path, capsys, content):
+    write_dataset(tmp_path, "lab_uint8")
+    (tmp_path / METADATA).write_bytes(content)
+    status, said = inspect_folder(tmp_path, capsys)
+    assert status == 1
+    assert f"{METADATA} cannot be read: " in said
+
+
+def test_metadata_without_a_column(tmp_path, capsys):
+    write_dataset(tmp_path, "lab_uint8")
+    pq.write_table(pq.read_table(tmp_path / METADATA).drop(["url", "index"]), tmp_path / METADATA)
+    assert (
+        f"{METADATA} cannot be read: it has no column index, url"
+        in inspect_folder(tmp_path, capsys)[1]
+    )
 
 
 def test_a_shard_of_something_else(tmp_path, capsys):

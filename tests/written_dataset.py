@@ -18,8 +18,9 @@ from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage, S
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import tf_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir
-from beam_pipeline.records import example_codec
+from beam_pipeline.records import example_codec, metadata_table
 from beam_pipeline.storage import any_path
+from beam_pipeline.transforms import write_metadata
 from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
 
 SIZE = 16
@@ -44,7 +45,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         image_size=SIZE,
         checkpoint="untrained" if embedding else "none",
     )
-    shards = []
+    shards, rows = [], []
     for shard_index, (prefix, part) in enumerate(
         [
             ("lab_images", range(0, 5)),
@@ -55,9 +56,13 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         name = f"{prefix}_{shard_index:05}-of-00003.tfrecord" + (
             ".gz" if compression == "gzip" else ""
         )
-        with tf.io.TFRecordWriter(
-            str(folder / name), "GZIP" if compression == "gzip" else ""
-        ) as writer:
+        rows_file = folder / f"{name}.rows"
+        with (
+            tf.io.TFRecordWriter(
+                str(folder / name), "GZIP" if compression == "gzip" else ""
+            ) as writer,
+            rows_file.open("wb") as lines,
+        ):
             for index in part:
                 image = RgbImage(
                     ImageRef(
@@ -68,12 +73,19 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
                     PIXELS[index],
                     (100 + index, 50),
                 )
-                writer.write(
-                    example_codec.encode_example(
-                        EmbeddedImage(image, EMBEDDINGS[index] if embedding else None), encoding
-                    )
-                )
+                embedded = EmbeddedImage(image, EMBEDDINGS[index] if embedding else None)
+                record = example_codec.encode_example(embedded, encoding)
+                writer.write(record)
+                lines.write(b"%d %s" % (len(record) + 16, metadata_table.encode_row(embedded)))
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
+        split = "validation" if prefix.startswith("val") else "train"
+        rows.append(write_metadata.ShardRows(shards[-1], split, str(rows_file)))
+    metadata = [
+        write_metadata.write_file(plan, str(folder), ())
+        for plan in write_metadata.plan_files("metadata-", rows)
+    ]
+    for rows_file in folder.glob("*.rows"):
+        rows_file.unlink()
     failures = [
         Failure(ImageRef("", f"http://b/{name}"), "fetch", reason, "gone <b>for good</b>")
         for name, reason in FAILED
@@ -109,6 +121,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         shards[:2],
         shards[2:],
         failed,
+        metadata,
         [],
         tallied,
     )
@@ -154,6 +167,7 @@ def make_info(**fields: Any) -> DatasetInfo:
         files=[],
         transform=[],
         failure_files=[],
+        metadata_files=[],
     )
     return dataclasses.replace(empty, **fields)
 

@@ -176,9 +176,13 @@ def _find_difference(
             filesystem.base_name(path): size
             for path, size in filesystem.list_folder(config.output).items()
         }
-        for shard in (shard for commit in found.commits for shard in commit.shards):
-            if sizes.get(shard.name) != shard.bytes:
-                return f"of which {shard.name} is {'damaged' if shard.name in sizes else 'missing'}"
+        for commit in found.commits:
+            for shard in commit.shards:
+                if shard.name in sizes and sizes[shard.name] != shard.bytes:
+                    return f"of which {shard.name} is damaged"
+            for name in (*(shard.name for shard in commit.shards), *commit.index_names):
+                if name not in sizes:
+                    return f"of which {name} is missing"
     return None
 
 

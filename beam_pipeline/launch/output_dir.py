@@ -25,6 +25,7 @@ from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.naming import (
     FAILURES_PREFIX,
+    METADATA_PREFIX,
     METRICS,
     REPORT,
     TRAIN_PREFIX,
@@ -43,6 +44,7 @@ _SHARDS = tuple(
         (TRAIN_PREFIX, ".tfrecord*"),
         (VALIDATION_PREFIX, ".tfrecord*"),
         (FAILURES_PREFIX, ".jsonl"),
+        (METADATA_PREFIX, ".parquet*"),
     )
 )
 _RECORDS = tuple(f"{naming.COMMIT_PREFIX}{_DIGITS}*.{kind}" for kind in ("json", "jsonl", "sums"))
@@ -63,7 +65,7 @@ _TEMPORARY = (
         f"beam-temp-{name}*{'[0-9a-f]' * 32}/**"
         for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX)
     ),
-    f"{naming.ANALYSIS_PREFIX}{_DIGITS}/**",
+    *(f"{prefix}{_DIGITS}/**" for prefix in (naming.ANALYSIS_PREFIX, naming.ROWS_PREFIX)),
 )
 _LOOKED_AT = 10  # images checked in a folder of kept images
 _MAX_MARK = 1 << 20  # bytes
@@ -240,7 +242,11 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
     Raises:
       UsageError: a folder cannot be created or cleared.
     """
-    keep = {shard.name for commit in commits for shard in commit.shards}
+    keep = {
+        name
+        for commit in commits
+        for name in (*commit.index_names, *(shard.name for shard in commit.shards))
+    }
     records = () if commits else (naming.DATASET_INFO, METRICS, REPORT, *_LEARNT, *_RECORDS)
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
@@ -313,7 +319,7 @@ def clear_strays(folder: str, info: DatasetInfo) -> None:
       folder: The folder of the dataset.
       info: The content of its `dataset.json`.
     """
-    listed = {file.name for file in info.files} | {file.name for file in info.failure_files}
+    listed = {*info.file_sizes, *info.index_names}
     started = (naming.STARTED,) if was_begun_by_run(folder) else ()
     clear(folder, (*started, *_RECORDS, *_SHARDS, *_UNFINISHED), listed)
 

@@ -27,6 +27,7 @@ from beam_pipeline.dataset_info import (
     ExampleFile,
     FailureFile,
     InputFile,
+    MetadataFile,
     RepeatedBody,
     TransformFile,
     from_fields,
@@ -56,7 +57,7 @@ class CommitManifest:
 
     Attributes:
       counts: `lines`, `ignored`, `duplicates`, and `failures/STAGE/REASON` for each reason.
-      train, validation, failures: The files that were written.
+      train, validation, failures, metadata: The files that were written.
       is_last: Whether the commit ends the list.
       list_digest: Digest of the list up to here, so that a run is not resumed with another list.
       options: The options that determine the dataset.
@@ -68,6 +69,7 @@ class CommitManifest:
     train: list[Shard]
     validation: list[Shard]
     failures: list[Shard]
+    metadata: list[Shard]
     is_last: bool
     list_digest: str
     options: dict[str, Any]
@@ -75,7 +77,11 @@ class CommitManifest:
 
     @property
     def shards(self) -> list[Shard]:
-        return [*self.train, *self.validation, *self.failures]
+        return [*self.train, *self.validation, *self.failures, *self.metadata]
+
+    @property
+    def index_names(self) -> list[str]:
+        return naming.index_names(shard.name for shard in self.shards)
 
     @property
     def images(self) -> int:
@@ -112,14 +118,20 @@ class CommitManifest:
         """Check that the counts add up.
 
         Raises:
-          CountMismatchError: Unless lines = ignored + duplicates + examples + failures, and every
-            failure is in a file.
+          CountMismatchError: Unless lines = ignored + duplicates + examples + failures, every
+            failure is in a file, and every example has a row of metadata.
         """
         totals = self.totals()
         accounted = sum(totals[key] for key in ("ignored", "duplicates", "examples", "failures"))
-        if totals["lines"] != accounted or totals["failures"] != sum(self.reasons.values()):
+        rows = sum(shard.records for shard in self.metadata)
+        if (totals["lines"], totals["failures"], totals["examples"]) != (
+            accounted,
+            sum(self.reasons.values()),
+            rows,
+        ):
             raise CountMismatchError(
-                f"the counts do not add up, the dataset is not complete: {totals}, {self.reasons}"
+                f"the counts do not add up, the dataset is not complete: {totals}, {self.reasons}, "
+                f"{rows} rows of metadata"
             )
 
 
@@ -133,6 +145,7 @@ def finalize_commit(
     train: Iterable[Shard],
     validation: Iterable[Shard],
     failures: Iterable[Shard],
+    metadata: Iterable[Shard],
     bodies: Iterable[Repeat],
     tallied: Iterable[Tally],
     unused_analyzed: Iterable[Any] = (),
@@ -145,7 +158,7 @@ def finalize_commit(
       CountMismatchError: The counts do not add up; or as in `finish`.
     """
     options = config.dataset_options()
-    shards = _sorted(train), _sorted(validation), _sorted(failures)
+    shards = _sorted(train), _sorted(validation), _sorted(failures), _sorted(metadata)
     manifest = CommitManifest(dict(counts), *shards, is_last, list_digest, options, dict(digests))
     manifest.check_counts()
     path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
@@ -157,6 +170,7 @@ def finalize_commit(
     filesystem.write_bytes(
         path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(manifest)).encode(), durable=True
     )
+    filesystem.remove_folder(FileSystems.join(config.output, f"{naming.ROWS_PREFIX}{number:05}"))
     if is_last:
         finish(config)
 
@@ -227,9 +241,9 @@ def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
     counts: collections.Counter[str] = collections.Counter()
     for commit in commits:
         counts.update(commit.counts)
-    train, validation, failures = (
+    train, validation, failures, metadata = (
         _sorted(shard for commit in commits for shard in getattr(commit, kind))
-        for kind in ("train", "validation", "failures")
+        for kind in ("train", "validation", "failures", "metadata")
     )
     last = commits[-1]
     return CommitManifest(
@@ -237,6 +251,7 @@ def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
         train,
         validation,
         failures,
+        metadata,
         last.is_last,
         last.list_digest,
         last.options,
@@ -283,6 +298,9 @@ def describe(
         ],
         failure_files=[
             FailureFile(shard.name, shard.records, shard.bytes) for shard in manifest.failures
+        ],
+        metadata_files=[
+            MetadataFile(shard.name, shard.records, shard.bytes) for shard in manifest.metadata
         ],
     )
 

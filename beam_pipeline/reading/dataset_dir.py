@@ -58,7 +58,13 @@ class DatasetDir:
         It holds what another process needs to read a shard.
         """
         small = dataclasses.replace(
-            self.info, files=[], failure_files=[], transform=[], hosts=[], repeated_content=[]
+            self.info,
+            files=[],
+            failure_files=[],
+            metadata_files=[],
+            transform=[],
+            hosts=[],
+            repeated_content=[],
         )
         return DatasetDir(self.path, small)
 

@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from beam_pipeline import naming
 from beam_pipeline.reading import class_labels
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 from beam_pipeline.records import example_codec, numpy_decode, tfrecord
+from beam_pipeline.storage import any_path
 from beam_pipeline.storage.any_path import open_file
+
+_MAX_INDEX_LINE = 42  # bytes: two numbers of 64 bits
 
 
 class Examples(Sequence[dict[str, Any]]):
@@ -34,7 +38,8 @@ class Examples(Sequence[dict[str, Any]]):
         self._labels = class_labels.label_classes(
             name for folder in folders for name in folder.info.classes
         )
-        # Offsets of the records by shard, read at the first access to an example of the shard.
+        # Offsets of the records by shard, and of its end, found at the first access to an example
+        # of the shard.
         self._offsets: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -58,18 +63,17 @@ class Examples(Sequence[dict[str, Any]]):
         index %= len(self)
         shard_index = bisect.bisect_right(self._ends, index)
         folder, shard = self._shards[shard_index]
-        with _naming(shard), open_file(shard.path, folder.is_compressed) as file:
+        with _naming(shard):
             if shard_index not in self._offsets:
-                offsets = tfrecord.find_records(file, shard.path)
-                _check_count(shard, len(offsets))
-                self._offsets[shard_index] = np.array(offsets, np.int64)
-            file.seek(
-                int(self._offsets[shard_index][index - self._ends[shard_index] + shard.examples])
-            )
-            record = next(tfrecord.read_records(file, shard.path, checked=False))
+                self._offsets[shard_index] = _find_records(folder, shard)
+            position = index - self._ends[shard_index] + shard.examples
+            start, end = map(int, self._offsets[shard_index][position : position + 2])
+            record = _read_record(folder, shard, start, end)
         return self._decode(folder, shard, record)
 
-    def _decode(self, folder: DatasetDir, shard: Shard, record: bytes) -> dict[str, Any]:
+    def _decode(
+        self, folder: DatasetDir, shard: Shard, record: bytes | memoryview
+    ) -> dict[str, Any]:
         example = decode_example(folder, shard, record)
         label = self._labels.get(example["image_class"].decode(errors="replace"), -1)
         return {**example, "image_label": label}
@@ -90,7 +94,7 @@ def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Itera
         yield from tfrecord.read_records(file, shard.path, checked)
 
 
-def decode_example(folder: DatasetDir, shard: Shard, record: bytes) -> dict[str, Any]:
+def decode_example(folder: DatasetDir, shard: Shard, record: bytes | memoryview) -> dict[str, Any]:
     """Return the arrays of a record, as in `dataset.examples`.
 
     Raises:
@@ -106,6 +110,43 @@ def decode_example(folder: DatasetDir, shard: Shard, record: bytes) -> dict[str,
         raise ValueError(
             f"{shard.path} contains a record that is not an example of this dataset: {error}"
         ) from error
+
+
+def read_index(shard: Shard) -> bytes | None:
+    """Return the content of a shard's index, None if there is none.
+
+    At most one byte more than an index may have is read.
+    """
+    path = f"{shard.path}{naming.INDEX_SUFFIX}"
+    if not any_path.exists(path):
+        return None
+    with open_file(path) as file:
+        return file.read(_MAX_INDEX_LINE * shard.examples + 1)
+
+
+def _find_records(folder: DatasetDir, shard: Shard) -> np.ndarray:
+    """Return the offsets of a shard's records and end, from its index if it has one.
+
+    Raises:
+      ValueError: The index or the shard, which the message names, is broken.
+    """
+    index = None if folder.is_compressed else read_index(shard)
+    if index is not None:
+        name = f"{shard.path}{naming.INDEX_SUFFIX}"
+        return np.array(tfrecord.parse_index(index, name, shard.examples, shard.bytes), np.int64)
+    with open_file(shard.path, folder.is_compressed) as file:
+        offsets = tfrecord.find_records(file, shard.path)
+    _check_count(shard, len(offsets) - 1)
+    return np.array(offsets, np.int64)
+
+
+def _read_record(folder: DatasetDir, shard: Shard, start: int, end: int) -> bytes | memoryview:
+    if not folder.is_compressed:
+        frame = any_path.read_range(shard.path, start, end - start)
+        return tfrecord.parse_frame(frame, end - start, shard.path)
+    with open_file(shard.path, compressed=True) as file:
+        file.seek(start)
+        return next(tfrecord.read_records(file, shard.path, checked=False))
 
 
 @contextlib.contextmanager

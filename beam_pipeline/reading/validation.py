@@ -8,16 +8,17 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from beam_pipeline import naming
-from beam_pipeline.dataset_info import DatasetInfo, ExampleFile, FailureFile, TransformFile
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.process.worker_processes import map_in_processes
-from beam_pipeline.reading import numpy_reader
+from beam_pipeline.reading import metadata_check, numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
-from beam_pipeline.records import example_codec, numpy_decode
+from beam_pipeline.records import example_codec, numpy_decode, tfrecord
 from beam_pipeline.storage import any_path
 
 # The smallest and the largest valid value of each array. 8-bit a* and b* start at -128.
@@ -36,6 +37,7 @@ class ShardReport:
       shard: The shard, as listed in `dataset.json`.
       examples: Number of records read.
       names: The concatenated md5 digests, 16 bytes each, of the URLs of the valid records.
+      digests: The concatenated results of `metadata_check.digest_record` for the valid records.
       ranges: The smallest and largest value of each array.
       problems: The problems found, in one line each.
     """
@@ -43,20 +45,29 @@ class ShardReport:
     shard: Shard
     examples: int = 0
     names: bytes = b""
+    digests: bytes = b""
     ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
 def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
     """Read every record of a shard and check it against its checksums and `dataset.json`."""
-    survey, names = ShardReport(shard), []
+    survey, names, digests, sizes = ShardReport(shard), [], [], []
+    offset = 0
     try:
         for index, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
             survey.examples += 1
+            sizes.append(len(record) + tfrecord.FRAMING)
             try:
-                names.append(_check_example(record, folder, survey.ranges))
+                raw = example_codec.decode_example(record, folder.info.features)
+                names.append(_check_example(raw, folder, survey.ranges))
+                place = None if folder.is_compressed else offset
+                digests.append(metadata_check.digest_record(raw, shard, index, place))
             except ValueError as error:
                 survey.problems.append(f"{shard.name}: record {index}: {error}")
+            offset += sizes[-1]
+        if survey.examples == shard.examples:
+            _check_index(folder, shard, sizes)
     # The client of an object store may raise any exception.
     except Exception as error:
         message = str(error) or type(error).__name__
@@ -69,14 +80,26 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
                 f"{shard.name} holds {survey.examples} examples, "
                 f"{naming.DATASET_INFO} lists {shard.examples}"
             )
-    survey.names = b"".join(names)
+    survey.names, survey.digests = b"".join(names), b"".join(digests)
     return survey
 
 
+def _check_index(folder: DatasetDir, shard: Shard, sizes: Sequence[int]) -> None:
+    """Raise ValueError if a shard's index is not that of its frames, of the given sizes."""
+    index = None if folder.is_compressed else numpy_reader.read_index(shard)
+    if index is not None and index != tfrecord.format_index(sizes):
+        raise ValueError(f"{shard.name}{naming.INDEX_SUFFIX} does not match the records")
+
+
 def _check_example(
-    record: bytes, folder: DatasetDir, ranges: dict[str, tuple[float, float]]
+    raw: Mapping[str, Any], folder: DatasetDir, ranges: dict[str, tuple[float, float]]
 ) -> bytes:
     """Check an example and extend the ranges, in place, by its values.
+
+    Args:
+      raw: The result of `example_codec.decode_example`.
+      folder: The dataset.
+      ranges: The smallest and largest value of each array.
 
     Returns:
       The md5 digest of its URL.
@@ -84,11 +107,10 @@ def _check_example(
     Raises:
       ValueError: The example is invalid.
     """
-    raw = example_codec.decode_example(record, folder.info.features)
     digest = hashlib.md5(raw["image_url"], usedforsecurity=False)
     if raw["image_name"] != f"{digest.hexdigest()}.jpeg".encode():
         raise ValueError(f"image_name {raw['image_name']!r} is not that of {raw['image_url']!r}")
-    example = numpy_decode.decode_planes(raw, folder.info.features, folder.info.encoding)
+    example = numpy_decode.decode_planes(dict(raw), folder.info.features, folder.info.encoding)
     for name in RANGES:
         if name in example:
             _widen(ranges, name, example[name], raw["image_url"])
@@ -181,23 +203,21 @@ def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[s
         surveys.append(found)
         yield from found.problems
     yield from _find_repeated_names(surveys)
+    digests = {found.shard.name: found.digests for found in surveys}
+    damaged = frozenset(found.shard.name for found in surveys if found.problems)
+    yield from metadata_check.find_problems(folder, digests, damaged)
 
 
 def _check_files(folder: DatasetDir) -> Iterator[str]:
     there = any_path.list_files(folder.path)
-    info = folder.info
-    files: list[ExampleFile | FailureFile | TransformFile] = [
-        *info.files,
-        *info.failure_files,
-        *info.transform,
-    ]
-    listed = {file.name: file.bytes for file in files}
-    for name, size in listed.items():
+    listed, indices = folder.info.file_sizes, folder.info.index_names
+    for name in (*listed, *indices):
         if name not in there:
             yield f"{name} is missing"
-        elif there[name] != size:
-            yield f"{name} has {there[name]:,} bytes, {naming.DATASET_INFO} lists {size:,}"
-    for name in sorted({name.partition("/")[0] for name in set(there) - set(listed) - set(BESIDE)}):
+        elif name in listed and there[name] != listed[name]:
+            yield f"{name} has {there[name]:,} bytes, {naming.DATASET_INFO} lists {listed[name]:,}"
+    unknown = set(there) - {*listed, *indices, *BESIDE}
+    for name in sorted({name.partition("/")[0] for name in unknown}):
         yield (
             f"{name} is unknown: {naming.DATASET_INFO} does not list "
             f"{'all in it' if name == naming.TRANSFORM else 'it'}"
@@ -210,9 +230,11 @@ def _check_counts(info: DatasetInfo) -> Iterator[str]:
         yield f"{naming.DATASET_INFO} has counts that do not add up: {counts}"
     examples = sum(file.examples for file in info.files)
     failures = sum(file.failures for file in info.failure_files)
+    rows = sum(file.rows for file in info.metadata_files)
     for noun, listed, found in (
         ("examples", counts.examples, examples),
         ("failures", counts.failures, failures),
+        ("examples", counts.examples, rows),
     ):
         if listed != found:
             yield f"{naming.DATASET_INFO} lists {listed:,} {noun}, its files hold {found:,}"

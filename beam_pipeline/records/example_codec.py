@@ -48,7 +48,7 @@ def encode_example(image: EmbeddedImage, encoding: str, metadata: bool = False) 
     return example_proto.write_example(features)
 
 
-def decode_example(record: bytes, features: Features) -> dict[str, Any]:
+def decode_example(record: bytes | memoryview, features: Features) -> dict[str, Any]:
     """Parse a record of `encode_example`; a PNG is not decoded.
 
     Args:

@@ -32,7 +32,7 @@ def write_example(features: Mapping[str, bytes | int | np.ndarray]) -> bytes:
     return b"".join(_message(1, entries))
 
 
-def read_example(data: bytes) -> dict[str, list[bytes] | np.ndarray]:
+def read_example(data: bytes | memoryview) -> dict[str, list[bytes] | np.ndarray]:
     """Parse a tf.train.Example from any writer.
 
     Returns:

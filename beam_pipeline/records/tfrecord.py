@@ -5,10 +5,12 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
+FRAMING = 16  # bytes of a record's length and checksums
 _MAX_BYTES = 2**31
 
 
@@ -44,19 +46,81 @@ def frame(data: bytes) -> bytes:
     )
 
 
+def parse_frame(frame: bytes, size: int, name: str) -> memoryview:
+    """Return the record in a frame that an index has located, as a view of the frame.
+
+    Only the checksum of the length is verified: that of the bytes needs google-crc32c.
+
+    Args:
+      frame: The bytes of the file at the place in the index; fewer than `size` if the file ends.
+      size: The size in the index, bytes.
+      name: The file's name, for error messages.
+
+    Raises:
+      ValueError: A frame does not begin or end at this place.
+    """
+    length = struct.pack("<Q", max(0, size - FRAMING))
+    head = length + struct.pack("<I", _mask(_slow_crc(length)))
+    if len(frame) != size or size < FRAMING or frame[:12] != head:
+        raise ValueError(f"{name} does not match its index: no record is where it should be")
+    return memoryview(frame)[12:-4]
+
+
+def format_index(sizes: Iterable[int]) -> bytes:
+    """Return the index of a file: a line `OFFSET SIZE` for each frame.
+
+    This is the format of NVIDIA DALI's tfrecord2idx.
+
+    Args:
+      sizes: Sizes of the frames, `FRAMING` included, bytes.
+    """
+    sizes = list(sizes)
+    offsets = itertools.accumulate(sizes, initial=0)
+    return b"".join(b"%d %d\n" % place for place in zip(offsets, sizes, strict=False))
+
+
+def parse_index(index: bytes, name: str, records: int, size: int) -> list[int]:
+    """Return the offset of each frame of a file, and of the file's end, from its index.
+
+    Args:
+      index: The content of the index, which is untrusted.
+      name: The index's name, for error messages.
+      records: Number of records in the file.
+      size: Size of the file, bytes.
+
+    Raises:
+      ValueError: The index is not that of a file with so many records and bytes.
+    """
+    offsets = [0]
+    try:
+        for line in index.splitlines():
+            offset, length = map(int, line.split())
+            if offset != offsets[-1] or not FRAMING <= length < _MAX_BYTES:
+                raise ValueError("its lines do not follow one another")
+            offsets.append(offset + length)
+    except ValueError as error:
+        raise ValueError(f"{name} is not an index of records: {error}") from error
+    if (len(offsets) - 1, offsets[-1]) != (records, size):
+        raise ValueError(
+            f"{name} is the index of {len(offsets) - 1} records in {offsets[-1]} bytes, not of "
+            f"{records} in {size}"
+        )
+    return offsets
+
+
 def find_records(file: IO[bytes], name: str) -> list[int]:
-    """Return the offset of each record of a file without reading the records.
+    """Return the offset of each record of a file, and of its end, without reading the records.
 
     Raises:
       ValueError: A record is broken or cut off, as in `read_records` without checksums.
     """
-    offsets, offset = [], 0
+    offsets = [0]
     while head := file.read(12):
-        offsets.append(offset)
-        offset += 12 + _read_length(head, name, len(offsets) - 1, checked=False) + 4
-        file.seek(offset - 1)
+        index = len(offsets) - 1
+        offsets.append(offsets[-1] + _read_length(head, name, index, checked=False) + FRAMING)
+        file.seek(offsets[-1] - 1)
         if not file.read(1):
-            raise ValueError(f"{name} is cut off in record {len(offsets) - 1}")
+            raise ValueError(f"{name} is cut off in record {index}")
     return offsets
 
 
@@ -74,5 +138,18 @@ def _read_length(head: bytes, name: str, index: int, checked: bool) -> int:
 def _masked_crc(data: bytes) -> int:
     import google_crc32c
 
-    crc = google_crc32c.value(data)
+    return _mask(google_crc32c.value(data))
+
+
+def _mask(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _slow_crc(data: bytes) -> int:
+    """Return the CRC-32C of a few bytes without google-crc32c."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF

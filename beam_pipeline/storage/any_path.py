@@ -45,6 +45,22 @@ def open_file(path: str, compressed: bool = False) -> Iterator[IO[bytes]]:
         )
 
 
+def read_range(path: str, offset: int, size: int) -> bytes:
+    """Read a part of a file, from an object store with one request.
+
+    Raises:
+      OSError: The file cannot be opened, or an object ends before the part does. On a disk, the
+        bytes up to the end of the file are returned.
+    """
+    if not is_local(path):
+        from beam_pipeline.storage import ranges
+
+        return ranges.read_range(path, offset, size)
+    with open_regular(path) as file:
+        file.seek(offset)
+        return file.read(size)
+
+
 def open_regular(path: str) -> IO[bytes]:
     """Open a regular file on a disk for reading.
 

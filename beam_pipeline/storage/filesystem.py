@@ -10,6 +10,7 @@ import errno
 import http.client
 import importlib
 import os
+import shutil
 import tarfile
 import uuid
 import zlib
@@ -105,6 +106,13 @@ def read_bytes(path: str, limit: int = -1) -> bytes:
 
 
 def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -> None:
+    """Write a file atomically, as with `create`."""
+    with create(path, durable, mark) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def create(path: str, durable: bool = False, mark: str = "") -> Iterator[IO[bytes]]:
     """Write a file atomically: after any error or crash it is either complete or absent.
 
     Object stores show a file only once it is closed. On a disk, the data is written to a temporary
@@ -112,9 +120,11 @@ def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -
 
     Args:
       path: A path on any filesystem that Beam supports.
-      data: The content of the file.
       durable: Whether a file on a disk must survive a loss of power.
       mark: Part of the temporary name, `PATH.MARK*.tmp`.
+
+    Yields:
+      The file to write.
     """
     on_disk = FileSystems.get_scheme(path) is None
     target = f"{path}.{mark}{uuid.uuid4().hex}.tmp" if on_disk else path
@@ -123,7 +133,7 @@ def write_bytes(path: str, data: bytes, durable: bool = False, mark: str = "") -
             naming(path),
             FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file,
         ):
-            file.write(data)
+            yield file
         if durable:
             sync(target)
         if on_disk:
@@ -188,6 +198,14 @@ def iterate_files(folder: str) -> Iterator[str]:
         return
     for path, _ in store.list_files(prefix):
         yield path
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder and its files, if it exists."""
+    if FileSystems.get_scheme(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        FileSystems.delete(list(list_folder(folder, "**")))
 
 
 def base_name(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -35,7 +36,7 @@ def check_body(
         failure = Failure(image.ref, "fetch", *problem, image.attempts, image.final_url)
         yield TaggedOutput("failures", failure)
     else:
-        yield image
+        yield dataclasses.replace(image, sha256=digest)
 
 
 def _md5(data: bytes) -> str:
@@ -58,6 +59,8 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
             original_size or decoded.original_size,
             decoded.network_pixels,
             body,
+            "" if image.is_resized else image.sha256,
+            image.final_url if image.attempts else "",
         )
     except decoding.DecodeError as error:
         failure = Failure(

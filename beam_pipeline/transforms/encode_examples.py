@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EmbeddedImage, ImageRef
-from beam_pipeline.records import example_codec
+from beam_pipeline.elements import EmbeddedImage, EncodedExample, ImageRef
+from beam_pipeline.records import example_codec, metadata_table
 from beam_pipeline.transforms.ticks import Ticks
 
 _LOGGER = logging.getLogger(__name__)
@@ -27,9 +27,10 @@ def is_validation(ref: ImageRef, fraction: float) -> bool:
     return int(ref.name[:8], 16) < fraction * 2**32
 
 
-def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) -> bytes:
+def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) -> EncodedExample:
     if config.verbose:
         _LOGGER.info("%s %s", image.ref.name, image.ref.url_text)
     if ticks:
         ticks.example()
-    return example_codec.encode_example(image, config.encoding, bool(config.kept_columns))
+    record = example_codec.encode_example(image, config.encoding, bool(config.kept_columns))
+    return EncodedExample(record, metadata_table.encode_row(image))

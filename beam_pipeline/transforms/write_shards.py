@@ -21,9 +21,10 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from beam_pipeline import naming
-from beam_pipeline.elements import Failure, Shard
+from beam_pipeline.elements import EncodedExample, Failure, Shard
 from beam_pipeline.records import tfrecord
 from beam_pipeline.storage import filesystem
+from beam_pipeline.transforms.write_metadata import ShardRows
 
 FAILURES_PER_SHARD = 1_000_000
 
@@ -44,7 +45,8 @@ class _Writer(iobase.Writer):
         """
         self._writer = writer
 
-    def write(self, value: bytes) -> None:
+    def write(self, value: Any) -> None:
+        """Write a record, bytes."""
         began = time.perf_counter()
         with filesystem.naming(self._writer.temp_shard_path):
             self._writer.write(value)
@@ -59,10 +61,30 @@ class _Writer(iobase.Writer):
         return self._writer.at_capacity()
 
 
-class FileSink(filebasedsink.FileBasedSink):
-    """Writes bytes, and yields the `Shard` of each file, as JSON because Beam's results are str.
+class _ExampleWriter(_Writer):
+    """Writes a shard of EncodedExample, and the rows of its examples to another file."""
 
-    Unlike Beam's sink, it also yields files that an earlier attempt to finalize already renamed.
+    def __init__(self, writer: Any, rows_path: str):
+        super().__init__(writer)
+        self._rows_path = rows_path
+        self._rows = FileSystems.create(rows_path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+    def write(self, value: EncodedExample) -> None:
+        super().write(value.record)
+        with filesystem.naming(self._rows_path):
+            self._rows.write(b"%d %s" % (tfrecord.FRAMING + len(value.record), value.row))
+
+    def close(self) -> tuple[str, int]:
+        with filesystem.naming(self._rows_path):
+            self._rows.close()
+        return super().close()
+
+
+class FileSink(filebasedsink.FileBasedSink):
+    """Writes bytes, and yields the `Shard` of each file and the temporary name it had.
+
+    They are JSON because Beam's results are str. Unlike Beam's sink, it also yields files that an
+    earlier attempt to finalize already renamed.
     """
 
     def __init__(
@@ -113,29 +135,66 @@ class FileSink(filebasedsink.FileBasedSink):
             init_result, [path for path, _ in results], unused_pre_finalize_results
         ):
             pass
-        for index, (_, records) in enumerate(results):
+        for index, (temporary, records) in enumerate(results):
             path = f"{self._prefix}{naming.shard_numbers(index, len(results))}{self._suffix}"
             size = FileSystems.match([path])[0].metadata_list[0].size_in_bytes
-            yield json.dumps(dataclasses.asdict(Shard(filesystem.base_name(path), records, size)))
+            shard = Shard(filesystem.base_name(path), records, size)
+            yield json.dumps([dataclasses.asdict(shard), filesystem.base_name(temporary)])
+
+
+class ExampleSink(FileSink):
+    """Writes EncodedExample; the rows of a shard are in the folder `rows`, under the shard's
+    temporary name.
+    """
+
+    def __init__(self, prefix: str, compression: str, examples_per_shard: int, rows: str):
+        """Initialize the sink.
+
+        Args:
+          prefix: Path of the shards up to their numbers.
+          compression: `none` or `gzip`.
+          examples_per_shard: Maximum number of examples in a shard.
+          rows: Folder for the rows of the examples.
+        """
+        suffix, beam_compression = {
+            "none": (".tfrecord", CompressionTypes.UNCOMPRESSED),
+            "gzip": (".tfrecord.gz", CompressionTypes.GZIP),
+        }[compression]
+        super().__init__(prefix, suffix, beam_compression, examples_per_shard, tfrecord.frame)
+        self._rows = rows
+
+    def open_writer(self, init_result: str, uid: str) -> _ExampleWriter:
+        writer = filebasedsink.FileBasedSink.open_writer(self, init_result, uid)
+        name = filesystem.base_name(writer.temp_shard_path)
+        return _ExampleWriter(writer, FileSystems.join(self._rows, name))
 
 
 class WriteExamples(beam.PTransform):
-    """Write serialized examples as TFRecords, without a shuffle.
+    """Write EncodedExamples as TFRecords, without a shuffle.
 
-    Returns a PCollection of one `Shard` per file.
+    Returns a PCollection of one `ShardRows` per file.
 
     Attributes:
       prefix: Path of the shards up to their numbers.
+      split: The split of the examples.
       compression: `none` or `gzip`.
       examples_per_shard: Maximum number of examples in a shard.
+      rows: Folder for the rows of the examples, for `write_metadata.WriteMetadata`.
     """
 
-    def __init__(self, prefix: str, compression: str, examples_per_shard: int):
+    def __init__(
+        self, prefix: str, split: str, compression: str, examples_per_shard: int, rows: str
+    ):
         super().__init__()
-        self._sink = example_sink(prefix, compression, examples_per_shard)
+        self._sink = ExampleSink(prefix, compression, examples_per_shard, rows)
+        self._split, self._rows = split, rows
 
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
-        return _write(examples, self._sink)
+        return (
+            examples
+            | "Write" >> iobase.Write(self._sink)
+            | "ReadShards" >> beam.Map(read_shard_rows, self._split, self._rows)
+        )
 
 
 class WriteFailures(beam.PTransform):
@@ -158,24 +217,23 @@ class WriteFailures(beam.PTransform):
         )
 
     def expand(self, failures: beam.PCollection) -> beam.PCollection:
-        return _write(failures | "Encode" >> beam.Map(encode_failure), self._sink)
-
-
-def example_sink(prefix: str, compression: str, examples_per_shard: int) -> FileSink:
-    suffix, beam_compression = {
-        "none": (".tfrecord", CompressionTypes.UNCOMPRESSED),
-        "gzip": (".tfrecord.gz", CompressionTypes.GZIP),
-    }[compression]
-    return FileSink(prefix, suffix, beam_compression, examples_per_shard, tfrecord.frame)
-
-
-def _write(records: beam.PCollection, sink: FileSink) -> beam.PCollection:
-    return records | "Write" >> iobase.Write(sink) | "ReadShards" >> beam.Map(read_shard)
+        return (
+            failures
+            | "Encode" >> beam.Map(encode_failure)
+            | "Write" >> iobase.Write(self._sink)
+            | "ReadShards" >> beam.Map(read_shard)
+        )
 
 
 def encode_failure(failure: Failure) -> bytes:
     return json.dumps(failure.as_json()).encode()
 
 
-def read_shard(line: str) -> Shard:
-    return Shard(**json.loads(line))
+def read_shard(result: str) -> Shard:
+    shard, _ = json.loads(result)
+    return Shard(**shard)
+
+
+def read_shard_rows(result: str, split: str, folder: str) -> ShardRows:
+    shard, name = json.loads(result)
+    return ShardRows(Shard(**shard), split, FileSystems.join(folder, name))

@@ -24,7 +24,7 @@ def plan(config: Config, size: int, done: list[CommitManifest]):
 
 
 def done(commit: Commit) -> CommitManifest:
-    return CommitManifest(commit.counts, [], [], [], commit.is_last, commit.list_digest, {}, {})
+    return CommitManifest(commit.counts, [], [], [], [], commit.is_last, commit.list_digest, {}, {})
 
 
 def urls(commit: Commit) -> list[str]:

@@ -21,9 +21,11 @@ def find(config, exclude_sha256=None) -> ExistingOutput:
 
 def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_DIGESTS) -> str:
     shard = Shard(f"lab_images_{number:05}-00000-of-00001.tfrecord", 1, 10)
-    Path(config.output, shard.name).write_text("ten bytes.")
+    metadata = Shard(f"metadata-{number:05}-00000-of-00001.parquet", 1, 10)
+    for name in (shard.name, f"{shard.name}.idx", metadata.name):
+        Path(config.output, name).write_text("ten bytes.")
     commit_manifest.finalize_commit(
-        config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [], []
+        config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [metadata], [], []
     )
     return shard.name
 
@@ -31,12 +33,24 @@ def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_
 def test_keeps_whole_commits(tmp_path):
     config = make_config(tmp_path)
     kept = finalize_commit(config)
-    for name in ("lab_images_00001-00000-of-00001.tfrecord", "notes.txt"):
+    strays = (
+        "lab_images_00001-00000-of-00001.tfrecord",
+        "lab_images_00001-00000-of-00001.tfrecord.idx",
+        f"lab_images_00001-00000-of-00001.tfrecord.idx.{'0' * 32}.tmp",
+        "metadata-00001-00000-of-00001.parquet",
+        f"metadata-00001-00000-of-00001.parquet.{'0' * 32}.tmp",
+    )
+    for name in (*strays, "notes.txt"):
         (tmp_path / name).write_text(name)
+    (tmp_path / "beam-temp-metadata-00001").mkdir()
+    (tmp_path / "beam-temp-metadata-00001" / "rows").write_text("rows")
     found = find(config)
     assert found.finished is None and len(found.commits) == 1
     output_dir.prepare(config, found.commits)
-    assert names(tmp_path) == ["commit-00000.json", kept, "notes.txt", "run.json"]
+    metadata = "metadata-00000-00000-of-00001.parquet"
+    assert names(tmp_path) == [
+        *("commit-00000.json", kept, f"{kept}.idx", metadata, "notes.txt", "run.json")
+    ]
 
 
 def test_a_whole_dataset_is_found(tmp_path):
@@ -47,7 +61,9 @@ def test_a_whole_dataset_is_found(tmp_path):
     assert found.finished and found.finished.counts.examples == 1
     (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
     output_dir.clear_strays(str(tmp_path), found.finished)
-    assert names(tmp_path) == ["dataset.json", "lab_images_00000-00000-of-00001.tfrecord"]
+    shard = "lab_images_00000-00000-of-00001.tfrecord"
+    metadata = "metadata-00000-00000-of-00001.parquet"
+    assert names(tmp_path) == ["dataset.json", shard, f"{shard}.idx", metadata]
 
 
 @pytest.mark.parametrize("is_last", [False, True])
@@ -87,6 +103,7 @@ def test_a_run_in_which_no_image_succeeded_may_be_corrected(tmp_path):
             [],
             [],
             [failures],
+            [],
             [],
             [],
         )
@@ -193,12 +210,22 @@ def test_fresh_signatures_of_urls_make_no_difference(tmp_path):
     assert len(find(make_config(tmp_path, input=url.format("two"))).commits) == 1
 
 
-@pytest.mark.parametrize(("content", "state"), [(b"ten", "damaged"), (None, "missing")])
-def test_a_shard_of_a_commit_that_is_gone_is_noticed(tmp_path, content, state):
+@pytest.mark.parametrize(
+    ("pattern", "content", "state"),
+    [
+        ("*.tfrecord", b"ten", "damaged"),
+        ("*.tfrecord", None, "missing"),
+        ("*.idx", None, "missing"),
+        ("*.parquet", b"ten", "damaged"),
+        ("*.parquet", None, "missing"),
+    ],
+)
+def test_a_file_of_a_commit_that_is_gone_is_noticed(tmp_path, pattern, content, state):
     config = make_config(tmp_path)
-    shard = tmp_path / finalize_commit(config)
-    shard.unlink() if content is None else shard.write_bytes(content)
-    with pytest.raises(UsageError, match=f"{shard.name} is {state}"):
+    finalize_commit(config)
+    [file] = tmp_path.glob(pattern)
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(UsageError, match=f"{file.name} is {state}"):
         find(config)
     assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
 

@@ -1,6 +1,7 @@
 """Tests that a run fails unless its counts add up, and that only a dataset's files are touched."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ TRAIN = [
 ]
 VALIDATION = [Shard("val_lab_images_00000-of-00001.tfrecord", 1, 10)]
 FAILURES = [Shard("failures-00000-of-00001.jsonl", 4, 400)]
+METADATA = [Shard("metadata-00000-of-00001.parquet", 6, 60)]
 COUNTS: dict[str, int] = {
     "lines": 13,
     "ignored": 2,
@@ -40,12 +42,14 @@ def close(
     failures=FAILURES,
     number=0,
     is_last=True,
+    metadata=METADATA,
 ):
-    for shard in (*train, *validation, *failures):
+    shards = (train, validation, failures, metadata)
+    for shard in itertools.chain(*shards):
         Path(config.output, shard.name).touch()
     digests = {**commit_manifest.NO_DIGESTS, "checkpoint": "abc"}
     commit_manifest.finalize_commit(
-        config, number, is_last, "digest", digests, counts, train, validation, failures, [], []
+        config, number, is_last, "digest", digests, counts, *shards, [], []
     )
 
 
@@ -104,6 +108,18 @@ def test_books_that_do_not_balance_end_the_run(config, counts):
     assert commit_manifest.read_commits(config.output) == []
 
 
+@pytest.mark.parametrize("rows", [0, 5, 7])
+def test_every_example_has_a_row_of_metadata(config, rows):
+    metadata = [Shard("metadata-00000-of-00001.parquet", rows, 60)] if rows else []
+    with pytest.raises(commit_manifest.CountMismatchError, match=f"{rows} rows of metadata"):
+        close(config, metadata=metadata)
+    close(config)
+    description = read_description(config.output)
+    assert description and description["metadata_files"] == [
+        {"name": "metadata-00000-of-00001.parquet", "rows": 6, "bytes": 60}
+    ]
+
+
 def test_no_description(tmp_path):
     assert read_description(str(tmp_path)) is None
     assert read_description(str(tmp_path / "nowhere")) is None
@@ -128,6 +144,7 @@ def test_commits_add_up(config, tmp_path):
         [],
         [Shard("failures-00001-00000.jsonl", 1, 9)],
         number=1,
+        metadata=[Shard("metadata-00001-00000-of-00001.parquet", 7, 70)],
     )
     description = read_description(config.output)
     assert description is not None
@@ -157,6 +174,7 @@ def test_no_survivor_is_no_dataset(config):
             [],
             [],
             [Shard("failures-00000-of-00001.jsonl", 2, 20)],
+            metadata=[],
         )
     assert read_description(config.output) is None
     assert len(commit_manifest.read_commits(config.output)) == 1
@@ -171,7 +189,18 @@ def test_description_is_plain_json(config):
 def test_a_shard_that_is_not_there_is_no_part_of_a_record(config):
     with pytest.raises(FileNotFoundError, match="lab_images"):
         commit_manifest.finalize_commit(
-            config, 0, True, "", commit_manifest.NO_DIGESTS, {"lines": 5}, TRAIN, [], [], [], []
+            config,
+            0,
+            True,
+            "",
+            commit_manifest.NO_DIGESTS,
+            {"lines": 6},
+            TRAIN,
+            VALIDATION,
+            [],
+            METADATA,
+            [],
+            [],
         )
     assert commit_manifest.read_commits(config.output) == []
 
@@ -182,7 +211,8 @@ def test_credentials_are_in_no_description(tmp_path):
         "https://a.example/b?X-Goog-Signature=s3cr3t",
     )
     config = Config(output=str(tmp_path), input=urls, checkpoint=checkpoint)
-    (tmp_path / TRAIN[0].name).touch()
+    for name in (TRAIN[0].name, METADATA[0].name):
+        (tmp_path / name).touch()
     repeat = Repeat("ab", 3, "https://a.example/b.jpg?X-Amz-Signature=s3cr3t")
     commit_manifest.finalize_commit(
         config,
@@ -194,12 +224,13 @@ def test_credentials_are_in_no_description(tmp_path):
         TRAIN[:1],
         [],
         [],
+        [Shard("metadata-00000-of-00001.parquet", 2, 60)],
         [repeat],
         [],
     )
     written = "".join(path.read_text() for path in tmp_path.glob("commit-*.json"))
     commit_manifest.finalize_commit(
-        config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], []
+        config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [], []
     )
     written += (tmp_path / "dataset.json").read_text()
     assert "s3cr3t" not in written and "https://REDACTED@a.example/urls.txt?sig=REDACTED" in written

@@ -138,7 +138,7 @@ def test_transformed_examples(tmp_path):
 def test_a_shard_that_lacks_examples_is_named_when_transformed_too(tmp_path):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, "lab_uint8"))
     analyze(folder, read_records(folder))
-    [shard] = tmp_path.glob("lab_images_00000-*")
+    [shard] = tmp_path.glob("lab_images_00000-*.tfrecord")
     images = dataset.load(folder.path, transformed=True)
     cut_shard(shard, 2)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{shard} holds 2 examples, not 5"):
@@ -187,9 +187,10 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     assert run.main(["--images", photographs, *options.split(), *commits]) == 0
     folder = dataset_dir.open_dataset_dir(output)
     assert_equal(statistics.read(folder), expected(folder))
-    listed = {file.name for file in folder.info.files}
+    listed = {name for name in folder.info.file_sizes if not name.startswith("transform/")}
     assert {path.name for path in Path(output).iterdir()} == {
         *listed,
+        *folder.info.index_names,
         "dataset.json",
         "metrics.json",
         "transform",

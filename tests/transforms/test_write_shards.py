@@ -3,13 +3,14 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
 import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_pipeline.elements import Failure, ImageRef, Shard
+from beam_pipeline.elements import EncodedExample, Failure, ImageRef, Shard
 from beam_pipeline.transforms import write_shards
 
 
@@ -17,7 +18,8 @@ def written(records, sink, folder):
     """Write elements with a sink; return the shards that it reports, by name."""
     path = folder / "shards.jsonl"
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        shards = pipeline | beam.Create(records) | sink
+        files = pipeline | beam.Create(records) | sink
+        shards = files | beam.Map(lambda file: getattr(file, "shard", file))
         lines = shards | beam.Map(
             lambda shard: json.dumps([shard.name, shard.records, shard.bytes])
         )
@@ -28,6 +30,12 @@ def written(records, sink, folder):
     )
 
 
+def write_examples(folder, compression="none", examples_per_shard=10):
+    return write_shards.WriteExamples(
+        str(folder / "lab_images_"), "train", compression, examples_per_shard, str(folder / "rows")
+    )
+
+
 sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZIP")]
 
 
@@ -35,8 +43,8 @@ sinks_by_compression = [("none", ".tfrecord", ""), ("gzip", ".tfrecord.gz", "GZI
 def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_compression):
     examples = [f"example {index}".encode() for index in range(25)]
     shards = written(
-        examples,
-        write_shards.WriteExamples(str(tmp_path / "out" / "lab_images_"), compression, 10),
+        [EncodedExample(example, b'"%s"\n' % example) for example in examples],
+        write_examples(tmp_path / "out", compression),
         tmp_path,
     )
     assert [shard.name for shard in shards] == [
@@ -54,25 +62,23 @@ def test_examples_are_all_there_and_counted(tmp_path, compression, suffix, tf_co
         assert path.stat().st_size == shard.bytes
         found += records
     assert sorted(found) == sorted(examples)
-    assert sorted(os.listdir(tmp_path / "out")) == [shard.name for shard in shards]
+    assert sorted(os.listdir(tmp_path / "out")) == [*(shard.name for shard in shards), "rows"]
+    rows = [path.read_bytes().splitlines() for path in (tmp_path / "out" / "rows").iterdir()]
+    assert sorted(map(len, rows)) == [5, 10, 10]
+    assert sorted(row for lines in rows for row in lines) == sorted(
+        b'%d "%s"' % (16 + len(example), example) for example in examples
+    )
 
 
 def test_no_example_gives_no_file(tmp_path):
-    assert (
-        written(
-            [],
-            write_shards.WriteExamples(str(tmp_path / "out" / "lab_images_"), "none", 10),
-            tmp_path,
-        )
-        == []
-    )
+    assert written([], write_examples(tmp_path / "out"), tmp_path) == []
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_gzip_is_gzip(tmp_path):
     [shard] = written(
-        [b"x" * 1000],
-        write_shards.WriteExamples(str(tmp_path / "a"), "gzip", 10),
+        [EncodedExample(b"x" * 1000, b"{}\n")],
+        write_examples(tmp_path, "gzip"),
         tmp_path,
     )
     assert len(gzip.decompress((tmp_path / shard.name).read_bytes())) == 1016
@@ -107,15 +113,20 @@ def test_failures_are_lines_of_json(tmp_path):
 
 
 def test_a_second_attempt_at_finishing_tells_the_same(tmp_path):
-    sink = write_shards.example_sink(str(tmp_path / "lab_images_"), "none", 2)
+    sink = write_shards.ExampleSink(
+        str(tmp_path / "lab_images_"), "none", 2, str(tmp_path / "rows")
+    )
     folder = sink.initialize_write()
     results = []
     for uid in ("a", "b"):
         writer = sink.open_writer(folder, uid)
-        writer.write(b"record")
+        writer.write(EncodedExample(b"record", b"{}\n"))
         results.append(writer.close())
     sink.pre_finalize(folder, results)
     first = list(sink.finalize_write(folder, results, None))
     again = list(sink.finalize_write(folder, results, None))
     assert len(first) == 2
     assert first == again
+    for result in first:
+        rows = write_shards.read_shard_rows(result, "train", str(tmp_path / "rows"))
+        assert Path(rows.path).read_bytes() == b"22 {}\n"

@@ -1,0 +1,113 @@
+"""Compares the rows of `metadata-*.parquet` with the records of the shards.
+
+Records are represented by digests, 8 bytes each, so that those of a large dataset fit into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from beam_pipeline import naming
+from beam_pipeline.dataset_info import Features, MetadataFile
+from beam_pipeline.elements import as_text
+from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
+from beam_pipeline.records.metadata_table import FEATURES
+from beam_pipeline.storage import any_path
+
+DIGEST_BYTES = 8
+_BATCH = 1000  # rows
+
+
+def digest_record(raw: Mapping[str, Any], shard: Shard, index: int, offset: int | None) -> bytes:
+    """Return a digest of what a record and its row both say.
+
+    Args:
+      raw: The result of `example_codec.decode_example`.
+      shard: The shard of the record.
+      index: Index of the record in the shard.
+      offset: Position of its frame in the shard; None if that is gzipped.
+    """
+    values = [raw[name] for name in FEATURES if name in raw]
+    texts = [
+        as_text(value.decode(errors="surrogateescape")) if isinstance(value, bytes) else value
+        for value in values
+    ]
+    return _digest([*texts, shard.split, shard.name, index, offset])
+
+
+def find_problems(
+    folder: DatasetDir, digests: Mapping[str, bytes], skipped: frozenset[str]
+) -> Iterator[str]:
+    """Yield the differences between the metadata files and the records, in one line each.
+
+    Args:
+      folder: The dataset.
+      digests: The concatenated digests of the records of each shard, by its name.
+      skipped: Names of shards that are damaged, whose rows are not compared.
+    """
+    unseen = {name: np.ones(len(data) // DIGEST_BYTES, bool) for name, data in digests.items()}
+    is_complete = True
+    for file in folder.info.metadata_files:
+        if not any_path.exists(any_path.join(folder.path, file.name)):
+            is_complete = False  # reported with the other missing files
+            continue
+        try:
+            yield from _check_file(folder, file, digests, unseen, skipped)
+        # The client of an object store and the reader of Parquet may raise any exception.
+        except Exception as error:
+            is_complete = False
+            yield f"{file.name} cannot be read: {error}"
+    for name, rows in unseen.items() if is_complete else ():
+        if rows.any() and name not in skipped:
+            yield f"{name} has {rows.sum():,} records without a row in metadata-*.parquet"
+
+
+def _check_file(
+    folder: DatasetDir,
+    file: MetadataFile,
+    digests: Mapping[str, bytes],
+    unseen: Mapping[str, np.ndarray],
+    skipped: frozenset[str],
+) -> Iterator[str]:
+    """Yield the problems of one file; clear the flags in `unseen` of the records it describes."""
+    with any_path.open_file(any_path.join(folder.path, file.name)) as opened:
+        parquet = pq.ParquetFile(opened)
+        if parquet.metadata.num_rows != file.rows:
+            yield (
+                f"{file.name} holds {parquet.metadata.num_rows} rows, {naming.DATASET_INFO} lists "
+                f"{file.rows}"
+            )
+        columns = _columns(folder.info.features)
+        if missing := set(columns) - set(parquet.schema_arrow.names):
+            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+        batches = parquet.iter_batches(_BATCH, columns=columns)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            name, index = row["shard"], row["index"]
+            if name in skipped:
+                continue
+            if name not in digests or index not in range(len(unseen[name])):
+                yield f"{file.name}: row {number} is of a record that is not in the dataset"
+                continue
+            start, found = DIGEST_BYTES * index, _digest([row[column] for column in columns])
+            if found != digests[name][start : start + DIGEST_BYTES]:
+                yield f"{file.name}: row {number} does not match record {index} of {name}"
+            elif not unseen[name][index]:
+                yield f"{file.name}: row {number} is a second one for record {index} of {name}"
+            unseen[name][index] = False
+
+
+def _columns(features: Features) -> list[str]:
+    """Return the columns that are compared, in the order of `digest_record`."""
+    repeated = [column for name, column in FEATURES.items() if name in features]
+    return [*repeated, "split", "shard", "index", "offset"]
+
+
+def _digest(values: list[Any]) -> bytes:
+    text = repr(values).encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
