@@ -31,7 +31,7 @@ def load(
 
     - `image_name`, `image_url`, `image_id`, `image_class`: string scalars; an unknown class is
       empty. `image_metadata`, a JSON object, with `--keep_columns`.
-    - `image_label`: int64 scalar, the place of the class among the sorted names of all classes, -1
+    - `image_label`: int64 scalar, the index of the class among the sorted names of all classes, -1
       if it is unknown. The WordNet IDs of ILSVRC2012 have their usual labels, 0 to 999.
     - `original_width`, `original_height`: int64 scalars, the size before resizing, pixels.
     - `image_l`: float32 (S, S, 1), `L* / 50 - 1`, in [-1, 1].
@@ -86,9 +86,10 @@ def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
     """Read a dataset as NumPy arrays, importing only NumPy, Pillow, scikit-image and msgspec.
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
-    shard. Random access such as `examples(folder)[7]` reads one record, at its place in the shard's
-    index, `.idx`. Without an index the shard is searched once, on its first use; on an object store
-    it is then read completely. A gzip shard is decompressed up to the example on each access.
+    shard. Random access such as `examples(folder)[7]` reads one record, at the offset in the
+    shard's index, `.idx`. Without an index the shard is searched once, on its first use; on an
+    object store it is then read completely. A gzip shard is decompressed up to the example on each
+    access.
 
     The sequence is a map-style dataset for PyTorch's DataLoader, with any number of workers:
 

@@ -273,7 +273,7 @@ class Commit:
         return self.counts.get("lines", 0) - self.counts.get("ignored", 0)
 
     @property
-    def label(self) -> str:
+    def file_prefix(self) -> str:
         """The part of file names that identifies the commit; empty if it is the only one."""
         return "" if self.is_last and self.index == 0 else f"{self.index:05}-"
 
@@ -283,4 +283,4 @@ WHOLE_LIST = Commit()
 
 # A key, ("class", CLASS, SPLIT) or ("host", HOST, "example" or the reason of a failure), and its
 # count.
-Tally = tuple[tuple[str, ...], int]
+OutcomeCount = tuple[tuple[str, ...], int]

@@ -25,7 +25,7 @@ DATASET_INFO, METRICS, REPORT, TRANSFORM = (
 # the next run recognizes shards without a record as output of a run.
 LOCK, STARTED = "run.lock", "run.json"
 COMMIT_PREFIX = "commit-"
-COMMIT_RECORD, COMMIT_BODIES, COMMIT_TALLIES = ".json", ".bodies.jsonl", ".tallies.jsonl"
+COMMIT_RECORD, COMMIT_BODIES, COMMIT_OUTCOMES = ".json", ".bodies.jsonl", ".outcomes.jsonl"
 ANALYSIS_PREFIX, ROWS_PREFIX = "beam-temp-analysis-", "beam-temp-metadata-"
 
 

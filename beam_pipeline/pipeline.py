@@ -70,7 +70,7 @@ def build(
         listing.refuse_pipe(config)
 
     def path(prefix: str) -> str:
-        return FileSystems.join(config.output, prefix + commit.label)
+        return FileSystems.join(config.output, prefix + commit.file_prefix)
 
     part = pipeline | "Start" >> beam.Create([commit])
     refs = part | "ReadRefs" >> flat_map(read_refs, config, tags=["counts"])
@@ -99,7 +99,7 @@ def build(
         )
         shards[split] = written[split] | f"{split}Shards" >> beam.Map(lambda one: one.shard)
     metadata_files = tuple(written.values()) | "WriteMetadata" >> write_metadata.WriteMetadata(
-        config.output, commit.label, config.kept_columns
+        config.output, commit.file_prefix, config.kept_columns
     )
     analyzed = examples["Train"] | "AnalyzeExamples" >> analyze(config, commit)
 
@@ -115,14 +115,14 @@ def build(
         | "SumCounts" >> beam.CombinePerKey(sum)
     )
     # Of images and failures apart: some runners materialize what is flattened.
-    survived = embedded | "TallyExamples" >> beam.ParDo(
+    survived = embedded | "CountExampleOutcomes" >> beam.ParDo(
         count_outcomes.CountOutcomes(config.validation_fraction)
     )
-    lost = failures | "TallyFailures" >> beam.ParDo(
+    lost = failures | "CountFailureOutcomes" >> beam.ParDo(
         count_outcomes.CountOutcomes(config.validation_fraction)
     )
-    tallies = (
-        (survived, lost) | "Tallies" >> beam.Flatten() | "SumTallies" >> beam.CombinePerKey(sum)
+    outcomes = (
+        (survived, lost) | "Outcomes" >> beam.Flatten() | "SumOutcomes" >> beam.CombinePerKey(sum)
     )
     repeated = bodies.digests | "CountBodies" >> count_bodies(
         at_least=REPEATED if commit == WHOLE_LIST else 1
@@ -143,7 +143,7 @@ def build(
             failures=AsList(failure_files),
             metadata=AsList(metadata_files),
             bodies=AsList(repeated),
-            tallied=AsList(tallies),
+            outcomes=AsList(outcomes),
             unused_analyzed=AsList(analyzed),
         )
     )
@@ -181,9 +181,17 @@ def in_threads(
     It works up to one batch ahead, within `MAX_BYTES`, so that the next batch is ready when the
     network can start it.
     """
-    ahead = min(max(config.batch_size, MAX_THREADS), 1 + MAX_BYTES // (3 * config.image_size**2))
+    max_in_flight = min(
+        max(config.batch_size, MAX_THREADS), 1 + MAX_BYTES // (3 * config.image_size**2)
+    )
     return beam.ParDo(
-        ThreadMap(function, config, ahead=ahead, low_priority=config.has_network, threads=threads)
+        ThreadMap(
+            function,
+            config,
+            max_in_flight=max_in_flight,
+            low_priority=config.has_network,
+            threads=threads,
+        )
     )
 
 

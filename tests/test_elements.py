@@ -107,14 +107,14 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))
         ("é".encode() + b"\xff\x80", "é%FF%80"),
     ],
 )
-def test_a_path_that_is_not_utf8_can_be_told_as_text(data, text):
+def test_a_path_that_is_not_utf8_becomes_text(data, text):
     ref = ImageRef("", os.fsdecode(data))
     assert ref.url_text == text
     assert ref.name == hashlib.md5(data).hexdigest() + ".jpeg"
 
 
 @given(ANY_TEXT)
-def test_whatever_is_told_as_text_is_text(text):
+def test_printable_text_is_always_valid_unicode(text):
     shown = as_text(text)
     assert shown.encode().decode() == as_text(shown) == shown
     assert shown == text or not text.isascii()

@@ -127,7 +127,7 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
         assert files[0] == files[1]
 
 
-def test_a_commit_that_was_whole_is_not_made_again(origin, tmp_path, monkeypatch):
+def test_a_complete_commit_is_not_made_again(origin, tmp_path, monkeypatch):
     urls = write_list(origin, tmp_path, 120)
     made = []
     build = pipeline.build

@@ -39,7 +39,7 @@ SHUFFLES = (
 
 NO_PIXELS = ("failures", "digests")  # outputs, without pixels, of steps that hold pixels
 # Steps that emit names, counts, or rows of sums.
-NO_PIXELS_OUT = ("WriteBundles", "TallyExamples", "ApplySavedModel")
+NO_PIXELS_OUT = ("WriteBundles", "CountExampleOutcomes", "ApplySavedModel")
 
 
 def make_config(folder: Path, lines: list[str], **options) -> Config:

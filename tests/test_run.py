@@ -105,7 +105,7 @@ sys.exit(status)
     assert len(done.stderr.splitlines()) == (0 if arguments == ["--help"] else 1)
 
 
-def test_help_tells_every_option():
+def test_help_lists_every_option():
     shown = command("--help").stdout
     for field in dataclasses.fields(Config):
         assert f"--{field.name}" in shown
@@ -184,7 +184,7 @@ def test_refuses_before_anything_is_fetched_or_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_no_survivor_is_told(origin, tmp_path, capsys):
+def test_a_run_without_examples_is_reported(origin, tmp_path, capsys):
     (tmp_path / "urls.txt").write_text(origin.url("status/404") + "\n")
     assert run.main(options(str(tmp_path / "urls.txt"), tmp_path / "out")) == 1
     assert "no image succeeded" in capsys.readouterr().err
@@ -288,7 +288,7 @@ def read_json(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("commit", ["3", "100"])
-def test_repeated_bodies_are_told_and_can_be_excluded(origin, tmp_path, capsys, commit):
+def test_repeated_bodies_are_reported_and_can_be_excluded(origin, tmp_path, capsys, commit):
     same = [origin.url(f"good/same.jpg?{index}") for index in range(7)]
     others = [origin.url(f"good/{index}.jpg") for index in range(4)]
     (tmp_path / "urls.txt").write_text("\n".join(same[:4] + others + same[4:]) + "\n")
@@ -468,7 +468,7 @@ def test_many_commits_leave_nothing_open(origin, tmp_path):
     assert after[0] <= before[0] + 3 and after[1] <= before[1] + 1
 
 
-def test_commits_are_not_mixed_with_a_job_of_the_whole_list(urls, tmp_path, capsys):
+def test_commits_are_not_mixed_with_a_job_of_the_complete_list(urls, tmp_path, capsys):
     """A list with completed commits is refused by an engine that takes the complete list."""
     output = tmp_path / "out"
     config, _, _ = command_line.parse(options(urls, output))
@@ -498,7 +498,7 @@ def test_commits_need_a_command_that_waits(urls, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("offset", [0, 0.5, 1.5])
-def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_whole(
+def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_complete(
     origin, tmp_path, offset
 ):
     urls = tmp_path / "urls.txt"

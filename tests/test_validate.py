@@ -55,7 +55,7 @@ def inspect_folder(folder: Path, capsys, *options: str) -> tuple[int, str]:
 @pytest.mark.parametrize("embedding", [True, False])
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
-def test_whole(tmp_path, capsys, encoding, compression, embedding):
+def test_a_complete_dataset(tmp_path, capsys, encoding, compression, embedding):
     write_dataset(tmp_path, encoding, compression, embedding)
     for beside in ("metrics.json", "report.html"):
         (tmp_path / beside).write_text("{}")
@@ -107,7 +107,7 @@ def test_a_missing_shard(tmp_path, capsys):
         "beam-temp-x",
     ],
 )
-def test_a_foreign_file(tmp_path, capsys, name):
+def test_an_unknown_file(tmp_path, capsys, name):
     write_dataset(tmp_path, "lab_uint8")
     (tmp_path / name).write_bytes(b"")
     status, said = inspect_folder(tmp_path, capsys)
@@ -239,7 +239,7 @@ def test_records_that_are_missing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("source", "where"), [(SHARDS[1], "twice"), (SHARDS[2], "in both splits")])
-def test_an_image_that_stands_twice(tmp_path, capsys, source, where):
+def test_an_image_that_occurs_twice(tmp_path, capsys, source, where):
     write_dataset(tmp_path, "lab_uint8")
     records = read(tmp_path, SHARDS[0])
     rewrite(tmp_path, SHARDS[0], [*records[:4], read(tmp_path, source)[0]])
@@ -354,7 +354,7 @@ def test_shows_and_exports_examples(tmp_path, capsys):
             )
 
 
-def test_shows_what_can_be_read_of_a_dataset_that_is_not_whole(tmp_path, capsys):
+def test_shows_what_can_be_read_of_a_damaged_dataset(tmp_path, capsys):
     write_dataset(tmp_path, "lab_uint8")
     (tmp_path / "notes.txt").write_text("mine")
     status, said = inspect_folder(tmp_path, capsys, "--show", "2")

@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import Config
 from beam_pipeline.dataset_info import Counts, DatasetInfo, InputFile, OtherHosts, TransformFile
-from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, RgbImage, Shard, Tally
+from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, OutcomeCount, RgbImage, Shard
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import tf_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir
@@ -101,12 +101,12 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         )
     ]
     counts = {"lines": 14, "failures/fetch/http_404": 1, "failures/fetch/dns": 1}
-    tallied: list[Tally] = [
+    outcomes: list[OutcomeCount] = [
         (("class", f"n0000000{index}", split), number)
         for index in range(3)
         for split, number in (("train", 3), ("validation", 1))
     ]
-    tallied += [
+    outcomes += [
         (("host", "a", "example"), 12),
         (("host", "b", "http_404"), 1),
         (("host", "b", "dns"), 1),
@@ -123,7 +123,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         failed,
         metadata,
         [],
-        tallied,
+        outcomes,
     )
     return str(folder)
 

@@ -142,8 +142,8 @@ def _is_as_wanted(data: bytes, config: Config) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
             side = (config.image_size, config.image_size)
-            is_whole = data.endswith(_END_OF_PNG)
-            return is_whole and image.size == side and image.info.get("resize") == config.resize
+            is_complete = data.endswith(_END_OF_PNG)
+            return is_complete and image.size == side and image.info.get("resize") == config.resize
     # An image that cannot be read for any reason is fetched again.
     except Exception:
         return False

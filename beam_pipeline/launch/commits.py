@@ -41,10 +41,10 @@ class _Names:
     def add(self, refs: Sequence[ImageRef]) -> list[ImageRef]:
         """Add the names of images; return the images whose names are new."""
         names = np.array([bytes.fromhex(ref.name[:32]) for ref in refs], "S16")
-        places = np.searchsorted(self._sorted, names)
+        indices = np.searchsorted(self._sorted, names)
         known = np.zeros(len(names), bool)
-        inside = places < len(self._sorted)
-        known[inside] = self._sorted[places[inside]] == names[inside]
+        inside = indices < len(self._sorted)
+        known[inside] = self._sorted[indices[inside]] == names[inside]
         new = np.unique(names[~known])
         self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, new), new)
         return [ref for ref, is_known in zip(refs, known, strict=True) if not is_known]

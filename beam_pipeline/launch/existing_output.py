@@ -27,29 +27,23 @@ class ExistingOutput(NamedTuple):
     """The dataset in the output folder.
 
     Attributes:
-      finished: The description of the dataset if it is complete, else None.
+      info: The description of the dataset if it is complete; None otherwise.
       commits: The records of the complete commits, if the dataset is incomplete.
     """
 
-    finished: DatasetInfo | None = None
+    info: DatasetInfo | None = None
     commits: Sequence[commit_manifest.CommitManifest] = ()
 
     @property
     def options(self) -> dict[str, Any]:
         """The options that the dataset was made with; empty if there is no dataset."""
-        return (
-            self.finished.options
-            if self.finished
-            else self.commits[-1].options
-            if self.commits
-            else {}
-        )
+        return self.info.options if self.info else self.commits[-1].options if self.commits else {}
 
     @property
     def digests(self) -> dict[str, str | None]:
         """The sha256 of the files that options name, in hex; empty if there is no dataset."""
-        if self.finished:
-            return {name: getattr(self.finished, name).sha256 for name in commit_manifest.DIGESTED}
+        if self.info:
+            return {name: getattr(self.info, name).sha256 for name in commit_manifest.DIGESTED}
         return self.commits[-1].digests if self.commits else {}
 
 
@@ -74,14 +68,14 @@ def adopt_options(config: Config, given: Collection[str]) -> Config:
     existing = _read(config)
     made_with = existing.options
     names = (set(config.dataset_options()) & set(made_with)) - {*output_dir.INPUTS, *given}
-    for name in _FILES & names if not existing.finished else ():
+    for name in _FILES & names if not existing.info else ():
         value = made_with[name]
         # A record is untrusted, and holds no credentials.
         if value not in (getattr(config, name), "untrained", "none"):
             raise UsageError(
                 f"--output {config.output} was begun with --{name} {value}: give that option again"
             )
-    if existing.finished:
+    if existing.info:
         # A complete dataset needs none of its input files.
         names -= _FILES
     try:
@@ -111,13 +105,13 @@ def find(
         if not config.overwrite:
             _check_is_ours(config)
         return ExistingOutput()
-    if config.overwrite and (found.finished or found.commits[-1].is_last):
+    if config.overwrite and (found.info or found.commits[-1].is_last):
         return ExistingOutput()
     difference = _find_difference(config, given, digests, found)
     if difference and config.overwrite:
         return ExistingOutput()
     if difference:
-        kind = "a dataset" if found.finished else "the beginning of a dataset"
+        kind = "a dataset" if found.info else "the beginning of a dataset"
         raise UsageError(
             f"--output {config.output} holds {kind} {difference}; give --overwrite to replace it, "
             "or another folder"
@@ -134,7 +128,7 @@ def _read(config: Config) -> ExistingOutput:
         if found.commits and found.commits[-1].is_last and is_without_examples:
             # No image succeeded: there is nothing to resume, and the next command may be corrected.
             return ExistingOutput()
-        info = found.finished
+        info = found.info
         if info and info.counts.examples != sum(file.examples for file in info.files):
             raise ValueError("its files hold another number of examples than its counts")
     # A folder or a pipe may be in the place of a file.
@@ -147,8 +141,8 @@ def _read(config: Config) -> ExistingOutput:
 
 def _broken(config: Config, error: Exception) -> UsageError:
     return UsageError(
-        f"--output {config.output} holds a broken {naming.DATASET_INFO} or commit: {error}; "
-        "remove it"
+        f"--output {config.output} holds a broken {naming.DATASET_INFO} or file of a part: "
+        f"{error}; remove it"
     )
 
 
@@ -160,7 +154,7 @@ def _find_difference(
     compared = [
         name
         for name in config.dataset_options()
-        if not (found.finished and name in _FILES and name not in given)
+        if not (found.info and name in _FILES and name not in given)
     ]
     for name in compared:
         if name in digests:
@@ -171,7 +165,7 @@ def _find_difference(
                 f"made with --{name} {found.options.get(name)}, "
                 f"not {config.dataset_options()[name]}"
             )
-    if found.commits and not found.finished:
+    if found.commits and not found.info:
         sizes = {
             filesystem.base_name(path): size
             for path, size in filesystem.list_folder(config.output).items()

@@ -67,11 +67,11 @@ _TEMPORARY = (
     ),
     *(f"{prefix}{_DIGITS}/**" for prefix in (naming.ANALYSIS_PREFIX, naming.ROWS_PREFIX)),
 )
-_LOOKED_AT = 10  # images checked in a folder of kept images
+_MAX_CHECKED = 10  # images checked in a folder of kept images
 _MAX_MARK = 1 << 20  # bytes
 
 # Only these are removed: another program's folder may be called transform as well.
-_LEARNT = tuple(
+_STATISTICS_FILES = tuple(
     f"{TRANSFORM}/{name}/**"
     for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp")
 )
@@ -147,7 +147,7 @@ def _check_kept(option: str, folder: str) -> None:
         return
     with os.scandir(folder) as entries:
         images = (entry for entry in entries if entry.name.endswith(".jpeg") and entry.is_file())
-        for entry in itertools.islice(images, _LOOKED_AT):
+        for entry in itertools.islice(images, _MAX_CHECKED):
             with open(entry.path, "rb") as file:
                 head = file.read(kept_images.NOTE_BYTES)
             # A power failure may have truncated a file.
@@ -247,7 +247,9 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
         for commit in commits
         for name in (*commit.index_names, *(shard.name for shard in commit.shards))
     }
-    records = () if commits else (naming.DATASET_INFO, METRICS, REPORT, *_LEARNT, *_RECORDS)
+    records = (
+        () if commits else (naming.DATASET_INFO, METRICS, REPORT, *_STATISTICS_FILES, *_RECORDS)
+    )
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)
         if folder is None:
@@ -291,7 +293,7 @@ def find_unknown(config: Config) -> str | None:
     if any_path.is_local(folder):
         paths: Iterable[str] = sorted(map(str, Path(folder).glob("*")))
     else:
-        paths = filesystem.list_folder(folder, "**", limit=_LOOKED_AT)
+        paths = filesystem.list_folder(folder, "**", limit=_MAX_CHECKED)
     for path in paths:
         name = path.removeprefix(any_path.join(folder, ""))
         is_ours = name == naming.LOCK or any(f"{value}/".startswith(f"{path}/") for value in named)

@@ -32,7 +32,7 @@ from beam_pipeline.dataset_info import (
     TransformFile,
     from_fields,
 )
-from beam_pipeline.elements import Shard, Tally
+from beam_pipeline.elements import OutcomeCount, Shard
 from beam_pipeline.metadata import outcome_counts, repeated_content
 from beam_pipeline.metadata.outcome_counts import Outcomes
 from beam_pipeline.metadata.repeated_content import Repeat
@@ -147,7 +147,7 @@ def finalize_commit(
     failures: Iterable[Shard],
     metadata: Iterable[Shard],
     bodies: Iterable[Repeat],
-    tallied: Iterable[Tally],
+    outcomes: Iterable[OutcomeCount],
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
     """Check the counts of a commit and write its record; after the last one, `dataset.json`.
@@ -163,7 +163,7 @@ def finalize_commit(
     manifest.check_counts()
     path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
     repeated_content.write(path + naming.COMMIT_BODIES, bodies)
-    outcome_counts.write(path + naming.COMMIT_TALLIES, tallied)
+    outcome_counts.write(path + naming.COMMIT_OUTCOMES, outcomes)
     # If a record survives a loss of power, so must its shards.
     for shard in manifest.shards:
         filesystem.sync(FileSystems.join(config.output, shard.name))
@@ -226,7 +226,7 @@ def finish(config: Config) -> None:
     outcomes = outcome_counts.add_up(
         sorted(
             filesystem.list_folder(
-                config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_TALLIES}"
+                config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_OUTCOMES}"
             )
         )
     )

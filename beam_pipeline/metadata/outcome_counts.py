@@ -10,16 +10,16 @@ from collections.abc import Iterable
 from beam_pipeline import naming
 from beam_pipeline.config import MAX_HOSTS
 from beam_pipeline.dataset_info import Host, OtherHosts, Split
-from beam_pipeline.elements import Tally
+from beam_pipeline.elements import OutcomeCount
 from beam_pipeline.storage import filesystem
 
 
-def write(path: str, tallies: Iterable[Tally]) -> None:
-    """Write the tallies of a commit, one per line.
+def write(path: str, outcomes: Iterable[OutcomeCount]) -> None:
+    """Write the outcome counts of a commit, one per line.
 
-    Without tallies no file is written: Beam cannot write an empty one to S3.
+    Without outcomes no file is written: Beam cannot write an empty one to S3.
     """
-    if lines := "".join(json.dumps(tally) + "\n" for tally in tallies):
+    if lines := "".join(json.dumps(outcome) + "\n" for outcome in outcomes):
         filesystem.write_bytes(path, lines.encode())
 
 
@@ -36,7 +36,7 @@ def add_up(paths: Iterable[str]) -> Outcomes:
     """Return the outcomes of all commits.
 
     Args:
-      paths: The files of the commits' tallies.
+      paths: The files of the commits' outcome counts.
     """
     classes: dict[str, dict[Split, int]] = {}
     hosts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 
 def label_classes(classes: Iterable[str]) -> Mapping[str, int]:
-    """Return the label of each class: its place among the sorted names.
+    """Return the label of each class: its index among the sorted names.
 
     Decimal numbers are sorted by value. Classes that are all among the 1,000 of ILSVRC2012 have
     the labels that they have there, 0 to 999, even if some of the 1,000 are missing.

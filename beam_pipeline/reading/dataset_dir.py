@@ -52,7 +52,7 @@ class DatasetDir:
         return bool(self.info.transform)
 
     @property
-    def head(self) -> DatasetDir:
+    def without_lists(self) -> DatasetDir:
         """A copy without large fields, such as the list of shards.
 
         It holds what another process needs to read a shard.

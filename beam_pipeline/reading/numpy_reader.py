@@ -31,7 +31,9 @@ class Examples(Sequence[dict[str, Any]]):
     def __init__(self, folders: Sequence[DatasetDir], split: str):
         self._shards = [
             (head, shard)
-            for head, folder in zip([folder.head for folder in folders], folders, strict=True)
+            for head, folder in zip(
+                [folder.without_lists for folder in folders], folders, strict=True
+            )
             for shard in folder.shards(split)
         ]
         self._ends = list(itertools.accumulate(shard.examples for _, shard in self._shards))

@@ -52,36 +52,36 @@ class ShardReport:
 
 def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
     """Read every record of a shard and check it against its checksums and `dataset.json`."""
-    survey, names, digests, sizes = ShardReport(shard), [], [], []
+    report, names, digests, sizes = ShardReport(shard), [], [], []
     offset = 0
     try:
         for index, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
-            survey.examples += 1
+            report.examples += 1
             sizes.append(len(record) + tfrecord.FRAMING)
             try:
                 raw = example_codec.decode_example(record, folder.info.features)
-                names.append(_check_example(raw, folder, survey.ranges))
-                place = None if folder.is_compressed else offset
-                digests.append(metadata_check.digest_record(raw, shard, index, place))
+                names.append(_check_example(raw, folder, report.ranges))
+                position = None if folder.is_compressed else offset
+                digests.append(metadata_check.digest_record(raw, shard, index, position))
             except ValueError as error:
-                survey.problems.append(f"{shard.name}: record {index}: {error}")
+                report.problems.append(f"{shard.name}: record {index}: {error}")
             offset += sizes[-1]
-        if survey.examples == shard.examples:
+        if report.examples == shard.examples:
             _check_index(folder, shard, sizes)
     # The client of an object store may raise any exception.
     except Exception as error:
         message = str(error) or type(error).__name__
-        survey.problems.append(
+        report.problems.append(
             message if shard.name in message else f"{shard.name} cannot be read: {message}"
         )
     else:
-        if survey.examples != shard.examples:
-            survey.problems.append(
-                f"{shard.name} holds {survey.examples} examples, "
+        if report.examples != shard.examples:
+            report.problems.append(
+                f"{shard.name} holds {report.examples} examples, "
                 f"{naming.DATASET_INFO} lists {shard.examples}"
             )
-    survey.names, survey.digests = b"".join(names), b"".join(digests)
-    return survey
+    report.names, report.digests = b"".join(names), b"".join(digests)
+    return report
 
 
 def _check_index(folder: DatasetDir, shard: Shard, sizes: Sequence[int]) -> None:
@@ -177,20 +177,20 @@ def check(
       The problems, each in one line that names the file; and the verdict, in one or more lines.
     """
     problems: list[str] = []
-    surveys: list[ShardReport] = []
-    for problem in _find_problems(folder, surveys):
+    reports: list[ShardReport] = []
+    for problem in _find_problems(folder, reports):
         problems.append(problem)
         report(problem)
     return (
         problems,
         f"{folder.path} is not complete: {len(problems):,} problems"
         if problems
-        else _describe(folder, surveys),
+        else _describe(folder, reports),
     )
 
 
-def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[str]:
-    """Yield all problems; append the report of each shard to `surveys`."""
+def _find_problems(folder: DatasetDir, reports: list[ShardReport]) -> Iterator[str]:
+    """Yield all problems; append the report of each shard to `reports`."""
     yield from _check_files(folder)
     yield from _check_counts(folder.info)
     reasons, wrong = check_failures(folder)
@@ -198,13 +198,13 @@ def _find_problems(folder: DatasetDir, surveys: list[ShardReport]) -> Iterator[s
     if not wrong and reasons != folder.info.counts.failures_by_reason:
         yield f"the files of failures hold {reasons}, {naming.DATASET_INFO} lists others"
     shards = folder.shards(*naming.SPLITS)
-    task = functools.partial(check_shard, folder.head)
+    task = functools.partial(check_shard, folder.without_lists)
     for found in map_in_processes(task, shards, sum(shard.examples for shard in shards)):
-        surveys.append(found)
+        reports.append(found)
         yield from found.problems
-    yield from _find_repeated_names(surveys)
-    digests = {found.shard.name: found.digests for found in surveys}
-    damaged = frozenset(found.shard.name for found in surveys if found.problems)
+    yield from _find_repeated_names(reports)
+    digests = {found.shard.name: found.digests for found in reports}
+    damaged = frozenset(found.shard.name for found in reports if found.problems)
     yield from metadata_check.find_problems(folder, digests, damaged)
 
 
@@ -240,20 +240,20 @@ def _check_counts(info: DatasetInfo) -> Iterator[str]:
             yield f"{naming.DATASET_INFO} lists {listed:,} {noun}, its files hold {found:,}"
 
 
-def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
+def _find_repeated_names(reports: Sequence[ShardReport]) -> Iterator[str]:
     """Yield a problem for each image that occurs twice, in one split or in both.
 
     Takes about 50 bytes of memory per name.
     """
-    names = np.frombuffer(b"".join(found.names for found in surveys), "S16")
+    names = np.frombuffer(b"".join(found.names for found in reports), "S16")
     shard_indices = np.repeat(
-        np.arange(len(surveys)), [len(found.names) // 16 for found in surveys]
+        np.arange(len(reports)), [len(found.names) // 16 for found in reports]
     )
     order = np.argsort(names, kind="stable")
     again = np.flatnonzero(names[order[1:]] == names[order[:-1]])
     for index in again:
         one, other = (
-            surveys[shard_indices[order[position]]].shard for position in (index, index + 1)
+            reports[shard_indices[order[position]]].shard for position in (index, index + 1)
         )
         # NumPy drops trailing zero bytes.
         name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
@@ -261,17 +261,17 @@ def _find_repeated_names(surveys: Sequence[ShardReport]) -> Iterator[str]:
         yield f"{name} is there {where}: in {one.name} and in {other.name}"
 
 
-def _describe(folder: DatasetDir, surveys: Sequence[ShardReport]) -> str:
+def _describe(folder: DatasetDir, reports: Sequence[ShardReport]) -> str:
     counts = collections.Counter(dict.fromkeys(naming.SPLITS, 0))
     ranges: dict[str, tuple[float, float]] = {}
-    for found in surveys:
+    for found in reports:
         counts[found.shard.split] += found.examples
         for name, (least, largest) in found.ranges.items():
             known = ranges.get(name, (least, largest))
             ranges[name] = min(known[0], least), max(known[1], largest)
     lines = [
         f"{folder.path} is complete: {counts['train']:,} examples for training "
-        f"and {counts['validation']:,} for validation in {len(surveys):,} shards"
+        f"and {counts['validation']:,} for validation in {len(reports):,} shards"
     ]
     lines += [
         f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()

@@ -52,12 +52,12 @@ def parse_frame(frame: bytes, size: int, name: str) -> memoryview:
     Only the checksum of the length is verified: that of the bytes needs google-crc32c.
 
     Args:
-      frame: The bytes of the file at the place in the index; fewer than `size` if the file ends.
+      frame: The bytes of the file at the offset in the index; fewer than `size` if the file ends.
       size: The size in the index, bytes.
       name: The file's name, for error messages.
 
     Raises:
-      ValueError: A frame does not begin or end at this place.
+      ValueError: A frame does not begin or end at this offset.
     """
     length = struct.pack("<Q", max(0, size - FRAMING))
     head = length + struct.pack("<I", _mask(_slow_crc(length)))
@@ -76,7 +76,7 @@ def format_index(sizes: Iterable[int]) -> bytes:
     """
     sizes = list(sizes)
     offsets = itertools.accumulate(sizes, initial=0)
-    return b"".join(b"%d %d\n" % place for place in zip(offsets, sizes, strict=False))
+    return b"".join(b"%d %d\n" % entry for entry in zip(offsets, sizes, strict=False))
 
 
 def parse_index(index: bytes, name: str, records: int, size: int) -> list[int]:

@@ -76,7 +76,7 @@ def take_sample(folder: DatasetDir, number: int) -> Sample:
     chosen = shards[:: math.ceil(len(shards) / _SAMPLED) or 1]
     each = math.ceil(number / max(1, len(chosen)))
     few = math.ceil(_PIXELS / max(1, len(chosen)))
-    tasks = [(folder.head, shard, each, few) for shard in chosen]
+    tasks = [(folder.without_lists, shard, each, few) for shard in chosen]
     examples = min(number, sum(shard.examples for shard in chosen))
     parts = list(worker_processes.map_in_processes(_sample_shard, tasks, examples))
     return Sample(

@@ -83,16 +83,17 @@ def _refuse_table(path: str, entries: Sequence[str]) -> None:
     """Raise UsageError if most lines are rows of a table, or the first one is a header."""
     if not entries:
         return
-    places = [place for text in entries if (place := _place_of_url(text)) is not None]
+    positions = [position for text in entries if (position := _position_of_url(text)) is not None]
     if header := _header(entries):
         raise UsageError(
             f"{path} looks like a table; {columns.listed(header)}: rename it to .csv or .tsv, or "
             "give --url_column NAME"
         )
-    if 2 * len(places) > len(entries):
-        [(place, _)] = collections.Counter(places).most_common(1)
+    if 2 * len(positions) > len(entries):
+        [(position, _)] = collections.Counter(positions).most_common(1)
         raise UsageError(
-            f"{path} looks like a table whose column {place} is the URL: give --url_column {place}"
+            f"{path} looks like a table whose column {position} is the URL: give "
+            f"--url_column {position}"
         )
 
 
@@ -116,10 +117,10 @@ def _is_listed(text: str) -> bool:
     return bool(others) or not _URL_AND_WORDS.fullmatch(url)
 
 
-def _place_of_url(text: str) -> int | None:
+def _position_of_url(text: str) -> int | None:
     """Return the column, from 1, of the URL in a row of a table; None for a line of a list."""
     if _is_listed(text):
         return None
     cells = text.split("\t" if "\t" in text else ",")
-    starts = (place for place, cell in enumerate(cells, 1) if _URL.match(cell.strip(' "')))
+    starts = (position for position, cell in enumerate(cells, 1) if _URL.match(cell.strip(' "')))
     return next(starts, None) if len(cells) > 1 else None

@@ -48,7 +48,7 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef | None]:
         names = [str(number) for number in range(1, len(head) + 1)]
         records = itertools.chain([head], records)
     found = columns.resolve(path, names, config)
-    places = [(name, names.index(name)) for name in found.names]
+    positions = [(name, names.index(name)) for name in found.names]
     for row, fields in enumerate(records, 1):
         if fields is None:
             yield columns.failed_row(path, row, f"more than {text_lines.MAX_LINE:,} bytes")
@@ -57,7 +57,7 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef | None]:
         elif len(fields) != len(names):
             yield columns.failed_row(path, row, f"{len(fields)} values, not {len(names)}")
         else:
-            values = {name: fields[place] for name, place in places}
+            values = {name: fields[position] for name, position in positions}
             yield columns.make_ref(path, row, found, values)
 
 
@@ -68,11 +68,11 @@ def _delimiter(path: str, first: bytes) -> str:
 
 def _check_header(path: str, names: list[str], config: Config) -> None:
     """Raise UsageError if the first row holds a URL, so that it is no header."""
-    place = next((place for place, name in enumerate(names, 1) if "://" in name), None)
-    if place is not None and not columns.has_url(names, config):
+    position = next((position for position, name in enumerate(names, 1) if "://" in name), None)
+    if position is not None and not columns.has_url(names, config):
         raise UsageError(
-            f"{path} has no header: its first row holds a URL in column {place}; give "
-            f"--url_column {place}"
+            f"{path} has no header: its first row holds a URL in column {position}; give "
+            f"--url_column {position}"
         )
 
 
@@ -108,7 +108,7 @@ def _read_records(
 ) -> Iterator[list[str] | None]:
     """Yield the fields of each record; none for a blank line, None for a line that is too long.
 
-    If quotes are not closed or not in their places, each line of the record is one of its own.
+    If quotes are not closed or not in their positions, each line of the record is one of its own.
     """
     source = _Lines(lines)
     reader = csv.reader(source, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]

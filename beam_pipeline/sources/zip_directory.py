@@ -90,11 +90,11 @@ def _find_directory(file: IO[bytes]) -> tuple[int, int, int]:
     tail_start = max(0, file_size - _MAX_COMMENT - _END.size)
     file.seek(tail_start)
     tail = file.read(file_size - tail_start)
-    place = tail.rfind(b"PK\x05\x06")
-    if place < 0 or len(tail) - place < _END.size:
+    position = tail.rfind(b"PK\x05\x06")
+    if position < 0 or len(tail) - position < _END.size:
         raise ZipError("no directory at its end: it is cut off")
-    fields = _END.unpack_from(tail, place)
-    size, offset, end = fields[5], fields[6], tail_start + place
+    fields = _END.unpack_from(tail, position)
+    size, offset, end = fields[5], fields[6], tail_start + position
     end64 = end - _LOCATOR64_SIZE - _END64.size
     if end64 >= 0:
         file.seek(end64)

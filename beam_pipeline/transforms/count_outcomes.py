@@ -18,7 +18,7 @@ from beam_pipeline.transforms.ticks import Ticks
 
 
 class CountOutcomes(beam.DoFn):
-    """Count outcomes; emit a Tally for each class and host at the end of each bundle.
+    """Count outcomes; emit an OutcomeCount for each class and host at the end of each bundle.
 
     The input elements are EmbeddedImage or Failure.
 

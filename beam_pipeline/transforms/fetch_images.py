@@ -25,7 +25,7 @@ from beam_pipeline.transforms.thread_map import in_global_window
 # Images of a bundle in progress per request in flight: enough that slow hosts do not block the
 # others. Only their names and URLs are in memory; the number of downloaded images held is at most
 # twice the number of requests.
-_AHEAD = 16
+_QUEUED_PER_REQUEST = 16
 
 
 class FetchImages(beam.DoFn):
@@ -38,7 +38,7 @@ class FetchImages(beam.DoFn):
 
     def __init__(self, config: Config):
         self._config = config
-        self._window = _AHEAD * config.fetch_concurrency
+        self._window = _QUEUED_PER_REQUEST * config.fetch_concurrency
         self._fetched = Metrics.counter("fetch", "images")
         self._bytes = Metrics.counter("fetch", "bytes")
         self._waited = Metrics.counter("fetch", "waited_microseconds")

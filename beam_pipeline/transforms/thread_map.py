@@ -35,8 +35,8 @@ _making = threading.Lock()
 class ThreadMap(beam.DoFn):
     """`beam.Map` of a function in the process's threads, in the order of the elements.
 
-    The worker's thread continues meanwhile: it emits a result once `ahead` newer elements are
-    queued. The threads therefore have work while it computes embeddings.
+    The worker's thread continues meanwhile: it emits a result once `max_in_flight` newer elements
+    are queued. The threads therefore have work while it computes embeddings.
 
     Counts `images` and `microseconds`, the wall time of the function including waiting, in a
     namespace named after the function.
@@ -46,7 +46,7 @@ class ThreadMap(beam.DoFn):
         self,
         function: Callable[..., Any],
         *arguments: Any,
-        ahead: int | None = None,
+        max_in_flight: int | None = None,
         low_priority: bool = False,
         threads: int | None = None,
     ):
@@ -56,8 +56,8 @@ class ThreadMap(beam.DoFn):
           function: Takes an element, which has `nbytes`, and the arguments; returns an element or
             a TaggedOutput.
           arguments: Further arguments of the function.
-          ahead: Maximum number of elements in progress, of at most 64 MiB together; by default one
-            per thread.
+          max_in_flight: Maximum number of elements in progress, of at most 64 MiB together; by
+            default one per thread.
           low_priority: Whether the threads run with low priority, so that the network goes first.
           threads: Number of threads; by default one per processor, at most `MAX_THREADS`.
         """
@@ -67,7 +67,7 @@ class ThreadMap(beam.DoFn):
             low_priority,
             threads,
         )
-        self._most_ahead = ahead
+        self._given_max = max_in_flight
         self._images = Metrics.counter(function.__name__, "images")
         self._microseconds = Metrics.counter(function.__name__, "microseconds")
 
@@ -77,14 +77,14 @@ class ThreadMap(beam.DoFn):
             tuple[concurrent.futures.Future[tuple[Any, int]], int]
         ] = collections.deque()
         self._bytes = 0
-        self._ahead = self._most_ahead or _count_threads()
+        self._max_in_flight = self._given_max or _count_threads()
 
     def process(self, element: Any) -> Iterator[Any]:
         executor = _executor_of(self._threads or _count_threads(), self._low_priority)
         future = executor.submit(_time, self._function, element, *self._arguments)
         self._under_way.append((future, element.nbytes))
         self._bytes += element.nbytes
-        while len(self._under_way) > self._ahead or self._bytes > MAX_BYTES:
+        while len(self._under_way) > self._max_in_flight or self._bytes > MAX_BYTES:
             yield self._next()
 
     def finish_bundle(self) -> Iterator[Any]:

@@ -424,7 +424,7 @@ class TestRetryAfter:
             "Mon, 01 Jan 2001 00:00:00 +99999999999999999999",
         ],
     )
-    def test_that_tells_no_time_to_come(self, origin, value):
+    def test_that_names_no_future_time(self, origin, value):
         assert summarize(fetch_one(origin.url(f"retry-after/{quote(value)}/x.jpg"))) == ("image", 2)
 
     def test_an_image_that_had_to_queue_is_tried_again_all_the_same(self, origin, monkeypatch):

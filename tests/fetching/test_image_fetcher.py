@@ -403,13 +403,13 @@ class TestBundles:
     def test_hand_on_what_has_come_before_too_much_is_under_way(self, origin):
         images = copy(FetchImages(make_config(fetch_concurrency=1)))
         images.start_bundle()
-        refs = numbered(origin, 3 * fetch_images._AHEAD, "delay/0.01/{}.jpg")
+        refs = numbered(origin, 3 * fetch_images._QUEUED_PER_REQUEST, "delay/0.01/{}.jpg")
         handed_on = in_time(
             lambda: outcomes_of(output for ref in refs for output in images.process([ref]))
         )
         at_the_end = in_time(outcomes_of, images.finish_bundle())
         assert len(handed_on) + len(at_the_end) == len(refs)
-        assert len(at_the_end) < fetch_images._AHEAD
+        assert len(at_the_end) < fetch_images._QUEUED_PER_REQUEST
 
     def test_share_the_limits(self, origin):
         images = FetchImages(make_config(fetch_concurrency=4, host_concurrency=3))

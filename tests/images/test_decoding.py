@@ -119,7 +119,7 @@ TIFF_LZW = encode(photo(), "TIFF", compression="tiff_lzw")
 @example(1, 300, 8)
 @example(3, 2, 3)
 @example(200, 5, 20)
-def test_pad_fits_the_whole_image_inside_and_leaves_white_around(width, height, size):
+def test_pad_fits_the_image_inside_and_fills_with_white(width, height, size):
     square = np.asarray(make_square(Image.new("RGB", (width, height), "black"), size, "pad"))
     ratio = min(size / width, size / height)
     fitted = np.zeros((max(1, round(height * ratio)), max(1, round(width * ratio)), 3), np.uint8)
@@ -172,7 +172,7 @@ def test_crop_fills_the_square():
         )
 
 
-def test_stretch_shows_the_whole_image():
+def test_stretch_shows_the_complete_image():
     image = Image.new("RGB", (400, 20), RED)
     image.paste(BLUE, (200, 0, 400, 20))
     square = np.asarray(make_square(image, 40, "stretch"))
@@ -451,7 +451,7 @@ def test_transparent_and_opaque_parts_of_one_image():
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_the_first_frame_stands_for_an_animation(format):
+def test_the_first_frame_of_an_animation_is_used(format):
     others = [flat("RGB", GREEN), flat("RGB", BLUE)]
     data = encode(flat("RGB", RED), format, save_all=True, append_images=others, **LOSSLESS[format])
     assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(data))))) == 3
@@ -552,7 +552,7 @@ def test_an_image_may_have_as_many_pixels_as_are_allowed_and_no_more(format):
     ("width", "height"),
     [(1001, 1000), (10_000, 10_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1)],
 )
-def test_too_many_pixels_are_told_by_the_header(width, height):
+def test_too_many_pixels_are_found_in_the_header(width, height):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"")
     with warnings.catch_warnings():
@@ -618,7 +618,7 @@ def test_a_file_that_is_long_enough_but_makes_no_sense_is_corrupt(data):
     ],
     ids=lambda data: ascii(data[:12]),
 )
-def test_what_is_no_image_is_told(data):
+def test_a_file_that_is_not_an_image_is_refused(data):
     assert reason_of(data) == "not_an_image"
 
 
@@ -655,7 +655,7 @@ def test_a_web_page_is_called_one():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_images_of_other_formats_are_told_from_what_is_none(data, name):
+def test_images_of_other_formats_have_their_own_reason(data, name):
     with pytest.raises(DecodeError) as caught:
         decode(data, 8, "pad", MAX_PIXELS)
     assert caught.value.reason == "unsupported_format"
@@ -757,7 +757,7 @@ def test_noise_gives_a_reason_and_nothing_else(magic, noise):
 
 
 @pytest.mark.parametrize("data", VALID, ids=range(len(VALID)))
-def test_no_warning_is_given_for_a_file_that_is_whole(data):
+def test_a_complete_file_causes_no_warning(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(data, 9, "pad", MAX_PIXELS).shape == (9, 9, 3)

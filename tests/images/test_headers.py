@@ -254,7 +254,7 @@ def test_bombs_of_any_number_are_unpacked_once(monkeypatch):
     ),
     st.data(),
 )
-def test_trimming_leaves_what_is_small_and_whole(chunks, data):
+def test_trimming_keeps_small_complete_files(chunks, data):
     png = make_png(*(chunk(kind, content) for kind, content in chunks))
     trimmed = headers.trim_png(png)
     assert headers.trim_png(trimmed) == trimmed

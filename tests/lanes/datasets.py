@@ -121,7 +121,7 @@ def read_dataset(folder: str | Path) -> Dataset:
     for split in ("train", "validation"):
         for example in dataset.load(folder, split).as_numpy_iterator():
             url = example["image_url"].decode()
-            assert url not in examples, f"{url} stands twice"
+            assert url not in examples, f"{url} occurs twice"
             examples[url] = (split, example)
     lines = [
         line

@@ -120,7 +120,7 @@ def test_the_dataset_is_the_same(cluster, url_list, reference, tmp_path, paralle
     )
 
 
-def test_metrics_stand_in_flinks_own_page(cluster, url_list, reference, tmp_path):
+def test_metrics_are_shown_in_flinks_own_page(cluster, url_list, reference, tmp_path):
     done = run_job(
         [
             *engine(cluster, 2),

@@ -199,7 +199,7 @@ def test_list_checkpoint_originals_and_dataset(
     ]
 
 
-def test_a_run_that_was_killed_goes_on(bucket, url_list, reference):
+def test_a_killed_run_resumes(bucket, url_list, reference):
     options = [
         "--input",
         url_list,
@@ -370,7 +370,7 @@ def test_a_folder_of_images(bucket, tmp_path):
     ]
 
 
-def test_a_bucket_that_is_not_there_is_told(bucket, url_list):
+def test_a_missing_bucket_is_reported(bucket, url_list):
     done = run_job(
         ["--input", url_list, "--checkpoint", "none", "--output", f"{bucket}-of-nobody/dataset"]
     )

@@ -174,7 +174,7 @@ def test_options_can_be_written_with_an_equals_sign():
     assert rest == []
 
 
-def test_images_stand_in_for_a_list():
+def test_images_replace_a_list():
     config, _, _ = parse(["--images", "photos/*.jpg", "--output", "out"])
     assert (config.images, config.input) == ("photos/*.jpg", None)
 
@@ -268,7 +268,7 @@ def test_what_is_no_number_is_refused(name, value):
 @pytest.mark.parametrize(
     "name", sorted(set(NUMBERS) - {"validation_fraction", "max_failed_fraction", "fetch_timeout"})
 )
-def test_a_fraction_of_something_whole_is_refused(name):
+def test_a_fraction_is_refused_where_an_integer_is_needed(name):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", "1.5"])
 
 
@@ -357,11 +357,11 @@ def test_names_are_spelled_in_full(argv):
     )
 
 
-def test_an_abbreviation_does_not_stand_for_a_required_option():
+def test_an_abbreviation_does_not_replace_a_required_option():
     assert "--output" in refusal(["--input", "urls.txt", "--outp", "out"])
 
 
-def test_help_tells_every_option_and_its_default(capsys, monkeypatch):
+def test_help_lists_every_option_and_its_default(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit) as caught:
         parse(["--help"])
@@ -403,7 +403,7 @@ def test_a_config_cannot_be_changed():
         config.skip = 3  # type: ignore[misc]
 
 
-def test_what_shapes_the_dataset_is_told_from_what_does_not():
+def test_options_that_shape_the_dataset_are_distinguished():
     others = {
         *(
             "output",

@@ -36,7 +36,7 @@ def test_a_short_list_is_one_commit_whose_files_have_plain_names(tmp_path):
     [commit] = plan(make_config(tmp_path, ["# list", "http://a", "", "http://b"]), 10, [])
     assert urls(commit) == ["http://a", "http://b"]
     assert commit.counts == {"lines": 4, "ignored": 2, "duplicates": 0}
-    assert (commit.index, commit.is_last, commit.label) == (0, True, "")
+    assert (commit.index, commit.is_last, commit.file_prefix) == (0, True, "")
 
 
 def test_a_list_that_just_fits_is_one_commit(tmp_path):
@@ -58,7 +58,11 @@ def test_a_longer_list_is_split(tmp_path):
     ]
     assert [commit.counts["lines"] for commit in (first, second, third)] == [3, 3, 2]
     assert [commit.is_last for commit in (first, second, third)] == [False, False, True]
-    assert [commit.label for commit in (first, second, third)] == ["00000-", "00001-", "00002-"]
+    assert [commit.file_prefix for commit in (first, second, third)] == [
+        "00000-",
+        "00001-",
+        "00002-",
+    ]
 
 
 def test_duplicates_of_earlier_commits_are_dropped_and_counted(tmp_path):

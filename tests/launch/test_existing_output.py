@@ -30,7 +30,7 @@ def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_
     return shard.name
 
 
-def test_keeps_whole_commits(tmp_path):
+def test_keeps_complete_commits(tmp_path):
     config = make_config(tmp_path)
     kept = finalize_commit(config)
     strays = (
@@ -45,7 +45,7 @@ def test_keeps_whole_commits(tmp_path):
     (tmp_path / "beam-temp-metadata-00001").mkdir()
     (tmp_path / "beam-temp-metadata-00001" / "rows").write_text("rows")
     found = find(config)
-    assert found.finished is None and len(found.commits) == 1
+    assert found.info is None and len(found.commits) == 1
     output_dir.prepare(config, found.commits)
     metadata = "metadata-00000-00000-of-00001.parquet"
     assert names(tmp_path) == [
@@ -53,14 +53,14 @@ def test_keeps_whole_commits(tmp_path):
     ]
 
 
-def test_a_whole_dataset_is_found(tmp_path):
+def test_a_complete_dataset_is_found(tmp_path):
     config = make_config(tmp_path)
     assert find(config) == ExistingOutput()
     finalize_commit(config, is_last=True)
     found = find(config)
-    assert found.finished and found.finished.counts.examples == 1
+    assert found.info and found.info.counts.examples == 1
     (tmp_path / "commit-00000.json").write_text("left when the run was stopped at its very end")
-    output_dir.clear_strays(str(tmp_path), found.finished)
+    output_dir.clear_strays(str(tmp_path), found.info)
     shard = "lab_images_00000-00000-of-00001.tfrecord"
     metadata = "metadata-00000-00000-of-00001.parquet"
     assert names(tmp_path) == ["dataset.json", shard, f"{shard}.idx", metadata]
@@ -79,7 +79,7 @@ def test_what_does_not_shape_the_dataset_may_change(tmp_path):
     assert len(find(make_config(tmp_path, fetch_timeout=3, urls_per_commit=7)).commits) == 1
 
 
-def test_overwriting_goes_on_where_it_was_interrupted_but_not_on_a_whole_dataset(tmp_path):
+def test_overwriting_resumes_an_interrupted_run_but_not_a_complete_dataset(tmp_path):
     config = make_config(tmp_path, overwrite=True)
     finalize_commit(config)
     assert len(find(config).commits) == 1
@@ -276,7 +276,7 @@ def test_of_a_complete_dataset_no_file_is_read_that_the_user_did_not_name(tmp_pa
     )
     config = adopt(tmp_path, checkpoint="none")
     assert config.exclude_sha256 is None
-    assert existing_output.find(config, {"input", "output"}, {"exclude_sha256": None}).finished
+    assert existing_output.find(config, {"input", "output"}, {"exclude_sha256": None}).info
 
 
 BROKEN: list[Any] = [

@@ -46,7 +46,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_a_second_process_is_refused_and_told_which_one_holds_the_lock(holder, tmp_path):
+def test_a_second_process_is_refused_with_the_name_of_the_holder(holder, tmp_path):
     with (
         pytest.raises(
             UsageError, match=rf"--output .*out is in use by another run \(process {holder.pid} on "

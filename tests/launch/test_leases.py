@@ -72,7 +72,7 @@ def test_is_there_until_the_end(store):
     assert store.content is None
 
 
-def test_another_process_is_refused_and_told_whose_it_is(store):
+def test_another_process_is_refused_with_the_name_of_the_holder(store):
     with (
         Lease(store, ELSEWHERE).held(),
         pytest.raises(HeldError, match=r"process 7 on elsewhere, since 2026.* expires in \d+ s"),

@@ -98,7 +98,7 @@ def test_a_list_beside_the_dataset_is_fine(tmp_path):
     output_dir.check(make_config(tmp_path, input=str(tmp_path / "urls.txt")))
 
 
-def test_an_unknown_filesystem_is_told(tmp_path):
+def test_an_unknown_filesystem_is_reported(tmp_path):
     with pytest.raises(UsageError, match=r"--output foo://b/x cannot be reached"):
         output_dir.check(Config(input="urls.txt", output="foo://b/x"))
 
@@ -115,7 +115,7 @@ def test_an_object_store_without_its_client_is_refused(monkeypatch, tmp_path, op
         output_dir.check(Config(**options))
 
 
-def test_workers_elsewhere_are_given_whole_paths(tmp_path, monkeypatch):
+def test_workers_elsewhere_get_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = Config(
         input="urls.txt",
@@ -139,7 +139,7 @@ def test_workers_elsewhere_are_given_whole_paths(tmp_path, monkeypatch):
         )
 
 
-def test_several_lists_keep_their_commas_as_whole_paths(tmp_path, monkeypatch):
+def test_several_lists_keep_their_commas_as_absolute_paths(tmp_path, monkeypatch):
     (tmp_path / "x,y").mkdir()
     (tmp_path / "x,y" / "a,b.txt").write_bytes(b"http://a.example/1.jpg\n")
     monkeypatch.chdir(tmp_path / "x,y")

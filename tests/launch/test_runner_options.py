@@ -201,7 +201,7 @@ def test_a_job_server_that_ends_with_the_command_is_waited_for():
         (["--runner", "NoSuchRunner"], "NoSuchRunner"),
     ],
 )
-def test_what_beam_cannot_use_is_told_in_one_line(arguments, said):
+def test_what_beam_cannot_use_is_reported_in_one_line(arguments, said):
     with pytest.raises(UsageError, match=said) as raised:
         runner_options.parse_options(arguments)
     assert "\n" not in str(raised.value)

@@ -58,7 +58,7 @@ def read_description(folder) -> dict | None:
     return dataclasses.asdict(info) if info else None
 
 
-def test_description_tells_what_is_there(config):
+def test_the_description_matches_the_dataset(config):
     close(config)
     description = read_description(config.output)
     assert description is not None
@@ -88,7 +88,7 @@ def test_description_tells_what_is_there(config):
     assert description["features"]["image_ab"]["shape"] == [299, 299, 2]
 
 
-def test_no_embedding_is_told(tmp_path):
+def test_a_dataset_without_embeddings_says_so(tmp_path):
     config = Config(input="urls.txt", output=str(tmp_path), checkpoint="none")
     close(config)
     description = read_description(config.output)
@@ -101,7 +101,7 @@ def test_no_embedding_is_told(tmp_path):
     "counts",
     [{**COUNTS, "lines": 12}, {**COUNTS, "duplicates": 2}, {**COUNTS, "failures/fetch/dns": 2}, {}],
 )
-def test_books_that_do_not_balance_end_the_run(config, counts):
+def test_counts_that_do_not_match_end_the_run(config, counts):
     with pytest.raises(commit_manifest.CountMismatchError, match="do not add up"):
         close(config, counts)
     assert read_description(config.output) is None

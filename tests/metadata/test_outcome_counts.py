@@ -85,7 +85,7 @@ def test_commits_add_up(tmp_path):
     )
 
 
-def test_hosts_beyond_the_first_are_told_together(tmp_path, monkeypatch):
+def test_hosts_beyond_the_first_are_summed(tmp_path, monkeypatch):
     monkeypatch.setattr(outcome_counts, "MAX_HOSTS", 1)
     outcome_counts.write(
         str(tmp_path / "0"),

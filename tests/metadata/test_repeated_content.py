@@ -50,7 +50,7 @@ def test_counts_over_all_commits(tmp_path_factory, commits):
     assert all(digest(int(repeat.url.rpartition("/")[2])) == repeat.sha256 for repeat in found)
 
 
-def test_tells_only_the_most_frequent(tmp_path):
+def test_lists_only_the_most_frequent(tmp_path):
     bodies = [
         Repeat(digest(index), REPEATED + index, "http://a") for index in range(MAX_REPEATED + 50)
     ]

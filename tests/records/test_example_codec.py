@@ -234,7 +234,7 @@ def test_png_is_lossless(pixels):
         np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
-def test_png_is_lossless_for_a_whole_image():
+def test_png_is_lossless_at_the_usual_size():
     pixels = make_image(299).image.pixels
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(png_notes.encode_png(pixels)))), pixels

@@ -66,7 +66,7 @@ def test_reads_numbers_that_are_not_packed():
 @given(st.binary(max_size=200))
 @example(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")
 @example(b"\x0a\x04\x0a\x02\x08\x01")
-def test_whatever_stands_there_is_read_or_refused(data):
+def test_any_bytes_are_read_or_refused(data):
     with contextlib.suppress(ValueError):
         assert isinstance(read_example(data), dict)
 

@@ -327,7 +327,7 @@ def test_an_empty_list_holds_nothing(tmp_path):
     assert read_bytes(tmp_path, b"") == ([], {"lines": 0, "ignored": 0})
 
 
-def test_urls_that_stand_twice_are_left_to_the_graph(tmp_path):
+def test_duplicate_urls_are_left_to_the_graph(tmp_path):
     assert read_bytes(tmp_path, LINES + LINES) == (REFS + REFS, {"lines": 4, "ignored": 0})
 
 
@@ -400,7 +400,7 @@ LINE = st.one_of(
 @example([b"\x1f\x8b\x08"], 0, None)
 @example([b"BZh9"], 0, None)
 @example([b"PK\x03\x04"], 0, None)
-def test_whatever_a_list_holds_the_books_add_up(lines, skip, count):
+def test_counts_add_up_for_any_list(lines, skip, count):
     data = b"\n".join(lines)
     with tempfile.TemporaryDirectory() as folder:
         assume(not json_lines.recognizes("list", data))
@@ -875,7 +875,7 @@ def test_check_url_accepts_what_can_be_asked_for(url):
         ),
     ],
 )
-def test_check_url_tells_why_not(url, reason):
+def test_check_url_returns_the_reason(url, reason):
     ref = ImageRef("n1_2", url)
     failure = check_url(ref)
     assert failure is not None

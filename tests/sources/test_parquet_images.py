@@ -305,7 +305,7 @@ def test_listing_does_not_read_images(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("column", ["struct", "binary"])
-def test_a_row_group_is_never_in_memory_as_a_whole(tmp_path, column):
+def test_a_row_group_is_never_completely_in_memory(tmp_path, column):
     values: list[Any] = [random.Random(number).randbytes(50_000) for number in range(1000)]
     array = pa.array(values)
     if column == "struct":

@@ -46,7 +46,7 @@ def test_no_name_makes_a_file_be_compressed(tmp_path, name):
     assert filesystem.read_bytes(str(tmp_path / name)) == data
 
 
-def test_a_written_file_stands_alone(tmp_path):
+def test_writing_leaves_no_other_file(tmp_path):
     filesystem.write_bytes(str(tmp_path / "file"), b"data")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -58,7 +58,7 @@ def test_a_file_takes_the_place_of_an_older_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path):
+def test_a_file_that_cannot_be_completed_is_not_written(tmp_path):
     with file_size_limit(4096), pytest.raises(OSError):
         filesystem.write_bytes(str(tmp_path / "file"), b"data" * 4096)
     assert not (tmp_path / "file").exists()
@@ -149,7 +149,7 @@ def test_read_bytes_waits_for_no_pipe(tmp_path):
             filesystem.read_bytes(str(path))
 
 
-def test_list_folder_tells_the_files_of_a_folder_and_their_sizes(tmp_path):
+def test_list_folder_returns_files_and_sizes(tmp_path):
     for name, size in {"a.tfrecord": 3, "b.tfrecord": 0, "dataset.json": 2}.items():
         (tmp_path / name).write_bytes(bytes(size))
     (tmp_path / "inner").mkdir()
@@ -188,7 +188,7 @@ def test_base_name(path, name):
 
 
 @pytest.mark.parametrize(("path", "extra"), [("gs://bucket/x", "gcp"), ("s3://bucket/x", "aws")])
-def test_a_client_that_is_not_installed_is_told(monkeypatch, path, extra):
+def test_a_missing_client_is_reported(monkeypatch, path, extra):
     for module in ("google.cloud.storage", "boto3"):
         monkeypatch.setitem(sys.modules, module, None)  # simulates a module that is not installed
     with pytest.raises(ValueError, match=rf"{path} .*pip install 'beam_pipeline\[{extra}\]'"):

@@ -48,7 +48,7 @@ def test_every_element_comes_through_a_runner_once(number):
         halved = (
             pipeline
             | beam.Create([Item(n) for n in range(number)])
-            | beam.ParDo(ThreadMap(halve, ahead=3)).with_outputs("odd", main="even")
+            | beam.ParDo(ThreadMap(halve, max_in_flight=3)).with_outputs("odd", main="even")
         )
         assert_that(
             halved.even, equal_to([Item(n // 2) for n in range(0, number, 2)]), label="even"
@@ -56,22 +56,23 @@ def test_every_element_comes_through_a_runner_once(number):
         assert_that(halved.odd, equal_to([Item(n) for n in range(1, number, 2)]), label="odd")
 
 
-def test_order_is_kept_and_so_many_are_ahead():
+def test_order_is_kept_and_the_number_in_flight_is_limited():
     def dawdle(item: Item) -> Item:
         time.sleep(0.02 * (item.number % 2 == 0))
         return item
 
-    early, late = drive(ThreadMap(dawdle, ahead=4), [Item(n) for n in range(10)])
+    early, late = drive(ThreadMap(dawdle, max_in_flight=4), [Item(n) for n in range(10)])
     assert [item.number for item in early] == list(range(6))
     assert [item.number for item in late] == [6, 7, 8, 9]
 
 
 def test_large_elements_are_not_heaped_up():
     early, late = drive(
-        ThreadMap(lambda item: item, ahead=100), [Item(n, nbytes=30 << 20) for n in range(5)]
+        ThreadMap(lambda item: item, max_in_flight=100),
+        [Item(n, nbytes=30 << 20) for n in range(5)],
     )
     assert (len(early), len(late)) == (3, 2)
-    early, late = drive(ThreadMap(lambda item: item, ahead=100), [Item(0, nbytes=1 << 30)])
+    early, late = drive(ThreadMap(lambda item: item, max_in_flight=100), [Item(0, nbytes=1 << 30)])
     assert (len(early), len(late)) == (1, 0)
 
 
@@ -83,7 +84,7 @@ def test_several_elements_are_worked_on_at_a_time():
         both.wait()
         return item
 
-    _, late = drive(ThreadMap(meet, ahead=2), [Item(0), Item(1)])
+    _, late = drive(ThreadMap(meet, max_in_flight=2), [Item(0), Item(1)])
     assert len(late) == 2
 
 
@@ -99,7 +100,7 @@ def test_what_goes_wrong_in_a_thread_ends_the_bundle():
 
 
 def test_a_bundle_begins_with_nothing_of_one_that_was_broken_off():
-    dofn = ThreadMap(lambda item: item, ahead=4)
+    dofn = ThreadMap(lambda item: item, max_in_flight=4)
     dofn.start_bundle()
     assert not list(dofn.process(Item(0)))
     early, late = drive(dofn, [Item(1)])
@@ -115,7 +116,7 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
         return item
 
     dofn, begun = (
-        ThreadMap(wait, ahead=100),
+        ThreadMap(wait, max_in_flight=100),
         min(thread_map.MAX_THREADS, processors.count_processors()),
     )
     dofn.start_bundle()
@@ -129,7 +130,7 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process has one priority")
 @pytest.mark.parametrize("low_priority", [False, True])
-def test_threads_beside_the_network_give_way(low_priority):
+def test_threads_beside_the_network_have_low_priority(low_priority):
     def priority(item: Item) -> Item:
         return Item(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 

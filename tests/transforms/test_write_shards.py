@@ -112,7 +112,7 @@ def test_failures_are_lines_of_json(tmp_path):
     )
 
 
-def test_a_second_attempt_at_finishing_tells_the_same(tmp_path):
+def test_a_second_attempt_at_finishing_returns_the_same(tmp_path):
     sink = write_shards.ExampleSink(
         str(tmp_path / "lab_images_"), "none", 2, str(tmp_path / "rows")
     )
