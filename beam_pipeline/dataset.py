@@ -6,23 +6,28 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from beam_pipeline.dataset_info import DatasetInfo
+from beam_pipeline.dataset_info import DatasetInfo, Statistics
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reading.numpy_reader import Examples
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from beam_pipeline.reading.statistics import Statistics
+__all__ = [
+    "DatasetInfo",
+    "Examples",
+    "Statistics",
+    "examples",
+    "load",
+    "read_info",
+    "read_statistics",
+]
 
-__all__ = ["DatasetInfo", "Examples", "examples", "load", "read_info", "read_statistics"]
-
-
-Path = str | os.PathLike[str]
+_Path = str | os.PathLike[str]
 
 
 def load(
-    folder: Path | Sequence[Path], split: str = "train", transformed: bool = False
+    folder: _Path | Sequence[_Path], split: str = "train", transformed: bool = False
 ) -> tf.data.Dataset:
     """Read a dataset as float32 tensors, several shards at a time.
 
@@ -82,7 +87,7 @@ def load(
     return tf_reader.load_all(folders, split, transformed)
 
 
-def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
+def examples(folder: _Path | Sequence[_Path], split: str = "train") -> Examples:
     """Read a dataset as NumPy arrays, importing only NumPy, Pillow, scikit-image and msgspec.
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
@@ -119,7 +124,7 @@ def examples(folder: Path | Sequence[Path], split: str = "train") -> Examples:
     return Examples(_open_all(folder, split), split)
 
 
-def _open_all(folder: Path | Sequence[Path], split: str) -> list[dataset_dir.DatasetDir]:
+def _open_all(folder: _Path | Sequence[_Path], split: str) -> list[dataset_dir.DatasetDir]:
     """Open one or several datasets. Raises ValueError if their examples differ in shape."""
     paths = [folder] if isinstance(folder, (str, os.PathLike)) else list(folder)
     if not paths:
@@ -135,7 +140,7 @@ def _open_all(folder: Path | Sequence[Path], split: str) -> list[dataset_dir.Dat
     return opened
 
 
-def read_statistics(folder: Path) -> Statistics:
+def read_statistics(folder: _Path) -> Statistics:
     """Read the statistics of the training examples that `--statistics` has written.
 
     Args:
@@ -154,7 +159,7 @@ def read_statistics(folder: Path) -> Statistics:
     return statistics.read(dataset_dir.open_dataset_dir(folder))
 
 
-def read_info(folder: Path) -> DatasetInfo:
+def read_info(folder: _Path) -> DatasetInfo:
     """Read the description of a dataset: `dataset.json`, typed.
 
         info = dataset.read_info("data/tfrecords")

@@ -1,13 +1,14 @@
-"""The content of `dataset.json`, typed."""
+"""The content of `dataset.json`, and of `transform/`, typed."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
 
 from beam_pipeline import naming
 
@@ -194,15 +195,15 @@ class DatasetInfo:
         """Parse the content of `dataset.json`, which is untrusted.
 
         Raises:
-          ValueError: It is no JSON object, has another format version, or a field is missing or of
-            another type. The message names the field.
+          ValueError: It is not a JSON object, has another format version, or a field is missing or
+            of another type. The message names the field.
         """
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"it is not JSON: {error}") from error
         if not isinstance(fields, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         version = fields.get("format_version")
         if version != FORMAT_VERSION:
             raise ValueError(
@@ -230,3 +231,22 @@ def from_fields(fields: Any, kind: type[T]) -> T:
 
 
 Features = Mapping[str, Feature]
+
+
+class Statistics(NamedTuple):
+    """Statistics of all training examples, white padding included.
+
+    Attributes:
+      examples: Number of training examples.
+      lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
+      embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
+      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b*
+        (columns). Bins are 10 wide, with centres from -110 to 110. The prior of Zhang et al. 2016.
+    """
+
+    examples: int
+    lab_mean: np.ndarray
+    lab_variance: np.ndarray
+    embedding_mean: np.ndarray
+    embedding_variance: np.ndarray
+    ab_frequency: np.ndarray

@@ -20,7 +20,7 @@ class Extent(NamedTuple):
     Attributes:
       path: The file.
       offset: Position of the first byte.
-      size: Number of bytes as they are stored; None for a whole file.
+      size: Number of bytes as they are stored; None for a complete file.
       is_deflated: Whether the bytes are compressed with raw DEFLATE, as in a zip archive.
     """
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     Attributes:
       path: The file.
       group: Index of the part of the file that is read in one go: a row group of a Parquet file; 0
-        for an archive, which is read as a whole.
+        for an archive, which is read completely.
       position: Index of the image's row or member in the group.
     """
 

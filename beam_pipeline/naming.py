@@ -1,4 +1,4 @@
-"""The names of the files that a run writes to its output folder."""
+"""The names of the files and metrics that a run leaves."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ LOCK, STARTED = "run.lock", "run.json"
 COMMIT_PREFIX = "commit-"
 COMMIT_RECORD, COMMIT_BODIES, COMMIT_OUTCOMES = ".json", ".bodies.jsonl", ".outcomes.jsonl"
 ANALYSIS_PREFIX, ROWS_PREFIX = "beam-temp-analysis-", "beam-temp-metadata-"
+
+# The namespaces of the workers' metrics, which metrics.json holds.
+STAGES = FETCH, DECODE, KEEP, EMBED, ENCODE, WRITE = (
+    "fetch",
+    "decode",
+    "keep",
+    "embedding",
+    "encode",
+    "write",
+)
 
 
 def shard_numbers(index: int, shards: int) -> str:

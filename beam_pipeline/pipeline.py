@@ -9,7 +9,7 @@ r"""The complete Beam graph.
         \__ counts ___\_________________________________________________________> FinalizeCommit
 
 Image data is never shuffled. DropDuplicates groups names and URLs only, which also distributes the
-work and mixes the hosts; GroupRows groups those of images that only a whole archive or row group
+work and mixes the hosts; GroupRows groups those of images that only a complete archive or row group
 gives. Everything after it is one fused stage; only its file names, reasons and
 sha256 are combined. Expensive work runs in threads: downloads; decoding, in parallel with the
 network; conversion to Lab and serialization, in one step while an image is in the processor's
@@ -82,17 +82,23 @@ def build(
     bodies = fetched.main | "CheckBodies" >> flat_map(
         check_body, excluded, tags=["failures", "digests"]
     )
-    decoded = bodies.main | "DecodeImages" >> tagged(in_threads(decode_image, config))
+    decoded = bodies.main | "DecodeImages" >> tagged(
+        in_threads(naming.DECODE, decode_image, config)
+    )
     images = decoded.main
     if config.original_dir or config.resized_dir:
-        images |= "KeepImages" >> in_threads(kept_images.keep, config, threads=FILE_THREADS)
+        images |= "KeepImages" >> in_threads(
+            naming.KEEP, kept_images.keep, config, threads=FILE_THREADS
+        )
     embedded = images | "EmbedImages" >> embed_images(config, digests.get("checkpoint"))
 
     rows = FileSystems.join(config.output, f"{naming.ROWS_PREFIX}{commit.index:05}")
     examples, written, shards = {}, {}, {}
     splits = embedded | "Split" >> beam.Partition(validation_index, 2, config.validation_fraction)  # type: ignore[arg-type]
     for (split, prefix), name, images in zip(_SPLITS.items(), naming.SPLITS, splits, strict=True):
-        encode = ThreadMap(encode_example, config, ticks, low_priority=config.has_network)
+        encode = ThreadMap(
+            naming.ENCODE, encode_example, config, ticks, low_priority=config.has_network
+        )
         examples[split] = images | f"Encode{split}Examples" >> beam.ParDo(encode)
         written[split] = examples[split] | f"Write{split}Examples" >> write_shards.WriteExamples(
             path(prefix), name, config.compression, config.examples_per_shard, rows
@@ -174,7 +180,10 @@ def tagged(step: beam.ParDo) -> beam.PTransform:
 
 
 def in_threads(
-    function: Callable[[Any, Config], Any], config: Config, threads: int | None = None
+    stage: str,
+    function: Callable[[Any, Config], Any],
+    config: Config,
+    threads: int | None = None,
 ) -> beam.ParDo:
     """Return a ParDo that maps images in threads while the worker's thread computes embeddings.
 
@@ -186,6 +195,7 @@ def in_threads(
     )
     return beam.ParDo(
         ThreadMap(
+            stage,
             function,
             config,
             max_in_flight=max_in_flight,

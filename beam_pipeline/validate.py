@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows"
     )
     parser.add_argument(
-        "--show", metavar="N", type=_count, default=0, help="print so many examples first"
+        "--show", metavar="N", type=_count, default=0, help="number of examples to print first"
     )
     parser.add_argument(
         "--export",

@@ -19,6 +19,13 @@ set -euo pipefail
 : "${BOOT:?set it to the boot program of the Beam SDK}"
 JOB_SERVER=${JOB_SERVER:-}
 PYTHON=$(command -v "${PYTHON:-python3}")
+# TaskManagers have their own working directories.
+for name in FLINK_HOME BOOT JOB_SERVER PYTHON WORK_DIR; do
+  case ${!name:-} in
+    "" | /*) ;;
+    *) declare "$name=$PWD/${!name}" ;;
+  esac
+done
 TASK_MANAGERS=${TASK_MANAGERS:-2}
 SLOTS=${SLOTS:-2}
 REST_PORT=${REST_PORT:-8081}

@@ -6,11 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import apache_beam as beam
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from apache_beam.io import tfrecordio
+from apache_beam.testing.util import assert_that, equal_to
 from store import PREFIX
 from written_dataset import EMBEDDINGS, PIXELS, SIZE, cut_shard, write_dataset
 
@@ -111,11 +112,14 @@ def test_feeds_keras_as_the_docstring_says(tmp_path):
 
 def test_beam_reads_the_records_too(tmp_path):
     folder = write_dataset(tmp_path, "lab_uint8")
-    with open(f"{folder}/lab_images_00000-of-00003.tfrecord", "rb") as file:
-        record = tfrecordio._TFRecordUtil.read_record(file)
-    assert tf.train.Example.FromString(record).features.feature["image_id"].bytes_list.value == [
-        b"n00000000_0"
-    ]
+    with beam.Pipeline() as pipeline:
+        names = (
+            pipeline
+            | beam.io.ReadFromTFRecord(f"{folder}/lab_images_00000-of-00003.tfrecord")
+            | beam.Map(tf.train.Example.FromString)
+            | beam.Map(lambda example: example.features.feature["image_id"].bytes_list.value[0])
+        )
+        assert_that(names, equal_to([b"n0000000%d_%d" % (n % 3, n) for n in range(5)]))
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])

@@ -65,7 +65,7 @@ def test_a_missing_field_is_named(name):
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[1]", "[" * 100_000, b"\xff", '{"a": NaN}'])
 def test_what_is_no_description_is_refused(text):
-    with pytest.raises(ValueError, match=r"not JSON|no JSON object|format version"):
+    with pytest.raises(ValueError, match=r"not JSON|not a JSON object|format version"):
         DatasetInfo.from_json(text)
 
 

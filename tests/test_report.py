@@ -43,11 +43,11 @@ def add_metrics(folder: Path) -> None:
         "fetch": {"images": 12, "bytes": 1_234_567, "waited_microseconds": 3_000_000},
     }
     metrics |= {
-        "decode_image": {"images": 12, "microseconds": 70_000},
+        "decode": {"images": 12, "microseconds": 70_000},
         "write": {"bytes": 5, "microseconds": 1_000},
     }
     metrics |= {"embedding": {"num_inferences": 12, "microseconds": 2_040_000}}
-    metrics |= {"encode_example": {"images": 12, "microseconds": 48_000}}
+    metrics |= {"encode": {"images": 12, "microseconds": 48_000}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
@@ -74,7 +74,7 @@ def test_the_page_shows_options_and_results(tmp_path):
         "gone &lt;b&gt;for good&lt;/b&gt;",
         "a 12 0",
         "b 0 2 1 http_404, 1 dns",
-        "wait for downloads 3.0 12 250.0",
+        "wait for images 3.0 12 250.0",
         "network 2.0 12 170.0",
         "Lab and encode 0.0 12 4.0",
         "of 2 parts in 90 seconds",
@@ -331,7 +331,7 @@ def test_a_browser_shows_it(browser, tmp_path, width, scheme):
     write_report(folder)
     with open_report(browser, folder, width, scheme) as tab:
         tab.evaluate(OPEN_ALL)
-        assert tab.title().startswith("12 examples in")
+        assert tab.title().startswith("12\N{NO-BREAK SPACE}examples in")
         pictures = tab.evaluate(
             """async () => Promise.all([...document.images].map(
               async one => { await one.decode(); return one.naturalWidth; }))"""

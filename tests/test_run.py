@@ -72,7 +72,7 @@ def command(*arguments: str, **keywords) -> subprocess.CompletedProcess:
 def test_makes_a_dataset(urls, tmp_path):
     done = command(*options(urls, tmp_path / "out"))
     assert done.returncode == 0
-    assert "5 examples, 1 failures" in done.stdout
+    assert "5 examples, 1 failure\n" in done.stdout
     assert "1 http_404" in done.stdout
     # No output of Beam or TensorFlow, and no progress line without a terminal.
     assert done.stderr == ""
@@ -245,7 +245,7 @@ def test_several_workers(urls, tmp_path, mode):
         )
     )
     assert done.returncode == 0, done.stderr
-    assert "5 examples, 1 failures" in done.stdout
+    assert "5 examples, 1 failure\n" in done.stdout
     # The name of each image is reported here, whichever process made it.
     assert all(f"good/{index}.jpg" in done.stderr for index in range(5))
 

@@ -87,7 +87,7 @@ def test_one_flipped_bit(tmp_path, capsys, compression):
         status, said = inspect_folder(folder, capsys)
         assert status == 1
         assert shard.name in said
-        assert "is not complete: 1 problems" in said
+        assert "is not complete: 1 problem\n" in said
 
 
 def test_a_missing_shard(tmp_path, capsys):
@@ -398,4 +398,4 @@ def test_what_is_no_dataset(tmp_path, capsys):
     assert "no completed run found in this folder" in capsys.readouterr().err
     (tmp_path / "dataset.json").write_text("[]")
     assert validate.main([str(tmp_path)]) == 2
-    assert "is no description of a dataset: it is no JSON object" in capsys.readouterr().err
+    assert "is not the description of a dataset: it is not a JSON object" in capsys.readouterr().err

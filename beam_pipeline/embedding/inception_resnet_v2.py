@@ -14,6 +14,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
+from beam_pipeline import naming
 from beam_pipeline.config import NETWORK_SIZE
 from beam_pipeline.elements import EmbeddedImage, RgbImage
 from beam_pipeline.embedding import checkpoints
@@ -27,7 +28,7 @@ with native_output.suppress_stderr():
 _LOGGER = logging.getLogger(__name__)
 
 _FIRST_BATCH = 4
-_MICROSECONDS = Metrics.counter("embedding", "microseconds")
+_MICROSECONDS = Metrics.counter(naming.EMBED, "microseconds")
 
 
 class Network:
@@ -200,4 +201,4 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
         return sum(image.nbytes for image in batch)
 
     def get_metrics_namespace(self) -> str:
-        return "embedding"
+        return naming.EMBED

@@ -32,13 +32,13 @@ _BITS, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _INK_SET, _EXTRA, _FORM
     339,
 )
 _OFFSETS_AND_LENGTHS = ((273, 279), (324, 325))  # offsets and lengths, of strips and of tiles
-_RGB, _SEPARATE, _SIGNED, _NOT_CMYK = 2, 2, 2, 2
+_SEPARATE, _SIGNED, _NOT_CMYK = 2, 2, 2
 
 _TIFF = (b"II*\0", b"MM\0*")
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
-# Signatures of other image formats, to tell them from files that are no image: (offset, bytes,
+# Signatures of other image formats, to tell them from files that are not images: (offset, bytes,
 # name).
 _OTHER_FORMATS = (
     (0, b"8BPS", "Photoshop"),

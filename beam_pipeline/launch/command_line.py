@@ -119,7 +119,7 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
                     flag, sorted(known), 1
                 )
                 raise UsageError(
-                    f"{flag} is no option; "
+                    f"{flag} is not an option; "
                     + (f"did you mean {likely[0]}?" if likely else "--help lists them")
                 )
         elif not previous.startswith("-") or "=" in previous:

@@ -24,6 +24,7 @@ from beam_pipeline.launch import execution, existing_output, folder_lock, output
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
+from beam_pipeline.process.plurals import count
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.redaction import redact
 from beam_pipeline.sources import id_files, listing
@@ -93,7 +94,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         write_line(f"no part is complete in {config.output}: starting with the first image")
     if existing.commits:
         images = sum(commit.images for commit in existing.commits)
-        write_line(f"resuming after {images:,} images in {config.output}")
+        write_line(f"resuming after {count(images, 'image')} in {config.output}")
 
     job = execution.Job(config, beam_options, digests, excluded)
     try:
@@ -150,18 +151,19 @@ def summarize(info: DatasetInfo, folder: str) -> str:
     """Return a summary of a dataset in a few lines for a person."""
     counts = info.counts
     splits = [file.split for file in info.files]
-    noun = "images" if info.options["images"] else "lines"
+    noun = "image" if info.options["images"] else "line"
     lines = [
-        f"{counts.lines:,} {noun}: {counts.ignored:,} ignored, {counts.duplicates:,} duplicates, "
-        f"{counts.examples:,} examples, {counts.failures:,} failures"
+        f"{count(counts.lines, noun)}: {counts.ignored:,} ignored, "
+        f"{count(counts.duplicates, 'duplicate')}, {count(counts.examples, 'example')}, "
+        f"{count(counts.failures, 'failure')}"
     ]
     lines += [
         f"  {number:>9,} {reason}"
         for reason, number in sorted(counts.failures_by_reason.items(), key=lambda x: -x[1])
     ]
     lines.append(
-        f"{folder}: {splits.count('train')} training and {splits.count('validation')} "
-        "validation shards"
+        f"{folder}: {splits.count('train'):,} training and "
+        f"{count(splits.count('validation'), 'validation shard')}"
     )
     return "\n".join(lines)
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from beam_pipeline.naming import METRICS
+from beam_pipeline.naming import METRICS, STAGES
 from beam_pipeline.storage import any_path, filesystem
-
-# Namespaces of this project's metrics; Beam has others.
-_NAMESPACES = ("fetch", "decode_image", "keep", "embedding", "encode_example", "write")
 
 
 def add(folder: str, result: Any, seconds: float) -> None:
@@ -35,7 +32,7 @@ def add(folder: str, result: Any, seconds: float) -> None:
         if found.result is not None
     ]
     for metric, value in values:
-        if metric.namespace in _NAMESPACES and value:
+        if metric.namespace in STAGES and value:  # Beam has other namespaces
             counters = total.setdefault(metric.namespace, {})
             counters[metric.name] = counters.get(metric.name, 0) + value
     total["commits"] += 1

@@ -121,4 +121,4 @@ def read_info(folder: str) -> DatasetInfo | None:
     try:
         return DatasetInfo.from_json(text)
     except ValueError as error:
-        raise ValueError(f"{path} is no description of a dataset: {error}") from error
+        raise ValueError(f"{path} is not the description of a dataset: {error}") from error

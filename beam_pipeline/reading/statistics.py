@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from beam_pipeline import naming
+from beam_pipeline.dataset_info import Statistics
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.images import lab_color
 from beam_pipeline.process import native_output
@@ -18,25 +18,6 @@ from beam_pipeline.storage import any_path
 with native_output.suppress_stderr():
     import tensorflow as tf
     import tensorflow_transform as tft
-
-
-class Statistics(NamedTuple):
-    """Statistics of all training examples, white padding included.
-
-    Attributes:
-      examples: Number of training examples.
-      lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
-      embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
-      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b*
-        (columns). Bins are 10 wide, with centres from -110 to 110. The prior of Zhang et al. 2016.
-    """
-
-    examples: int
-    lab_mean: np.ndarray
-    lab_variance: np.ndarray
-    embedding_mean: np.ndarray
-    embedding_variance: np.ndarray
-    ab_frequency: np.ndarray
 
 
 def read(folder: DatasetDir) -> Statistics:
@@ -83,7 +64,7 @@ def load_transform(folder: DatasetDir) -> Callable[..., dict[str, tf.Tensor]]:
     """
     path = any_path.join(folder.path, naming.TRANSFORM)
     if not folder.has_statistics:
-        raise FileNotFoundError(f"{path} is not there: the dataset was made without --statistics")
+        raise FileNotFoundError(f"{path} does not exist: the dataset was made without --statistics")
     if not any_path.is_local(path) and not path.startswith("gs://"):
         raise ValueError(f"{path} cannot be read by TensorFlow: copy it to a disk")
     layer = tft.TFTransformOutput(path).transform_features_layer()

@@ -15,6 +15,7 @@ import numpy as np
 
 from beam_pipeline import naming
 from beam_pipeline.dataset_info import DatasetInfo
+from beam_pipeline.process.plurals import count
 from beam_pipeline.process.worker_processes import map_in_processes
 from beam_pipeline.reading import metadata_check, numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
@@ -183,7 +184,7 @@ def check(
         report(problem)
     return (
         problems,
-        f"{folder.path} is not complete: {len(problems):,} problems"
+        f"{folder.path} is not complete: {count(len(problems), 'problem')}"
         if problems
         else _describe(folder, reports),
     )
@@ -271,7 +272,7 @@ def _describe(folder: DatasetDir, reports: Sequence[ShardReport]) -> str:
             ranges[name] = min(known[0], least), max(known[1], largest)
     lines = [
         f"{folder.path} is complete: {counts['train']:,} examples for training "
-        f"and {counts['validation']:,} for validation in {len(reports):,} shards"
+        f"and {counts['validation']:,} for validation in {count(len(reports), 'shard')}"
     ]
     lines += [
         f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()

@@ -89,7 +89,7 @@ def parse_index(index: bytes, name: str, records: int, size: int) -> list[int]:
       size: Size of the file, bytes.
 
     Raises:
-      ValueError: The index is not that of a file with so many records and bytes.
+      ValueError: The index is not that of a file with that number of records and bytes.
     """
     offsets = [0]
     try:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from beam_pipeline.process import plurals
+
 _MAX_TEXT = 200  # characters of a URL or a path
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -65,17 +67,13 @@ def abbreviate_url(url: str) -> str:
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """Return a number and its noun, in the plural (by default with an s) unless it is 1.
-
-    >>> count(1, "duplicate"), count(1200, "duplicate")
-    ('1 duplicate', '1,200 duplicates')
-    """
-    return f"{number:,} {inflect(number, noun, plural)}"
+    """Return a number and its noun as `plurals.count` does, with a no-break space between."""
+    return _keep_together(plurals.count(number, noun, plural))
 
 
-def inflect(number: int, noun: str, plural: str = "") -> str:
-    """Return a noun in the plural unless the number is 1."""
-    return noun if number == 1 else plural or f"{noun}s"
+def _keep_together(text: str) -> str:
+    """Replace the first space of a text, behind its number, with a no-break space."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}", 1)
 
 
 def format_bytes(number: float) -> str:
@@ -97,7 +95,8 @@ def align_bytes(numbers: Sequence[float]) -> tuple[str, list[str]]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in a suitable unit: `90 seconds`, `12 minutes`, `3.5 hours`."""
+    """Return a duration in a suitable unit, with a no-break space: `90 seconds`, `3.5 hours`."""
     if seconds < 180:
         return count(round(seconds), "second")
-    return f"{seconds / 60:.0f} minutes" if seconds < 10_800 else f"{seconds / 3600:,.1f} hours"
+    minutes, hours = f"{seconds / 60:.0f} minutes", f"{seconds / 3600:,.1f} hours"
+    return _keep_together(minutes if seconds < 10_800 else hours)

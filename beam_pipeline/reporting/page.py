@@ -10,6 +10,7 @@ import jinja2
 from beam_pipeline import naming
 from beam_pipeline.metadata import worker_metrics
 from beam_pipeline.naming import SPLITS
+from beam_pipeline.process import plurals
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.reporting import (
@@ -69,7 +70,7 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
         hosts=tables.describe_hosts(info),
         time=tables.describe_time(metrics),
         metrics=metrics,
-        fetched=(metrics or {}).get("fetch", {}),
+        fetched=(metrics or {}).get(naming.FETCH, {}),
         sizes=tables.describe_sizes(folder, sample),
         sheets=contact_sheets.make_sheets(sample.examples, names),
         has_names=names is not None and bool(info.embedding_size),
@@ -101,7 +102,7 @@ def _environment() -> jinja2.Environment:
         breakable=formatting.breakable,
         bytes=formatting.format_bytes,
         count=formatting.count,
-        inflect=formatting.inflect,
+        inflect=plurals.inflect,
         duration=formatting.format_duration,
         percent=lambda value: f"{100 * value:.1f}%",
         number=lambda value: f"{value:,}",

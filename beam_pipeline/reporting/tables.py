@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_pipeline import naming
 from beam_pipeline.dataset_info import DatasetInfo, Host, Split
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.reading import class_labels
@@ -30,11 +31,11 @@ _MAX_LINES = 5_000  # lines of each file of failures that are searched for examp
 
 # Label, namespace and name of the time in Beam's metrics, and the counter of its images, if any.
 _STAGES = (
-    ("wait for downloads", "fetch", "waited_microseconds", "images"),
-    ("decode and resize", "decode_image", "microseconds", "images"),
-    ("network", "embedding", "microseconds", "num_inferences"),
-    ("Lab and encode", "encode_example", "microseconds", "images"),
-    ("write", "write", "microseconds", None),
+    ("wait for images", naming.FETCH, "waited_microseconds", "images"),
+    ("decode and resize", naming.DECODE, "microseconds", "images"),
+    ("network", naming.EMBED, "microseconds", "num_inferences"),
+    ("Lab and encode", naming.ENCODE, "microseconds", "images"),
+    ("write", naming.WRITE, "microseconds", None),
 )
 
 
@@ -104,12 +105,15 @@ def describe_hosts(info: DatasetInfo) -> dict[str, Any] | None:
 
 
 def _describe_host(host: Host) -> dict[str, Any]:
-    frequent = sorted(host.failures.items(), key=lambda item: -item[1])[:3]
+    reasons = sorted(host.failures.items(), key=lambda item: -item[1])
+    listed = [f"{number:,} {reason}" for reason, number in reasons[:3]]
+    if rest := sum(number for _, number in reasons[3:]):
+        listed.append(f"{rest:,} for other reasons")
     return {
         "host": host.host,
         "examples": host.examples,
         "failed": sum(host.failures.values()),
-        "reasons": ", ".join(f"{number:,} {reason}" for reason, number in frequent),
+        "reasons": ", ".join(listed),
     }
 
 
@@ -128,7 +132,7 @@ def describe_time(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
     for label, namespace, name, counter in _STAGES:
         counters = metrics.get(namespace, {})
         if name in counters:
-            examples = metrics.get("encode_example", {}).get("images", 0)
+            examples = metrics.get(naming.ENCODE, {}).get("images", 0)
             images = counters.get(counter or "", examples)
             seconds = counters[name] / 1e6
             each = 1000 * seconds / images if images else 0

@@ -1,4 +1,4 @@
-"""Single image files, whatever their name."""
+"""Single image files of any name."""
 
 from __future__ import annotations
 

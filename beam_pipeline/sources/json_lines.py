@@ -18,7 +18,7 @@ _STAGES_OF_BODIES = ("fetch", "decode")
 # Number of lines whose keys are the columns of the table, because null values may be left out.
 _SAMPLE = 100
 
-# The object of a line; None for a blank line or a comment; the text of a line that is no object.
+# The object of a line; None for a blank line or a comment; the text of any other line.
 _Row = dict[str, Any] | str | None
 
 

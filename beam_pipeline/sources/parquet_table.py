@@ -38,7 +38,7 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef]:
             table = pq.ParquetFile(file, buffer_size=_BUFFER)
             schema, groups = table.schema_arrow, table.num_row_groups
         except pa.ArrowException as error:
-            raise UsageError(f"{path} is no valid Parquet file: {str(error)[:300]}") from error
+            raise UsageError(f"{path} is not a valid Parquet file: {str(error)[:300]}") from error
         found = _resolve(path, schema, config)
         end = 0
         for group in range(groups):

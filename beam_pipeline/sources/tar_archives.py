@@ -156,7 +156,7 @@ def _open(path: str, stack: contextlib.ExitStack) -> tuple[IO[bytes], bool]:
       The archive, decompressed, and whether it is compressed.
 
     Raises:
-      UsageError: The file cannot be read or is no tar archive.
+      UsageError: The file cannot be read or is not a tar archive.
     """
     try:
         file = stack.enter_context(ranges.open_seekable(path))
@@ -172,7 +172,7 @@ def _open(path: str, stack: contextlib.ExitStack) -> tuple[IO[bytes], bool]:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read: {str(error) or 'it ends early'}") from error
     if not _begins_archive(head):
-        what = "is empty" if not head else "is no tar archive, whatever its name says"
+        what = "is empty" if not head else "is not a tar archive, in spite of its name"
         raise UsageError(f"{path} {what}: check the file")
     return file, is_compressed
 

@@ -20,7 +20,7 @@ _HEADER_ERRORS = (tarfile.TarError, ValueError, LookupError, RecursionError)
 
 
 class Member(NamedTuple):
-    """A member that is no folder.
+    """A member that is not a folder.
 
     Attributes:
       name: Its name, after that of its inner archive and a slash.

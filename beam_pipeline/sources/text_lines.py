@@ -46,7 +46,7 @@ def read_lines(path: str, config: Config) -> Iterator[bytes]:
       Lines in UTF-8 or Latin-1, including their line ends; see `split_lines`.
 
     Raises:
-      UsageError: The file cannot be read to its end, or is no text. The error names it.
+      UsageError: The file cannot be read to its end, or is not text. The error names it.
     """
     with opening.naming_errors(path), contextlib.ExitStack() as stack:
         raw = stack.enter_context(opening.open_stored(path, config))

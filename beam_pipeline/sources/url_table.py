@@ -67,7 +67,7 @@ def _delimiter(path: str, first: bytes) -> str:
 
 
 def _check_header(path: str, names: list[str], config: Config) -> None:
-    """Raise UsageError if the first row holds a URL, so that it is no header."""
+    """Raise UsageError if the first row holds a URL, so that it is not a header."""
     position = next((position for position, name in enumerate(names, 1) if "://" in name), None)
     if position is not None and not columns.has_url(names, config):
         raise UsageError(

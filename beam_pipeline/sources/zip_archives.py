@@ -47,12 +47,12 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef]:
 def _check_magic(path: str, file: IO[bytes]) -> None:
     head = file.read(4)
     if not head.startswith(_MAGIC):
-        what = "is empty" if not head else "is no zip archive, whatever its name says"
+        what = "is empty" if not head else "is not a zip archive, in spite of its name"
         raise UsageError(f"{path} {what}: check the file")
 
 
 def _read_files(path: str, directory: IO[bytes]) -> Iterator[ZipEntry]:
-    """Yield the entries that are no folders.
+    """Yield the entries that are not folders.
 
     Raises:
       UsageError: The first of them is encrypted.

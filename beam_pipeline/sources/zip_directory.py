@@ -1,6 +1,6 @@
 """The central directory of a zip archive, read entry by entry.
 
-The standard library's reader keeps the whole directory in memory, about a gigabyte for ImageNet.
+The standard library's reader keeps the complete directory in memory, about a gigabyte for ImageNet.
 The format is that of PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3.
 """
 
@@ -103,7 +103,7 @@ def _find_directory(file: IO[bytes]) -> tuple[int, int, int]:
             size, offset, end = fields64[8], fields64[9], end64
     shift = end - size - offset
     if shift < 0:
-        raise ZipError(f"a directory of {size:,} bytes at byte {offset:,}, which is not there")
+        raise ZipError(f"a directory of {size:,} bytes at byte {offset:,}, beyond the end")
     return end - size, end, shift
 
 

@@ -15,6 +15,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from beam_pipeline import naming
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef, Row
 from beam_pipeline.fetching.http_client import MAX_COST
@@ -39,9 +40,9 @@ class FetchImages(beam.DoFn):
     def __init__(self, config: Config):
         self._config = config
         self._window = _QUEUED_PER_REQUEST * config.fetch_concurrency
-        self._fetched = Metrics.counter("fetch", "images")
-        self._bytes = Metrics.counter("fetch", "bytes")
-        self._waited = Metrics.counter("fetch", "waited_microseconds")
+        self._fetched = Metrics.counter(naming.FETCH, "images")
+        self._bytes = Metrics.counter(naming.FETCH, "bytes")
+        self._waited = Metrics.counter(naming.FETCH, "waited_microseconds")
 
     def setup(self) -> None:
         self._fetcher = shared_fetcher(self._config)

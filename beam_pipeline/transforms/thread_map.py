@@ -38,12 +38,13 @@ class ThreadMap(beam.DoFn):
     The worker's thread continues meanwhile: it emits a result once `max_in_flight` newer elements
     are queued. The threads therefore have work while it computes embeddings.
 
-    Counts `images` and `microseconds`, the wall time of the function including waiting, in a
-    namespace named after the function.
+    Counts `images` and `microseconds`, the wall time of the function including waiting, in the
+    namespace of the stage.
     """
 
     def __init__(
         self,
+        stage: str,
         function: Callable[..., Any],
         *arguments: Any,
         max_in_flight: int | None = None,
@@ -53,6 +54,7 @@ class ThreadMap(beam.DoFn):
         """Initialize the transform.
 
         Args:
+          stage: Namespace of the metrics, one of `naming.STAGES`.
           function: Takes an element, which has `nbytes`, and the arguments; returns an element or
             a TaggedOutput.
           arguments: Further arguments of the function.
@@ -68,8 +70,8 @@ class ThreadMap(beam.DoFn):
             threads,
         )
         self._given_max = max_in_flight
-        self._images = Metrics.counter(function.__name__, "images")
-        self._microseconds = Metrics.counter(function.__name__, "microseconds")
+        self._images = Metrics.counter(stage, "images")
+        self._microseconds = Metrics.counter(stage, "microseconds")
 
     def start_bundle(self) -> None:
         self.teardown()

@@ -28,7 +28,8 @@ from beam_pipeline.transforms.write_metadata import ShardRows
 
 FAILURES_PER_SHARD = 1_000_000
 
-_BYTES, _MICROSECONDS = Metrics.counter("write", "bytes"), Metrics.counter("write", "microseconds")
+_BYTES = Metrics.counter(naming.WRITE, "bytes")
+_MICROSECONDS = Metrics.counter(naming.WRITE, "microseconds")
 
 
 class _Writer(iobase.Writer):

@@ -20,8 +20,8 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from beam_pipeline import dataset, naming
+from beam_pipeline.dataset_info import Statistics
 from beam_pipeline.reading import dataset_dir, validation
-from beam_pipeline.reading.statistics import Statistics
 from beam_pipeline.reading.statistics import read as read_statistics
 from beam_pipeline.storage import any_path
 from beam_pipeline.storage.filesystem import list_folder, read_bytes

@@ -61,7 +61,7 @@ def settings(folder: Path) -> dict[str, str]:
         "FLINK_HOME": str(FLINK),
         "BOOT": str(BOOT),
         "JOB_SERVER": str(JOB_SERVER),
-        "PYTHON": sys.executable,
+        "PYTHON": os.path.relpath(sys.executable),
         "TASK_MANAGERS": str(TASK_MANAGERS),
         "REST_PORT": str(free_port()),
         "RPC_PORT": str(free_port()),

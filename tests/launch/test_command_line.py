@@ -352,7 +352,7 @@ def test_other_flags_are_left_for_beam_in_order():
     "argv", [["--enc", "rgb_png"], ["--image_siz=64"], ["--verb"], ["--image-size", "64"]]
 )
 def test_names_are_spelled_in_full(argv):
-    assert f"{argv[0].partition('=')[0]} is no option; did you mean --" in refusal(
+    assert f"{argv[0].partition('=')[0]} is not an option; did you mean --" in refusal(
         [*REQUIRED, *argv]
     )
 

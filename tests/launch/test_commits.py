@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipeline.config import Config, UsageError
+from beam_pipeline.config import FIRST_PART, Config, UsageError
 from beam_pipeline.elements import Commit
 from beam_pipeline.launch import commits
 from beam_pipeline.launch.commits import PartSize
@@ -151,8 +151,8 @@ def test_the_size_of_parts_may_change_from_part_to_part(tmp_path):
 
 def test_a_part_takes_about_two_minutes_at_the_measured_rate():
     size = PartSize()
-    assert size() == 1000
-    size.adapt(1000, 100.0)
+    assert size() == FIRST_PART
+    size.adapt(1_000, 100.0)
     assert size() == 1200
     size.adapt(1200, 12_000.0)
     assert size() == 100, "a restart costs less than a part of so few images"
@@ -164,7 +164,7 @@ def test_a_part_takes_about_two_minutes_at_the_measured_rate():
 
 def test_more_workers_process_more_images_in_the_same_time():
     size = PartSize(workers=4)
-    assert size() == 4000
+    assert size() == 4 * FIRST_PART
     size.adapt(4000, 1.0)
     assert size() == 40_000
 

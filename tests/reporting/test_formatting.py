@@ -76,4 +76,4 @@ def test_bytes_share_a_unit(numbers, unit, texts):
     ],
 )
 def test_durations(seconds, shown):
-    assert formatting.format_duration(seconds) == shown
+    assert formatting.format_duration(seconds) == shown.replace(" ", "\N{NO-BREAK SPACE}")

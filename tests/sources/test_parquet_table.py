@@ -219,8 +219,8 @@ def test_a_damaged_row_group_costs_no_other(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PAR1", "is no valid Parquet file|cannot be read"),
-        (b"PAR1" + bytes(100) + b"PAR1", "is no valid Parquet file|cannot be read"),
+        (b"PAR1", "is not a valid Parquet file|cannot be read"),
+        (b"PAR1" + bytes(100) + b"PAR1", "is not a valid Parquet file|cannot be read"),
     ],
 )
 def test_what_is_no_parquet_file_is_refused(tmp_path, data, message):

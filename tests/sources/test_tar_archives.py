@@ -382,9 +382,9 @@ def test_an_old_archive_without_a_magic_number(tmp_path):
     [
         ("x.tar", b"", "is empty"),
         ("x.tgz", b"", "is empty"),
-        ("x.tar", b"text\n" * 1000, "is no tar archive"),
-        ("x.tar.gz", gzip.compress(b"text\n" * 1000), "is no tar archive"),
-        ("x.tar.bz2", bz2.compress(b"text\n" * 1000), "is no tar archive"),
+        ("x.tar", b"text\n" * 1000, "is not a tar archive"),
+        ("x.tar.gz", gzip.compress(b"text\n" * 1000), "is not a tar archive"),
+        ("x.tar.bz2", bz2.compress(b"text\n" * 1000), "is not a tar archive"),
         ("x.tar.gz", b"\x1f\x8b" + bytes(1000), "cannot be read"),
         ("x.tar", bytes(10240), "holds no image"),
         ("x.tar", make_tar(files("a.txt2")), "holds no image"),

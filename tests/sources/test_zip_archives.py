@@ -217,7 +217,7 @@ def test_names_are_just_names(tmp_path):
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"text", "is no zip archive"),
+        (b"text", "is not a zip archive"),
         (make_zip(), "holds no image"),
         (make_zip(("a.txt", b"1"), ("folder.jpg/", b"")), "holds no image"),
     ],

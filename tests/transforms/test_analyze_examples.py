@@ -14,6 +14,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from written_dataset import SIZE, analyze, cut_shard, read_records, write_dataset
 
 from beam_pipeline import dataset, run
+from beam_pipeline.dataset_info import Statistics
 from beam_pipeline.images import lab_color
 from beam_pipeline.reading import dataset_dir, statistics, validation
 from beam_pipeline.reading.dataset_dir import DatasetDir
@@ -21,7 +22,7 @@ from beam_pipeline.records import tf_decode
 from beam_pipeline.transforms import preprocessing_fn
 
 
-def expected(folder: DatasetDir) -> statistics.Statistics:
+def expected(folder: DatasetDir) -> Statistics:
     """Compute the same statistics with NumPy, in float64."""
     examples = list(dataset.examples(folder.path))
     lab = np.concatenate(
@@ -36,7 +37,7 @@ def expected(folder: DatasetDir) -> statistics.Statistics:
     # Bins centred at the multiples of ten from -110 to 110.
     edges = np.arange(-115, 116, 10)
     counts, _, _ = np.histogram2d(lab[:, 1], lab[:, 2], [edges, edges])
-    return statistics.Statistics(
+    return Statistics(
         len(examples),
         lab.mean(0),
         lab.var(0),
@@ -46,7 +47,7 @@ def expected(folder: DatasetDir) -> statistics.Statistics:
     )
 
 
-def assert_equal(reported: statistics.Statistics, wanted: statistics.Statistics) -> None:
+def assert_equal(reported: Statistics, wanted: Statistics) -> None:
     assert reported.examples == wanted.examples
     for name in ("lab_mean", "lab_variance", "embedding_mean", "embedding_variance"):
         np.testing.assert_allclose(

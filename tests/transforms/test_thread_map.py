@@ -48,7 +48,9 @@ def test_every_element_comes_through_a_runner_once(number):
         halved = (
             pipeline
             | beam.Create([Item(n) for n in range(number)])
-            | beam.ParDo(ThreadMap(halve, max_in_flight=3)).with_outputs("odd", main="even")
+            | beam.ParDo(ThreadMap("stage", halve, max_in_flight=3)).with_outputs(
+                "odd", main="even"
+            )
         )
         assert_that(
             halved.even, equal_to([Item(n // 2) for n in range(0, number, 2)]), label="even"
@@ -61,18 +63,20 @@ def test_order_is_kept_and_the_number_in_flight_is_limited():
         time.sleep(0.02 * (item.number % 2 == 0))
         return item
 
-    early, late = drive(ThreadMap(dawdle, max_in_flight=4), [Item(n) for n in range(10)])
+    early, late = drive(ThreadMap("stage", dawdle, max_in_flight=4), [Item(n) for n in range(10)])
     assert [item.number for item in early] == list(range(6))
     assert [item.number for item in late] == [6, 7, 8, 9]
 
 
 def test_large_elements_are_not_heaped_up():
     early, late = drive(
-        ThreadMap(lambda item: item, max_in_flight=100),
+        ThreadMap("stage", lambda item: item, max_in_flight=100),
         [Item(n, nbytes=30 << 20) for n in range(5)],
     )
     assert (len(early), len(late)) == (3, 2)
-    early, late = drive(ThreadMap(lambda item: item, max_in_flight=100), [Item(0, nbytes=1 << 30)])
+    early, late = drive(
+        ThreadMap("stage", lambda item: item, max_in_flight=100), [Item(0, nbytes=1 << 30)]
+    )
     assert (len(early), len(late)) == (1, 0)
 
 
@@ -84,7 +88,7 @@ def test_several_elements_are_worked_on_at_a_time():
         both.wait()
         return item
 
-    _, late = drive(ThreadMap(meet, max_in_flight=2), [Item(0), Item(1)])
+    _, late = drive(ThreadMap("stage", meet, max_in_flight=2), [Item(0), Item(1)])
     assert len(late) == 2
 
 
@@ -96,11 +100,11 @@ def test_what_goes_wrong_in_a_thread_ends_the_bundle():
         pytest.raises(Exception, match="no space left"),
         TestPipeline(runner=FnApiRunner()) as pipeline,
     ):
-        _ = pipeline | beam.Create([Item(0)]) | beam.ParDo(ThreadMap(fail))
+        _ = pipeline | beam.Create([Item(0)]) | beam.ParDo(ThreadMap("stage", fail))
 
 
 def test_a_bundle_begins_with_nothing_of_one_that_was_broken_off():
-    dofn = ThreadMap(lambda item: item, max_in_flight=4)
+    dofn = ThreadMap("stage", lambda item: item, max_in_flight=4)
     dofn.start_bundle()
     assert not list(dofn.process(Item(0)))
     early, late = drive(dofn, [Item(1)])
@@ -116,7 +120,7 @@ def test_what_a_bundle_that_was_broken_off_has_not_begun_is_never_done():
         return item
 
     dofn, begun = (
-        ThreadMap(wait, max_in_flight=100),
+        ThreadMap("stage", wait, max_in_flight=100),
         min(thread_map.MAX_THREADS, processors.count_processors()),
     )
     dofn.start_bundle()
@@ -134,6 +138,6 @@ def test_threads_beside_the_network_have_low_priority(low_priority):
     def priority(item: Item) -> Item:
         return Item(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
-    _, [item] = drive(ThreadMap(priority, low_priority=low_priority), [Item(0)])
+    _, [item] = drive(ThreadMap("stage", priority, low_priority=low_priority), [Item(0)])
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert item.number > own if low_priority else item.number == own
