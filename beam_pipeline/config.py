@@ -48,7 +48,7 @@ NETWORK_SIZE = 299
 # Default number of images in a part of a run on this machine, per worker process: the first part
 # has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
 PART_SECONDS = 120.0
-MIN_PART, FIRST_PART, MAX_PART = 100, 200, 10_000
+MIN_PART, FIRST_PART, MAX_PART = 100, 200, 4_000
 
 # Minimum number of URLs in a commit that justifies an analysis, which takes two seconds to start.
 _MANY = 1_000
@@ -338,7 +338,7 @@ class Config:
     )
     urls_per_commit: int | None = _option(
         "images in one part of the list; an interrupted run repeats at most one part (default: "
-        "about two minutes' worth on the DirectRunner, 100 to 10,000 images a worker process; "
+        "about two minutes' worth on the DirectRunner, 100 to 4,000 images a worker process; "
         "elsewhere the complete list)",
         None,
         group="reliability",

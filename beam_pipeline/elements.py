@@ -215,7 +215,9 @@ class Failure:
         """Return the fields of a line of `failures-*.jsonl`; all text is valid UTF-8.
 
         `url` is unchanged, so that it can be requested again. Credentials are redacted in `detail`
-        and `final_url`, which come from servers.
+        and `final_url`, which come from servers. What only the input of this run says about an
+        image follows, if it says it, so that a retry has it: `class`, `digest`, `metadata` (the
+        text of a JSON object), `split`.
         """
         fields: dict[str, str | int] = {
             "id": self.ref.id,
@@ -227,6 +229,14 @@ class Failure:
             "attempts": self.attempts,
             "final_url": redact(self.final_url),
         }
+        split = {None: "", True: "validation", False: "train"}[self.ref.is_validation]
+        given = {
+            "class": self.ref.image_class,
+            "digest": self.ref.digest,
+            "metadata": self.ref.metadata,
+            "split": split,
+        }
+        fields |= {name: value for name, value in given.items() if value}
         return {
             name: as_text(value) if isinstance(value, str) else value
             for name, value in fields.items()

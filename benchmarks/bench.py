@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -159,6 +159,36 @@ class Bench:
                 f"{name} / library calls", own, those, "ms", "1.10", beside_how=f" ({reported})"
             )
             yield row(f"{name} / img2dataset, {other.upper()}", own, theirs, "ms", "1.6")
+
+    def inputs(self) -> Iterator[Row]:
+        """Compare reading from containers with fetching the same bytes from loopback."""
+
+        def write(path: Path, images: int) -> Path:
+            folder = photographs.write_folder(path.with_suffix(f".{images}"), images)
+            if kind == "a tar of tars":
+                return photographs.write_tar(folder, path.with_suffix(f".{images}.tar"))
+            if kind == "Parquet":
+                return photographs.write_parquet(folder, path.with_suffix(f".{images}.parquet"))
+            return folder
+
+        def read(images: Path, output: Path) -> list[str]:
+            command = job(images, output)
+            command[command.index("--input")] = "--images"
+            return command
+
+        sources: dict[str, dict[int, Path]] = {"a folder": {}, "a tar of tars": {}, "Parquet": {}}
+        for kind, written in sources.items():
+            for images in (measure.SHORT, measure.LONG):
+                written[images] = write(self._folder / f"{kind.replace(' ', '_')}.x", images)
+        rows: dict[str, Callable[[], float]] = {
+            "loopback": partial(self._milliseconds, partial(self._job, "--checkpoint none"))
+        }
+        for kind, written in sources.items():
+            rows[kind] = partial(self._milliseconds, read, partial(_get, written))
+        figures = measure.in_turns(self._rounds, rows)
+        for kind, goal in (("a folder", "1.0"), ("a tar of tars", "1.0"), ("Parquet", "1.1")):
+            name = f"b. without the network, on one processor, {kind} / the same bytes by HTTP"
+            yield row(name, median(figures[kind]), median(figures["loopback"]), "ms", goal)
 
     def start_up(self) -> Iterator[Row]:
         parts: list[dict[str, float]] = []
@@ -354,12 +384,16 @@ class Bench:
     def _bare_rate(self, precision: str) -> float:
         return float(self._ask(program("network.bare", precision, STEADY_BATCHES)))
 
-    def _milliseconds(self, make: Callable[[Path, Path], list[str]]) -> float:
+    def _milliseconds(
+        self,
+        make: Callable[[Path, Path], list[str]],
+        write: Callable[[Path, int], Path] | None = None,
+    ) -> float:
         """Return processor milliseconds per image on one processor.
 
         Two processors that share a core would slow each other down.
         """
-        return measure.slope(make, self._write_list, self._folder, processors={0})[1]
+        return measure.slope(make, write or self._write_list, self._folder, processors={0})[1]
 
     def _rate(
         self, options: str, processors: set[int] | None = None, short: int = 300, long: int = 3_300
@@ -422,6 +456,10 @@ class Bench:
         return done.stdout.splitlines()[-1]
 
 
+def _get(written: Mapping[int, Path], unused_path: Path, images: int) -> Path:
+    return written[images]
+
+
 def _wait_for_record(output: Path, process: subprocess.Popen[str]) -> float:
     """Return the time at which a shard, still under a temporary name, is not empty."""
     while process.poll() is None:
@@ -466,6 +504,7 @@ def main() -> None:
             bench.bfloat16_error,
             bench.statistics,
             bench.without_network,
+            bench.inputs,
             bench.start_up,
         ]
         figures += [bench.memory_and_growth, bench.long_list, bench.encodings, bench.workers]

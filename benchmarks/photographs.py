@@ -11,8 +11,11 @@ import contextlib
 import io
 import random
 import sys
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import skimage.data
 from aiohttp import web
 from PIL import Image
@@ -35,6 +38,41 @@ def make_photographs() -> list[bytes]:
             whole.crop((left, top, left + WIDTH, top + HEIGHT)).save(file, "JPEG", quality=95)
             photographs.append(file.getvalue())
     return photographs
+
+
+def write_folder(folder: Path, number: int) -> Path:
+    """Write `number` photographs in 20 class folders."""
+    photographs = make_photographs()
+    for index in range(number):
+        path = folder / f"n{index % 20:08}" / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photographs[index % len(photographs)])
+    return folder
+
+
+def write_tar(folder: Path, path: Path) -> Path:
+    """Write a tar of tars, one for each class folder, as ImageNet has it."""
+    with tarfile.open(path, "w") as outer:
+        for inner in sorted(folder.iterdir()):
+            data = io.BytesIO()
+            with tarfile.open(fileobj=data, mode="w") as archive:
+                archive.add(inner, "")
+            member = tarfile.TarInfo(f"{inner.name}.tar")
+            member.size = data.tell()
+            data.seek(0)
+            outer.addfile(member, data)
+    return path
+
+
+def write_parquet(folder: Path, path: Path) -> Path:
+    """Write a Parquet file of images as Hugging Face has it, in row groups of 100."""
+    names = sorted(folder.rglob("*.jpg"))
+    rows = [
+        {"image": {"bytes": name.read_bytes(), "path": name.name}, "label": name.parent.name}
+        for name in names
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=100)
+    return path
 
 
 def write_list(path: Path, number: int, origin: str, delay: float = 0.0) -> Path:

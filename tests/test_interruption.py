@@ -175,7 +175,7 @@ def test_an_interruption_reports_its_cost_and_the_rerun_where_it_starts(origin, 
     )
     assert done.returncode == 0, done.stderr
     assert f"resuming after 5 images in {tmp_path / 'out'}\n" in done.stdout
-    assert "7 lines: 0 ignored, 1 duplicates, 4 examples, 2 failures" in done.stdout
+    assert "7 lines: 0 ignored, 1 duplicate, 4 examples, 2 failures" in done.stdout
 
 
 def test_other_options_are_refused_halfway(origin, tmp_path, capsys, monkeypatch):

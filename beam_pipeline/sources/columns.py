@@ -42,7 +42,7 @@ class Columns(NamedTuple):
 
 
 # Of the `failures-*.jsonl` of a run, whatever the options say about other tables.
-FAILURES = Columns("url", "id")
+FAILURES = Columns("url", "id", "class")
 
 
 def resolve(path: str, names: Sequence[str], config: Config) -> Columns:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from beam_pipeline.sources import columns, paths, text_lines, url_table
 ENDINGS = (".jsonl", ".ndjson")
 # Stages of failures that a kept body may have caused.
 _STAGES_OF_BODIES = ("fetch", "decode")
+_DIGEST = re.compile("sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 # Number of lines whose keys are the columns of the table, because null values may be left out.
 _SAMPLE = 100
 
@@ -52,8 +55,23 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef | None]:
             yield columns.failed_row(path, number, row)
         else:
             ref = columns.make_ref(path, number, found, row)
-            is_retried = are_failures and row.get("stage") in _STAGES_OF_BODIES
-            yield dataclasses.replace(ref, is_retried=True) if is_retried else ref
+            yield _restore(ref, row, config) if are_failures and not ref.problem else ref
+
+
+def _restore(ref: ImageRef, row: dict[str, Any], config: Config) -> ImageRef:
+    """Return the image of a failure with what the first run knew of it."""
+    digest, metadata = row.get("digest"), ""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        known = json.loads(row["metadata"]) if config.kept_columns and "metadata" in row else None
+        if isinstance(known, dict):
+            metadata = columns.kept_json(known, config.kept_columns)
+    return dataclasses.replace(
+        ref,
+        is_retried=row.get("stage") in _STAGES_OF_BODIES,
+        digest=digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else "",
+        metadata=metadata if len(metadata) <= columns.MAX_VALUE else "",
+        is_validation={"validation": True, "train": False}.get(str(row.get("split"))),
+    )
 
 
 def read_reasons(path: str, config: Config) -> set[str]:

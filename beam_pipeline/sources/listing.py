@@ -132,7 +132,7 @@ class _Completion:
             return not self._ids.isdisjoint((ref.id, ref.url, file_name))
         if self._has_own:
             return bool(ref.is_validation)
-        return self._stratify(image_class) if self._stratify else None
+        return self._stratify(image_class) if self._stratify else ref.is_validation
 
 
 class _Stratifier:

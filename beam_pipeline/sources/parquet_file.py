@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
-from beam_pipeline.storage import any_path
+from beam_pipeline.storage import ranges
 
 _BUFFER = 1 << 20  # bytes of a column that are read at once
 # Rows that a small file may have; a larger one may have one per byte. No real file has more,
@@ -39,7 +39,7 @@ def open_parquet(path: str, max_page_bytes: int) -> Iterator[pq.ParquetFile]:
       OSError: The file cannot be opened. The error names the path.
       pyarrow.ArrowException, ValueError: The file is damaged.
     """
-    with any_path.open_file(path) as raw:
+    with ranges.open_seekable(path) as raw:
         file = _CheckedFile(raw, max_page_bytes)
         with pq.ParquetFile(
             file, buffer_size=_BUFFER, pre_buffer=False, arrow_extensions_enabled=False

@@ -58,18 +58,18 @@ class WriteMetadata(beam.PTransform):
         self._folder, self._label, self._kept = folder, label, tuple(kept)
 
     def expand(self, shards: tuple[beam.PCollection, ...]) -> beam.PCollection:
-        listed = shards | beam.Flatten()
         prefix = f"{naming.METADATA_PREFIX}{self._label}"
+        # Prism does not wait for a side input that is a Flatten.
         return (
-            listed.pipeline
+            shards[0].pipeline
             | beam.Create([prefix])
-            | "Plan" >> beam.FlatMap(plan_files, AsList(listed))
+            | "Plan" >> beam.FlatMap(plan_files, *map(AsList, shards))
             | beam.Reshuffle()
             | "WriteFile" >> beam.Map(write_file, self._folder, self._kept)
         )
 
 
-def plan_files(prefix: str, shards: Sequence[ShardRows]) -> Iterator[tuple[str, list[ShardRows]]]:
+def plan_files(prefix: str, *splits: Sequence[ShardRows]) -> Iterator[tuple[str, list[ShardRows]]]:
     """Distribute shards over metadata files of at most `MAX_ROWS` rows, if they allow it.
 
     Yields:
@@ -77,7 +77,7 @@ def plan_files(prefix: str, shards: Sequence[ShardRows]) -> Iterator[tuple[str, 
     """
     files: list[list[ShardRows]] = []
     rows = MAX_ROWS
-    for one in sorted(shards, key=lambda one: (one.split, one.shard.name)):
+    for one in sorted(itertools.chain(*splits), key=lambda one: (one.split, one.shard.name)):
         rows += one.shard.records
         if rows > MAX_ROWS:
             files.append([])

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from datasets import OPTIONS, Dataset, read_dataset, run_job, write_list
+from datasets import (
+    CONTAINER_OPTIONS,
+    OPTIONS,
+    Dataset,
+    read_dataset,
+    run_job,
+    write_containers,
+    write_list,
+)
 from origin import Origin
 
 # Without this, pytest would end without stopping the programs that it started.
@@ -33,5 +41,20 @@ def reference(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Datas
     """Return the dataset that the DirectRunner makes of the list."""
     folder = tmp_path_factory.mktemp("reference") / "dataset"
     done = run_job(["--input", url_list, "--output", folder, *OPTIONS])
+    assert done.returncode == 0, done.stderr
+    return read_dataset(folder)
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return `--images` of one container of each kind."""
+    return write_containers(tmp_path_factory.mktemp("containers"))
+
+
+@pytest.fixture(scope="session")
+def container_reference(containers: str, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return the dataset that the DirectRunner makes of the containers."""
+    folder = tmp_path_factory.mktemp("container_reference") / "dataset"
+    done = run_job(["--images", containers, "--output", folder, *CONTAINER_OPTIONS])
     assert done.returncode == 0, done.stderr
     return read_dataset(folder)

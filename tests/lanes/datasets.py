@@ -10,11 +10,15 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import archives
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from origin import Origin, image
 from PIL import Image
 from skimage.color import rgb2lab
@@ -39,6 +43,9 @@ OPTIONS = (
         "8",
     ),
 )
+
+
+CONTAINER_OPTIONS = ("--checkpoint", "none", "--validation_fraction", "0.2", "--image_size", "64")
 
 
 class Dataset(NamedTuple):
@@ -78,6 +85,39 @@ def write_list(path: Path, origin: Origin, good: int = 48) -> None:
         *("gopher://127.0.0.1/old.jpg", "nonsense"),
     ]
     path.write_text("\n".join(["# a list", *lines, lines[0], lines[5]]) + "\n")
+
+
+def write_containers(folder: Path) -> str:
+    """Write a tar of tars, a compressed tar, a zip and a Parquet file of images.
+
+    Each has two classes, and a file that is not an image.
+
+    Returns:
+      The value of `--images`.
+    """
+    members = {
+        f"{wnid}/{wnid}_{number}.JPEG": image(f"{wnid}_{number}.jpg", 80, 60)
+        for wnid in archives.WNIDS
+        for number in range(12)
+    }
+    members[f"{archives.WNIDS[0]}/broken.JPEG"] = b"not an image"
+    inner = {
+        f"{wnid}.tar": archives.make_tar(
+            (name.partition("/")[2], body) for name, body in members.items() if wnid in name
+        )
+        for wnid in archives.WNIDS
+    }
+    (folder / "train.tar").write_bytes(archives.make_tar(inner.items()))
+    (folder / "train.tgz").write_bytes(archives.make_tar(members.items(), "w:gz"))
+    with zipfile.ZipFile(folder / "train.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, body in members.items():
+            file.writestr(name, body)
+    rows = [
+        {"image": {"bytes": body, "path": name}, "label": archives.WNIDS.index(name[:9])}
+        for name, body in members.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet", row_group_size=10)
+    return ",".join(str(folder / f"train.{ending}") for ending in ("tar", "tgz", "zip", "parquet"))
 
 
 @contextlib.contextmanager
@@ -176,6 +216,19 @@ def assert_makes_the_same(
     assert_same(made, reference)
     assert made.statistics, "nothing was learnt"
     assert_full_shards(made, slots)
+
+
+def assert_reads_containers(
+    engine: Sequence[str | Path], containers: str, output: Path, reference: Dataset
+) -> None:
+    """Read containers on an engine, and compare the dataset with that of the DirectRunner."""
+    done = run_job([*engine, "--images", containers, "--output", output, *CONTAINER_OPTIONS])
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(output)
+    assert made.description["counts"]["examples"] == 4 * 24
+    assert {reason for _, reason in made.failures.values()} == {"not_an_image"}
+    assert set(archives.WNIDS) < set(made.description["classes"])
+    assert_same(made, reference)
 
 
 def assert_full_shards(made: Dataset, slots: int) -> None:

@@ -23,6 +23,7 @@ import pytest
 from datasets import (
     OPTIONS,
     assert_makes_the_same,
+    assert_reads_containers,
     assert_right,
     assert_same,
     job,
@@ -117,6 +118,12 @@ def engine(cluster: Cluster, parallelism: int) -> list[str | Path]:
 def test_the_dataset_is_the_same(cluster, url_list, reference, tmp_path, parallelism):
     assert_makes_the_same(
         engine(cluster, parallelism), url_list, tmp_path / "dataset", reference, slots=parallelism
+    )
+
+
+def test_containers(cluster, containers, container_reference, tmp_path):
+    assert_reads_containers(
+        engine(cluster, 2), containers, tmp_path / "dataset", container_reference
     )
 
 

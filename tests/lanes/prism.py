@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from datasets import OPTIONS, assert_makes_the_same, read_dataset, run_job
+from datasets import (
+    OPTIONS,
+    assert_makes_the_same,
+    assert_reads_containers,
+    read_dataset,
+    run_job,
+)
 from programs import BEAM, CACHE
 
 PRISM = CACHE / f"prism-{BEAM}" / "prism"
+ENGINE: tuple[str | Path, ...] = ("--runner", "DirectRunner", "--prism_location", PRISM)
 
 
 def test_the_dataset_is_the_same(url_list, reference, tmp_path):
-    engine: list[str | Path] = ["--runner", "DirectRunner", "--prism_location", PRISM]
-    assert_makes_the_same(engine, url_list, tmp_path / "dataset", reference, slots=1)
+    assert_makes_the_same(ENGINE, url_list, tmp_path / "dataset", reference, slots=1)
+
+
+def test_containers(containers, container_reference, tmp_path):
+    assert_reads_containers(ENGINE, containers, tmp_path / "dataset", container_reference)
 
 
 def test_commits_are_jobs_of_their_own(url_list, reference, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import email
 import http.server
+import io
 import json
 import os
 import sys
@@ -17,17 +18,29 @@ from pathlib import Path
 from typing import ClassVar
 
 import archives
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from datasets import OPTIONS, assert_right, assert_same, job, read_dataset, run_job
+from datasets import (
+    CONTAINER_OPTIONS,
+    OPTIONS,
+    Dataset,
+    assert_right,
+    assert_same,
+    job,
+    read_dataset,
+    run_job,
+)
 from programs import free_port, program, wait_for_port
 
-from beam_pipeline import dataset, report, validate
+from beam_pipeline import dataset, naming, report, validate
 from beam_pipeline.config import UsageError
 from beam_pipeline.elements import Failure
 from beam_pipeline.embedding import checkpoints
 from beam_pipeline.fetching.image_fetcher import read_file
 from beam_pipeline.launch import leases
+from beam_pipeline.sources import parquet_images
 from beam_pipeline.storage import filesystem, ranges
 from benchmarks.bench import write_checkpoint
 
@@ -148,6 +161,17 @@ def upload(path: Path, url: str) -> str:
     return url
 
 
+def list_written(made: Dataset) -> set[str]:
+    """Return the names of all files of a complete dataset."""
+    names = [
+        file["name"]
+        for kind in ("files", "failure_files", "metadata_files")
+        for file in made.description[kind]
+    ]
+    own = ("dataset.json", "metrics.json", "report.html")
+    return {*own, *names, *naming.index_names(names)}
+
+
 def test_list_checkpoint_originals_and_dataset(
     bucket, url_list, checkpoint, reference, photographs, tmp_path
 ):
@@ -222,14 +246,11 @@ def test_a_killed_run_resumes(bucket, url_list, reference):
     assert "resuming after" in done.stdout
     made = read_dataset(f"{bucket}/commits")
     assert set(made.examples) == set(reference.examples) and made.failures == reference.failures
-    named = made.description["files"] + made.description["failure_files"]
-    assert {shard["name"] for shard in record["train"]} <= {file["name"] for file in named}
+    assert {shard["name"] for shard in record["train"]} <= list_written(made)
     left = {
         filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/commits", "**")
     }
-    assert left == {"dataset.json", "metrics.json", "report.html"} | {
-        file["name"] for file in named
-    }
+    assert left == list_written(made)
 
 
 def test_a_second_run_into_one_folder_is_refused(bucket, url_list, reference):
@@ -343,11 +364,8 @@ def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
     done = run_job([*options, "--encoding", "rgb_png", "--overwrite"])
     assert done.returncode == 0, done.stderr
     made = read_dataset(f"{bucket}/over")
-    named = made.description["files"] + made.description["failure_files"]
     left = {filesystem.base_name(path) for path in filesystem.list_folder(f"{bucket}/over", "**")}
-    assert left == {"dataset.json", "metrics.json", "report.html"} | {
-        file["name"] for file in named
-    }
+    assert left == list_written(made)
 
 
 def test_a_folder_of_images(bucket, tmp_path):
@@ -440,6 +458,61 @@ def test_other_archives_and_folders(bucket, tmp_path):
             bodies = archives.read_bodies(archives.list_images(path))
             found.append({url.removeprefix(folder): body for url, body in bodies.items()})
         assert found[0] == found[1] and len(found[0]) >= 2
+
+
+def test_containers(bucket, containers, container_reference, tmp_path):
+    copies = [upload(Path(path), f"{bucket}/{Path(path).name}") for path in containers.split(",")]
+    done = run_job(
+        ["--images", ",".join(copies), "--output", f"{bucket}/contained", *CONTAINER_OPTIONS]
+    )
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(f"{bucket}/contained")
+    local = str(Path(containers.split(",")[0]).parent)
+    bodies = {
+        url.replace(local, bucket): example["image_id"]
+        for url, (_, example) in container_reference.examples.items()
+    }
+    assert {url: example["image_id"] for url, (_, example) in made.examples.items()} == bodies
+    assert made.description["counts"] == container_reference.description["counts"]
+    # A record of an object store is found by the index of its shard.
+    examples = dataset.examples(f"{bucket}/contained")
+    assert examples[7]["image_name"] == list(examples)[7]["image_name"]
+
+
+def test_a_parquet_file_is_read_by_ranges(bucket, monkeypatch):
+    rows = [
+        {"image": {"bytes": os.urandom(200_000), "path": f"{number}.png"}} for number in range(60)
+    ]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=20)
+    path = f"{bucket}/ranges.parquet"
+    filesystem.write_bytes(path, file.getvalue())
+    counted = Ranges(monkeypatch)
+    refs = archives.list_images(path)
+    assert [ref.id for ref in refs] == [str(number) for number in range(60)]
+    assert counted.bytes < len(file.getvalue()) / 4
+    before = counted.bytes
+    outcomes = parquet_images.read_group(refs[20:40], archives.make_config())
+    bodies = [rows[number]["image"]["bytes"] for number in range(20, 40)]
+    assert [data for _, data in outcomes] == bodies
+    assert counted.bytes - before < 0.5 * len(file.getvalue())
+
+
+def test_a_table_of_urls(bucket, photographs, tmp_path):
+    rows = [
+        {"URL": photographs.url(f"good/{number}.jpg"), "TEXT": f"a caption, {number}"}
+        for number in range(5)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "laion.parquet")
+    urls = upload(tmp_path / "laion.parquet", f"{bucket}/tables/laion.parquet")
+    options = ["--checkpoint", "none", "--allow_private_addresses", "--keep_columns", "TEXT"]
+    done = run_job(["--input", urls, "--output", tmp_path / "dataset", *options])
+    assert done.returncode == 0, done.stderr
+    kept = {
+        url: json.loads(example["image_metadata"])["TEXT"]
+        for url, (_, example) in read_dataset(tmp_path / "dataset").examples.items()
+    }
+    assert kept == {row["URL"]: row["TEXT"] for row in rows}
 
 
 def test_what_is_not_in_a_bucket_is_named(bucket):

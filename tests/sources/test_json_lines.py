@@ -1,6 +1,7 @@
 """Tests of tables with one JSON object a line."""
 
 import bz2
+import dataclasses
 import functools
 import gzip
 import json
@@ -158,6 +159,41 @@ def test_failures_of_a_run(tmp_path):
         ImageRef("n1", "http://a.example/corrupt", is_retried=True),
         ImageRef("n1", "http://a.example/invalid_url"),
     ]
+
+
+@pytest.mark.parametrize("is_validation", [None, True, False])
+def test_a_failure_keeps_what_its_input_said(tmp_path, is_validation):
+    ref = ImageRef(
+        "7",
+        "http://a.example/7.jpg",
+        image_class="n01440764",
+        digest=f"md5:{'0' * 32}",
+        metadata='{"caption":"é","license":null}',
+        is_validation=is_validation,
+    )
+    line = json.dumps(Failure(ref, "fetch", "timeout", "").as_json()).encode()
+    retried = dataclasses.replace(ref, is_retried=True)
+    assert read(tmp_path, line, keep_columns="caption,license") == [retried]
+    assert read(tmp_path, line) == [dataclasses.replace(retried, metadata="")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("digest", "md5:0"),
+        ("digest", 7),
+        ("metadata", "{"),
+        ("metadata", "[1]"),
+        ("metadata", 7),
+        ("metadata", "[" * 5_000),
+        ("split", "other"),
+        ("split", []),
+    ],
+)
+def test_what_a_failure_cannot_have_is_ignored(tmp_path, field, value):
+    line = {"url": "http://a.example/7.jpg", "stage": "fetch", "reason": "timeout", field: value}
+    [ref] = read(tmp_path, json.dumps(line).encode(), keep_columns="caption")
+    assert ref == ImageRef("", "http://a.example/7.jpg", is_retried=True)
 
 
 def test_failures_for_other_reasons_are_ignored(tmp_path):

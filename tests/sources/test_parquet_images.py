@@ -299,7 +299,7 @@ def test_listing_does_not_read_images(tmp_path, monkeypatch):
             taken.append(len(data))
             return data
 
-    monkeypatch.setattr(parquet_file.any_path, "open_file", lambda path: Counting(path))
+    monkeypatch.setattr(parquet_file.ranges, "open_seekable", lambda path: Counting(path))
     assert len(list_refs(path)) == 100
     assert sum(taken) < size / 20
 
