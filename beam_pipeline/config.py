@@ -48,7 +48,7 @@ NETWORK_SIZE = 299
 # Default number of images in a part of a run on this machine, per worker process: the first part
 # has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
 PART_SECONDS = 120.0
-MIN_PART, FIRST_PART, MAX_PART = 100, 200, 4_000
+MIN_PART, FIRST_PART, MAX_PART = 100, 200, 3_000
 
 # Minimum number of URLs in a commit that justifies an analysis, which takes two seconds to start.
 _MANY = 1_000
@@ -338,7 +338,7 @@ class Config:
     )
     urls_per_commit: int | None = _option(
         "images in one part of the list; an interrupted run repeats at most one part (default: "
-        "about two minutes' worth on the DirectRunner, 100 to 4,000 images a worker process; "
+        "about two minutes' worth on the DirectRunner, 100 to 3,000 images a worker process; "
         "elsewhere the complete list)",
         None,
         group="reliability",
@@ -421,8 +421,7 @@ class Config:
     @property
     def kept_columns(self) -> tuple[str, ...]:
         """The names in `--keep_columns`."""
-        names = (self.keep_columns or "").split(",")
-        return tuple(name.strip() for name in names if name.strip())
+        return split_names(self.keep_columns)
 
     @property
     def has_network(self) -> bool:
@@ -494,3 +493,13 @@ def choices_of(name: str) -> tuple[str, ...]:
     """Return the values that an option accepts; empty if it is not an enumeration."""
     hint = typing.get_type_hints(Config)[name]
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def split_names(value: str | None) -> tuple[str, ...]:
+    """Return the names in an option that separates them by commas.
+
+    >>> split_names("caption, license")
+    ('caption', 'license')
+    """
+    names = (value or "").split(",")
+    return tuple(name.strip() for name in names if name.strip())

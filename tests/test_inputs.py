@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from origin import Origin, image
 
-from beam_pipeline import dataset, run
+from beam_pipeline import dataset, run, validate
 
 DOCS = Path(__file__).parents[1] / "docs" / "inputs.md"
 CLASSES = ("n01440764", "n01443537")
@@ -219,6 +219,27 @@ def test_laion(origin, tmp_path, monkeypatch):
     kept = metadata(Path("out"))
     assert sorted(row["TEXT"] for row in kept) == sorted(row["TEXT"] for row in rows)
     assert {row["similarity"] for row in kept} == {0.5}
+
+
+def test_kept_columns_of_the_metadata_are_compared_with_the_records(
+    origin, tmp_path, monkeypatch, capsys
+):
+    table = pa.Table.from_pylist(rows_of(origin))
+    pq.write_table(table, tmp_path / "urls.parquet")
+    options = ["--input", "urls.parquet", "--keep_columns", "caption,url,index"]
+    make(tmp_path, monkeypatch, options, "--allow_private_addresses")
+    assert validate.main(["out"]) == 0
+    [path] = Path("out").glob("metadata-*.parquet")
+    rows = pq.read_table(path)
+    assert set(rows["kept_url"].to_pylist()) == set(table["url"].to_pylist())
+    captions = rows["caption"].to_pylist()
+    changed = rows.set_column(
+        rows.schema.get_field_index("caption"), "caption", [["other", *captions[1:]]]
+    )
+    pq.write_table(changed, path)
+    capsys.readouterr()
+    assert validate.main(["out"]) == 1
+    assert "row 0 does not match record 0" in capsys.readouterr().out
 
 
 def test_cc12m(origin, tmp_path, monkeypatch):

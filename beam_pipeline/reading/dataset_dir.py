@@ -6,6 +6,7 @@ import dataclasses
 import os
 
 from beam_pipeline import naming
+from beam_pipeline.config import split_names
 from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.storage import any_path
 
@@ -50,6 +51,13 @@ class DatasetDir:
     def has_statistics(self) -> bool:
         """Whether it was made with `--statistics`."""
         return bool(self.info.transform)
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """The names in `--keep_columns`; empty if the records keep no columns."""
+        value = self.info.options.get("keep_columns")
+        has_columns = "image_metadata" in self.info.features and isinstance(value, str)
+        return split_names(value) if has_columns else ()
 
     @property
     def without_lists(self) -> DatasetDir:

@@ -6,24 +6,30 @@ Records are represented by digests, 8 bytes each, so that those of a large datas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from beam_pipeline import naming
-from beam_pipeline.dataset_info import Features, MetadataFile
+from beam_pipeline.dataset_info import MetadataFile
 from beam_pipeline.elements import as_text
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
-from beam_pipeline.records.metadata_table import FEATURES
+from beam_pipeline.records import metadata_table
 from beam_pipeline.storage import any_path
 
 DIGEST_BYTES = 8
 _BATCH = 1000  # rows
 
 
-def digest_record(raw: Mapping[str, Any], shard: Shard, index: int, offset: int | None) -> bytes:
+def digest_record(
+    raw: Mapping[str, Any],
+    shard: Shard,
+    index: int,
+    offset: int | None,
+    kept: Sequence[str] = (),
+) -> bytes:
     """Return a digest of what a record and its row both say.
 
     Args:
@@ -31,13 +37,15 @@ def digest_record(raw: Mapping[str, Any], shard: Shard, index: int, offset: int 
       shard: The shard of the record.
       index: Index of the record in the shard.
       offset: Position of its frame in the shard; None if that is gzipped.
+      kept: The names in `--keep_columns`.
     """
-    values = [raw[name] for name in FEATURES if name in raw]
+    values = [raw[name] for name in metadata_table.FEATURES if name in raw]
     texts = [
         as_text(value.decode(errors="surrogateescape")) if isinstance(value, bytes) else value
         for value in values
     ]
-    return _digest([*texts, shard.split, shard.name, index, offset])
+    metadata = metadata_table.kept_values(raw["image_metadata"].decode(), kept) if kept else []
+    return _digest([*texts, shard.split, shard.name, index, offset, *metadata])
 
 
 def find_problems(
@@ -82,7 +90,7 @@ def _check_file(
                 f"{file.name} holds {parquet.metadata.num_rows} rows, {naming.DATASET_INFO} lists "
                 f"{file.rows}"
             )
-        columns = _columns(folder.info.features)
+        columns = _columns(folder)
         if missing := set(columns) - set(parquet.schema_arrow.names):
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
         batches = parquet.iter_batches(_BATCH, columns=columns)
@@ -102,10 +110,13 @@ def _check_file(
             unseen[name][index] = False
 
 
-def _columns(features: Features) -> list[str]:
+def _columns(folder: DatasetDir) -> list[str]:
     """Return the columns that are compared, in the order of `digest_record`."""
-    repeated = [column for name, column in FEATURES.items() if name in features]
-    return [*repeated, "split", "shard", "index", "offset"]
+    repeated = [
+        column for name, column in metadata_table.FEATURES.items() if name in folder.info.features
+    ]
+    kept = metadata_table.kept_names(folder.kept_columns)
+    return [*repeated, "split", "shard", "index", "offset", *kept]
 
 
 def _digest(values: list[Any]) -> bytes:

@@ -63,7 +63,9 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
                 raw = example_codec.decode_example(record, folder.info.features)
                 names.append(_check_example(raw, folder, report.ranges))
                 position = None if folder.is_compressed else offset
-                digests.append(metadata_check.digest_record(raw, shard, index, position))
+                digests.append(
+                    metadata_check.digest_record(raw, shard, index, position, folder.kept_columns)
+                )
             except ValueError as error:
                 report.problems.append(f"{shard.name}: record {index}: {error}")
             offset += sizes[-1]

@@ -57,6 +57,11 @@ def make_schema(kept: Sequence[str] = ()) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
+def kept_names(kept: Sequence[str]) -> list[str]:
+    """Return the columns of the names in `--keep_columns`."""
+    return make_schema(kept).names[len(_COLUMNS) :]
+
+
 def encode_row(image: EmbeddedImage) -> bytes:
     """Return what is known about an example before it is in a shard, as a line of JSON."""
     ref, rgb = image.ref, image.image
@@ -98,14 +103,14 @@ def make_table(
         values |= {"split": split, "shard": shard, "index": index, "offset": offset}
         for name, column in zip(schema.names[:fixed], columns, strict=False):
             column.append(values[name])
-        for value, column in zip(_kept_values(metadata, kept), columns[fixed:], strict=True):
+        for value, column in zip(kept_values(metadata, kept), columns[fixed:], strict=True):
             column.append(value)
     arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _kept_values(metadata: str, kept: Sequence[str]) -> list[str | None]:
-    """Return the values in `ImageRef.metadata`: strings as they are, others as JSON."""
+def kept_values(metadata: str, kept: Sequence[str]) -> list[str | None]:
+    """Return the values in `image_metadata`: strings as they are, others as JSON."""
     try:
         values = json.loads(metadata) if metadata else {}
         return [_as_string(values.get(name)) for name in kept]
