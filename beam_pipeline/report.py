@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m beam_pipeline.report", description=__doc__, allow_abbrev=False
     )
     parser.add_argument(
-        "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows"
+        "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam supports"
     )
     parser.add_argument(
         "--class_names",

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m beam_pipeline.validate", description=__doc__, allow_abbrev=False
     )
     parser.add_argument(
-        "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam knows"
+        "dataset", metavar="DATASET", help="the folder, on any filesystem that Beam supports"
     )
     parser.add_argument(
         "--show", metavar="N", type=_count, default=0, help="number of examples to print first"

@@ -432,7 +432,7 @@ def test_what_the_messages_advise_helps(origin, tmp_path, capsys):
     urls.write_text(origin.url("flaky/3/503/a.jpg") + "\n")
     arguments = options(str(urls), tmp_path / "out")
     assert run.main(arguments) == 1
-    assert "--overwrite retries" in capsys.readouterr().err
+    assert "give --overwrite to retry" in capsys.readouterr().err
     assert run.main([*arguments, "--overwrite"]) == 0
     assert read_json(tmp_path / "out")["counts"]["examples"] == 1
 

@@ -245,7 +245,7 @@ def test_an_image_that_occurs_twice(tmp_path, capsys, source, where):
     rewrite(tmp_path, SHARDS[0], [*records[:4], read(tmp_path, source)[0]])
     status, said = inspect_folder(tmp_path, capsys)
     assert status == 1
-    assert f"is there {where}: in {SHARDS[0]} and in {source}" in said
+    assert f"occurs {where}: in {SHARDS[0]} and in {source}" in said
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_name_that_is_not_the_urls(tmp_path, capsys):
         ),
         (
             lambda description: description["counts"].update(failures_by_reason={"dns": 2}),
-            "dataset.json lists others",
+            "dataset.json lists other reasons",
         ),
         (
             lambda description: description["features"].pop("image_id"),

@@ -148,9 +148,9 @@ def _problem_of_local(checkpoint: str) -> str | None:
     if checkpoint_cache.files_of(checkpoint) and not suffix:
         return None
     if has_index:
-        return f"{prefix}.index is there, but {prefix}.data-* is not"
+        return f"{prefix}.index exists, but {prefix}.data-* does not"
     if has_data:
-        return f"{prefix}.data-* is there, but {prefix}.index is not"
+        return f"{prefix}.data-* exists, but {prefix}.index does not"
     return NO_SUCH_FILE
 
 

@@ -45,5 +45,5 @@ class CircuitBreaker:
             return
         self.failures, self.failed = self.failures + 1, time.monotonic()
         if self.failures >= BREAKER_FAILURES:
-            detail = f"the host was given up after {self.failures} such tries in a row"
+            detail = f"the host is skipped after {self.failures} consecutive failures of this kind"
             self.opened_by = (failure.reason, f"{failure.detail}; {detail}")

@@ -285,7 +285,7 @@ def _decompress(data: bytes, limit: int) -> bytes:
     if len(body) > limit:
         raise FetchError("too_large", f"more than the {limit} bytes that are allowed")
     if not decoder.eof:
-        raise aiohttp.ClientPayloadError(f"x-gzip that ends early, after {len(data)} bytes")
+        raise aiohttp.ClientPayloadError(f"the gzip body ends early, after {len(data)} bytes")
     return body
 
 

@@ -35,7 +35,7 @@ class BlockedAddressError(OSError):
 
     def __init__(self) -> None:
         super().__init__(
-            "it leads to an address that is not public; --allow_private_addresses lets it"
+            "its host has an address that is not public; --allow_private_addresses permits it"
         )
 
 

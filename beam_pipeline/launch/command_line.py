@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"it is true or false, not {text!r}")
+        raise argparse.ArgumentTypeError(f"it must be true or false, not {text!r}")
     return text == "true"
 
 

@@ -173,10 +173,10 @@ def _find_difference(
         for commit in found.commits:
             for shard in commit.shards:
                 if shard.name in sizes and sizes[shard.name] != shard.bytes:
-                    return f"of which {shard.name} is damaged"
+                    return f"whose file {shard.name} is damaged"
             for name in (*(shard.name for shard in commit.shards), *commit.index_names):
                 if name not in sizes:
-                    return f"of which {name} is missing"
+                    return f"whose file {name} is missing"
     return None
 
 

@@ -80,7 +80,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
     digests = {**commit_manifest.NO_DIGESTS, **known}
     existing = existing_output.find(config, given, known)
     if existing.info:
-        write_line(f"{config.output} is complete; --overwrite makes it again")
+        write_line(f"{config.output} is complete; give --overwrite to make it again")
         finish(config, beam_options, existing.info)
         return 0
     listing.check_readable(config)

@@ -188,7 +188,7 @@ def read_commits(folder: str) -> list[CommitManifest]:
     if [filesystem.base_name(path) for path in paths] != [
         f"{naming.COMMIT_PREFIX}{index:05}{naming.COMMIT_RECORD}" for index in range(len(paths))
     ]:
-        raise ValueError("the record of a commit is missing")
+        raise ValueError("the record of a part is missing")
     return [from_fields(json.loads(filesystem.read_bytes(path)), CommitManifest) for path in paths]
 
 
@@ -208,13 +208,13 @@ def finish(config: Config) -> None:
     )
     if not totals["examples"]:
         raise CountMismatchError(
-            f"no image succeeded: {reasons}; failures-*.jsonl list why; --overwrite retries"
+            f"no image succeeded: {reasons}; failures-*.jsonl list why; give --overwrite to retry"
         )
     if totals["failures"] > config.max_failed_fraction * (totals["failures"] + totals["examples"]):
         raise CountMismatchError(
             f"{totals['failures']} images failed and {totals['examples']} did not, "
             f"which is more than --max_failed_fraction {config.max_failed_fraction:g} allows: "
-            f"{reasons}; a higher one accepts it; --overwrite retries"
+            f"{reasons}; raise it to accept them, or give --overwrite to retry"
         )
     repeated = repeated_content.most_repeated(
         sorted(

@@ -199,7 +199,7 @@ def _find_problems(folder: DatasetDir, reports: list[ShardReport]) -> Iterator[s
     reasons, wrong = check_failures(folder)
     yield from wrong
     if not wrong and reasons != folder.info.counts.failures_by_reason:
-        yield f"the files of failures hold {reasons}, {naming.DATASET_INFO} lists others"
+        yield f"the files of failures hold {reasons}, {naming.DATASET_INFO} lists other reasons"
     shards = folder.shards(*naming.SPLITS)
     task = functools.partial(check_shard, folder.without_lists)
     for found in map_in_processes(task, shards, sum(shard.examples for shard in shards)):
@@ -261,7 +261,7 @@ def _find_repeated_names(reports: Sequence[ShardReport]) -> Iterator[str]:
         # NumPy drops trailing zero bytes.
         name = bytes(names[order[index]]).ljust(16, b"\0").hex() + ".jpeg"
         where = "in both splits" if one.split != other.split else "twice"
-        yield f"{name} is there {where}: in {one.name} and in {other.name}"
+        yield f"{name} occurs {where}: in {one.name} and in {other.name}"
 
 
 def _describe(folder: DatasetDir, reports: Sequence[ShardReport]) -> str:

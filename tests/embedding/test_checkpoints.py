@@ -215,11 +215,11 @@ def test_explains_which_file_of_a_v2_checkpoint_is_missing(v2, tmp_path):
     [data] = v2.parent.glob("*.data-*")
     shutil.copy(f"{v2}.index", tmp_path)
     for path in (prefix, f"{prefix}.index"):
-        assert refusal(path) == f"{prefix}.index is there, but {prefix}.data-* is not"
+        assert refusal(path) == f"{prefix}.index exists, but {prefix}.data-* does not"
     os.remove(f"{prefix}.index")
     shutil.copy(data, tmp_path)
     for path in (prefix, str(tmp_path / data.name)):
-        assert refusal(path) == f"{prefix}.data-* is there, but {prefix}.index is not"
+        assert refusal(path) == f"{prefix}.data-* exists, but {prefix}.index does not"
 
 
 def test_explains_that_a_v2_checkpoint_goes_by_its_prefix(v2):

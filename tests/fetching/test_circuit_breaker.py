@@ -26,7 +26,7 @@ def test_opens_after_failures_in_a_row_and_closes_at_a_success():
     with pytest.raises(FetchError) as caught:
         breaker.check()
     assert caught.value.reason == "dns"
-    assert caught.value.detail.startswith("no such name; the host was given up after 8 ")
+    assert caught.value.detail.startswith("no such name; the host is skipped after 8 ")
     breaker.record_success()
     breaker.check()
 

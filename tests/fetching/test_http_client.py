@@ -858,7 +858,7 @@ class TestGivingUpAHost:
         ] * 4
         assert names.asked == ["nowhere.test"] * BREAKER_FAILURES
         assert isinstance(outcomes[-1], Failure)
-        assert "given up" in outcomes[-1].detail
+        assert "is skipped" in outcomes[-1].detail
 
     def test_whose_name_is_not_answered(self):
         urls = [f"http://silent.test/{index}.jpg" for index in range(BREAKER_FAILURES + 4)]
@@ -881,7 +881,7 @@ class TestGivingUpAHost:
         outcomes = fetch_all(urls, host_concurrency=1, fetch_attempts=1)
         assert {summarize(outcome)[0] for outcome in outcomes} == {"connect"}
         details = [outcome.detail for outcome in outcomes if isinstance(outcome, Failure)]
-        assert sum("given up" in detail for detail in details) == 4
+        assert sum("is skipped" in detail for detail in details) == 4
 
     def test_only_after_failures_in_a_row(self, free_port, origin):
         async def fetch(client: WebClient, count: int) -> list[tuple[str, int]]:

@@ -125,7 +125,7 @@ def test_a_missing_commit_is_noticed(tmp_path):
     for index in range(3):
         finalize_commit(config, index)
     (tmp_path / "commit-00001.json").unlink()
-    with pytest.raises(UsageError, match="the record of a commit is missing"):
+    with pytest.raises(UsageError, match="the record of a part is missing"):
         find(config)
     assert find(make_config(tmp_path, overwrite=True)) == ExistingOutput()
 
