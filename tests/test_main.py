@@ -19,7 +19,8 @@ def test_every_command_that_is_listed_has_help():
         line.split()[2] for line in listed.stdout.splitlines() if line.startswith("python -m ")
     ]
     assert commands == [
-        f"beam_pipeline.{name}" for name in ("run", "validate", "report", "flex_template")
+        f"beam_pipeline.{name}"
+        for name in ("run", "validate", "compare", "report", "flex_template")
     ]
     for command in commands:
         shown = subprocess.run(
