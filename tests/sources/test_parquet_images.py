@@ -374,6 +374,21 @@ def test_damage_is_a_usage_error_or_a_problem(tmp_path_factory, variant, flips, 
     assert len(read(listed)) == len(listed)
 
 
+@pytest.mark.parametrize(
+    ("variant", "flips"),
+    [(2, [(612, 4), (1274, 1)]), (3, [(549, 0)]), (3, [(592, 1)])],
+)
+def test_a_footer_that_aborts_pyarrow_is_a_problem(tmp_path, variant, flips):
+    path, data = tmp_path / "damaged.parquet", bytearray(small_file(tmp_path, variant))
+    for position, bit in flips:
+        data[position] ^= 1 << bit
+    path.write_bytes(data)
+    refs = list_refs(path)
+    outcomes = read([ref for ref in refs if ref.problem is None]).values()
+    problems = [ref.problem for ref in refs]
+    assert any(isinstance(outcome, Problem) for outcome in (*outcomes, *problems))
+
+
 def overwrite(path: Path, group: int, column: str) -> None:
     """Overwrite the pages of a column of a row group."""
     row_group = pq.ParquetFile(path).metadata.row_group(group)
