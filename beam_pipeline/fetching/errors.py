@@ -6,6 +6,7 @@ The reasons are those of the README's table of failures.
 from __future__ import annotations
 
 import errno
+import re
 
 import aiohttp
 
@@ -51,7 +52,7 @@ def explain(error: Exception, timeout: float) -> FetchError:
     """
     # The connector's errors repeat the host and the connector's settings; the cause does not.
     cause = getattr(error, "os_error", error)
-    detail = str(cause) or type(cause).__name__
+    detail = re.sub(r"^\[Errno [^]]*\] ", "", str(cause)) or type(cause).__name__
     if isinstance(cause, public_addresses.BlockedAddressError):
         return FetchError("blocked_address", detail)
     if isinstance(error, aiohttp.ConnectionTimeoutError):

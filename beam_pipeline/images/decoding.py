@@ -101,7 +101,10 @@ def decode(
             "truncated" in str(error).lower() or isinstance(error, EOFError) or headers.is_cut(data)
         )
         reason = "truncated" if is_cut else "corrupt"
-        raise DecodeError(reason, f"{type(error).__name__}: {error}") from None
+        text = str(error)
+        # Some exceptions are a sentence; others say nothing without their name.
+        detail = text if " " in text else f"{type(error).__name__}: {text}"
+        raise DecodeError(reason, detail) from None
 
 
 def _load(

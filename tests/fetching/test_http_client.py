@@ -859,6 +859,7 @@ class TestGivingUpAHost:
         assert names.asked == ["nowhere.test"] * BREAKER_FAILURES
         assert isinstance(outcomes[-1], Failure)
         assert "is skipped" in outcomes[-1].detail
+        assert not any("Errno" in str(outcome) for outcome in outcomes)
 
     def test_whose_name_is_not_answered(self):
         urls = [f"http://silent.test/{index}.jpg" for index in range(BREAKER_FAILURES + 4)]

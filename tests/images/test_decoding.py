@@ -583,6 +583,14 @@ def test_a_file_that_breaks_off_is_truncated(format, options, part):
     assert reason_of(data[: int(len(data) * part)]) == "truncated"
 
 
+def test_a_sentence_of_the_decoder_is_the_detail():
+    picture = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(picture, "JPEG")
+    with pytest.raises(DecodeError) as caught:
+        decode(picture.getvalue()[:-200], 16, "pad", 10**6)
+    assert caught.value.detail.startswith("image file is truncated")
+
+
 @pytest.mark.parametrize(
     "data",
     [
