@@ -108,7 +108,7 @@ def _read_records(
 ) -> Iterator[list[str] | None]:
     """Yield the fields of each record; none for a blank line, None for a line that is too long.
 
-    If quotes are not closed or not in their positions, each line of the record is one of its own.
+    If quotes are not closed or misplaced, each line of the record is one of its own.
     """
     source = _Lines(lines)
     reader = csv.reader(source, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
