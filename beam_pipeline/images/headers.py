@@ -38,7 +38,7 @@ _TIFF = (b"II*\0", b"MM\0*")
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
-# Signatures of other image formats, to separate them from files that are not images: (offset, bytes,
+# Signatures of other image formats, to separate them from other files: (offset, bytes,
 # name).
 _OTHER_FORMATS = (
     (0, b"8BPS", "Photoshop"),
