@@ -53,11 +53,14 @@ MIN_PART, FIRST_PART, MAX_PART = 100, 200, 3_000
 # Minimum number of URLs in a commit that justifies an analysis, which takes two seconds to start.
 _MANY = 1_000
 
-Group = Literal["input", "output", "images", "network", "fetching", "reliability", "reporting"]
+Group = Literal[
+    "input", "output", "images", "curation", "network", "fetching", "reliability", "reporting"
+]
 Resize = Literal["pad", "crop", "stretch"]
 Encoding = Literal["lab_float32", "lab_uint8", "rgb_png"]
 Compression = Literal["none", "gzip"]
 Precision = Literal["float32", "bfloat16"]
+FilterPreset = Literal["zhang2016", "bigcolor", "unicolor"]
 
 
 class UsageError(Exception):
@@ -274,6 +277,43 @@ class Config:
     max_image_pixels: int = _option(
         "maximum width times height of an image, pixels", 64_000_000, group="images", at_least=1
     )
+    min_side: int | None = _option(
+        "drop images whose shorter side is less than N pixels", None, group="curation", at_least=1
+    )
+    max_aspect_ratio: float | None = _option(
+        "drop images whose longer side is more than X times the shorter one",
+        None,
+        group="curation",
+        at_least=1,
+    )
+    drop_grey: bool | None = _option(
+        "drop images without a pixel whose |a*| or |b*| exceeds 5 (Zhang et al. 2016)",
+        None,
+        group="curation",
+    )
+    drop_tinted: bool | None = _option(
+        "drop images in one hue, such as sepia: tint of at most 22, and not grey",
+        None,
+        group="curation",
+    )
+    min_colorfulness: float | None = _option(
+        "drop images whose colorfulness_abs is less than X: 10 slightly, 33 moderately colourful",
+        None,
+        group="curation",
+        at_least=0,
+    )
+    filter_preset: FilterPreset | None = _option(
+        "the filter of a published project: zhang2016 (--drop_grey), bigcolor (--min_colorfulness "
+        "15), unicolor (10); options beside it win",
+        None,
+        group="curation",
+    )
+    measures: bool = _option(
+        "also write the measures of colour and light, which metadata-*.parquet holds, as features "
+        "of the records",
+        False,
+        group="curation",
+    )
     checkpoint: str = _option(
         "weights of Inception-ResNet-v2: a TF1 .ckpt (V1 file or V2 prefix), the .tar.gz it comes "
         "in, or the URL of that; `untrained`: fixed pseudo-random weights, for trying things out; "
@@ -396,7 +436,7 @@ class Config:
                     f"--{field.name} {value!r} has the wrong type. Give a value of type "
                     f"{type_of(field.name).__name__}."
                 )
-            if choices and value not in choices:
+            if choices and value is not None and value not in choices:
                 raise UsageError(
                     f"--{field.name} {value!r} is unknown. Choose one of {', '.join(choices)}."
                 )
@@ -483,16 +523,18 @@ def _has_type(value: Any, name: str) -> bool:
 
 def type_of(name: str) -> type:
     """Return the type of an option's values: str, int, float or bool."""
-    hint = typing.get_type_hints(Config)[name]
-    if typing.get_origin(hint) is Literal:
+    if choices_of(name):
         return str
+    hint = typing.get_type_hints(Config)[name]
     return next(kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None))
 
 
 def choices_of(name: str) -> tuple[str, ...]:
     """Return the values that an option accepts; empty if it is not an enumeration."""
     hint = typing.get_type_hints(Config)[name]
-    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    kinds = (hint, *typing.get_args(hint))
+    enumeration = next((kind for kind in kinds if typing.get_origin(kind) is Literal), None)
+    return typing.get_args(enumeration)
 
 
 def split_names(value: str | None) -> tuple[str, ...]:

@@ -70,6 +70,21 @@ class OtherHosts:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeasureCounts:
+    """The histogram of a measure: N + 1 edges of bins, and the numbers of images in each bin.
+
+    Attributes:
+      edges: In ascending order; the first and the last bin also count what is beyond.
+      examples: Numbers of examples.
+      filtered: Numbers of images that a filter dropped.
+    """
+
+    edges: list[float]
+    examples: list[Count]
+    filtered: list[Count]
+
+
+@dataclasses.dataclass(frozen=True)
 class RepeatedBody:
     """A body that several URLs returned: its sha256 in hex, how often, and one of the URLs."""
 
@@ -139,6 +154,7 @@ class DatasetInfo:
       classes: Number of examples of each class, by split.
       hosts: Outcomes of the hosts with the most images, the largest first.
       other_hosts: Outcomes of the other hosts.
+      measures: Histograms of the measures of colour and light, by their names.
       repeated_content: Bodies that many URLs returned, the most frequent first.
       checkpoint, exclude_sha256, class_file, validation_ids: The files that determine the
         dataset.
@@ -147,6 +163,7 @@ class DatasetInfo:
       files: The shards.
       transform: The files of `--statistics`.
       failure_files: The files of failures.
+      filtered_files: The file with a sample of the filtered images, if there are any.
       metadata_files: The files with a row for each example.
     """
 
@@ -162,6 +179,7 @@ class DatasetInfo:
     classes: dict[str, dict[Split, Count]]
     hosts: list[Host]
     other_hosts: OtherHosts
+    measures: dict[str, MeasureCounts]
     repeated_content: list[RepeatedBody]
     checkpoint: InputFile
     exclude_sha256: InputFile
@@ -172,6 +190,7 @@ class DatasetInfo:
     files: list[ExampleFile]
     transform: list[TransformFile]
     failure_files: list[FailureFile]
+    filtered_files: list[FailureFile]
     metadata_files: list[MetadataFile]
 
     @property
@@ -180,6 +199,7 @@ class DatasetInfo:
         files: list[ExampleFile | FailureFile | MetadataFile | TransformFile] = [
             *self.files,
             *self.failure_files,
+            *self.filtered_files,
             *self.metadata_files,
             *self.transform,
         ]

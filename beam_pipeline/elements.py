@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_pipeline.images.measures import Measures
 from beam_pipeline.redaction import redact
 
 
@@ -147,6 +148,9 @@ class RgbImage:
       body_sha256: SHA-256 digest of the image file, in hex; empty if the image comes from
         `--resized_dir`.
       final_url: The URL after redirects; empty if an earlier run kept the file.
+      lab: `pixels` in CIE L*a*b*, float32 (S, S, 3); None if the record does not hold it, or it is
+        so large that computing it again is better than keeping it.
+      measures: Measures of the image without padding; None if it was not measured.
     """
 
     ref: ImageRef
@@ -156,11 +160,13 @@ class RgbImage:
     body: bytes | None = None
     body_sha256: str = ""
     final_url: str = ""
+    lab: np.ndarray | None = None
+    measures: Measures | None = None
 
     @property
     def nbytes(self) -> int:
-        network_bytes = 0 if self.network_pixels is None else self.network_pixels.nbytes
-        return self.pixels.nbytes + network_bytes + len(self.body or b"")
+        arrays = (self.pixels, self.network_pixels, self.lab)
+        return sum(one.nbytes for one in arrays if one is not None) + len(self.body or b"")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,7 +203,7 @@ class Failure:
 
     Attributes:
       ref: The image.
-      stage: `read`, `fetch` or `decode`.
+      stage: `read`, `fetch`, `decode` or `filter`.
       reason: One of the reasons in the README's table of failures, such as `http_404`.
       detail: A message for a person, with that of the server or the decoder.
       attempts: Number of attempts; one attempt may take several requests, as with redirects.
@@ -241,6 +247,13 @@ class Failure:
             name: as_text(value) if isinstance(value, str) else value
             for name, value in fields.items()
         }
+
+
+class DroppedImage(NamedTuple):
+    """An image that a filter drops, and its failure."""
+
+    image: RgbImage
+    failure: Failure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +304,6 @@ class Commit:
 WHOLE_LIST = Commit()
 
 
-# A key, ("class", CLASS, SPLIT) or ("host", HOST, "example" or the reason of a failure), and its
-# count.
+# A key and its count. The key is ("class", CLASS, SPLIT), ("host", HOST, "example" or the reason of
+# a failure) or ("measure", NAME, index of the bin, "example" or "filtered").
 OutcomeCount = tuple[tuple[str, ...], int]

@@ -14,18 +14,24 @@ SHARD_TEMPLATE = "SSSSS-of-NNNNN"
 INDEX_SUFFIX = ".idx"
 
 # Files other than shards and failures. Only dataset.json is always written.
-DATASET_INFO, METRICS, REPORT, TRANSFORM = (
+DATASET_INFO, METRICS, REPORT, TRANSFORM, FILTERED_SAMPLE = (
     "dataset.json",
     "metrics.json",
     "report.html",
     "transform",
+    "filtered_sample.jsonl",
 )
 
 # Files of a run that is in progress or was interrupted. STARTED is written at the start, so that
 # the next run recognizes shards without a record as output of a run.
 LOCK, STARTED = "run.lock", "run.json"
 COMMIT_PREFIX = "commit-"
-COMMIT_RECORD, COMMIT_BODIES, COMMIT_OUTCOMES = ".json", ".bodies.jsonl", ".outcomes.jsonl"
+COMMIT_RECORD, COMMIT_BODIES, COMMIT_OUTCOMES, COMMIT_FILTERED = (
+    ".json",
+    ".bodies.jsonl",
+    ".outcomes.jsonl",
+    ".filtered.jsonl",
+)
 ANALYSIS_PREFIX, ROWS_PREFIX = "beam-temp-analysis-", "beam-temp-metadata-"
 
 # The namespaces of the workers' metrics, which metrics.json holds.

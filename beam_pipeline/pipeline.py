@@ -1,19 +1,20 @@
 r"""The complete Beam graph.
 
-    ReadRefs -> DropDuplicates -> CheckRefs -> FetchImages -> CheckBodies -> DecodeImages
-        |             |               \__ failures __\_____________\____________\___> CountReasons,
-        |             |                                            |                WriteFailures
-        |             |                                            \_ digests ____> CountBodies
+    ReadRefs -> DropDuplicates -> CheckRefs -> FetchImages -> CheckBodies
+        |             |               |             |             |   \__ digests __> CountBodies
+        |             |         -> DecodeImages -> FilterImages
+        |             |               |             |   \__ dropped _______________> SampleDropped
+        |             |               \_ failures __\______________________________> CountReasons,
+        |             |                                                             WriteFailures
         |             |         -> EmbedImages -> Encode..Examples -> Write..Examples
-        |             |                                               \_ rows __> WriteMetadata
-        \__ counts ___\_________________________________________________________> FinalizeCommit
+        |             |                                               \__ rows _____> WriteMetadata
+        \__ counts ___\____________________________________________________________> FinalizeCommit
 
 Image data is never shuffled. DropDuplicates groups names and URLs only, which also distributes the
 work and mixes the hosts; GroupRows groups those of images that only a complete archive or row group
-gives. Everything after it is one fused stage; only its file names, reasons and
-sha256 are combined. Expensive work runs in threads: downloads; decoding, in parallel with the
-network; conversion to Lab and serialization, in one step while an image is in the processor's
-cache.
+gives. Everything after it is one fused stage; only its file names, reasons, sha256 and a few small
+pictures are combined. Expensive work runs in threads: downloads; decoding, conversion to Lab and
+measures, in parallel with the network; serialization.
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ from beam_pipeline.config import REPEATED, Config
 from beam_pipeline.elements import WHOLE_LIST, Commit, EmbeddedImage
 from beam_pipeline.fetching import kept_images
 from beam_pipeline.metadata import commit_manifest, repeated_content
+from beam_pipeline.records import filtered_sample
 from beam_pipeline.sources import listing
 from beam_pipeline.transforms import count_outcomes, write_metadata, write_shards
 from beam_pipeline.transforms.decode_images import check_body, decode_image
 from beam_pipeline.transforms.encode_examples import encode_example, validation_index
 from beam_pipeline.transforms.fetch_images import FetchImages
+from beam_pipeline.transforms.filter_images import SampleDropped, filter_image
 from beam_pipeline.transforms.read_refs import check_ref, drop_duplicates, group_of, read_refs
 from beam_pipeline.transforms.thread_map import MAX_BYTES, MAX_THREADS, ThreadMap
 from beam_pipeline.transforms.ticks import Ticks
 
+_PIXEL_BYTES = 15  # of an RgbImage: uint8 RGB, float32 Lab
 FILE_THREADS = 16  # they mostly wait for a disk or an object store
 _SPLITS = {"Train": naming.TRAIN_PREFIX, "Validation": naming.VALIDATION_PREFIX}
 
@@ -90,7 +94,10 @@ def build(
         images |= "KeepImages" >> in_threads(
             naming.KEEP, kept_images.keep, config, threads=FILE_THREADS
         )
-    embedded = images | "EmbedImages" >> embed_images(config, digests.get("checkpoint"))
+    filtered = images | "FilterImages" >> flat_map(
+        filter_image, config, tags=["failures", "dropped"]
+    )
+    embedded = filtered.main | "EmbedImages" >> embed_images(config, digests.get("checkpoint"))
 
     rows = FileSystems.join(config.output, f"{naming.ROWS_PREFIX}{commit.index:05}")
     examples, written, shards = {}, {}, {}
@@ -109,7 +116,7 @@ def build(
     )
     analyzed = examples["Train"] | "AnalyzeExamples" >> analyze(config, commit)
 
-    failed = [step.failures for step in (checked, fetched, bodies, decoded)]
+    failed = [step.failures for step in (checked, fetched, bodies, decoded, filtered)]
     failures = failed | "Failures" >> beam.Flatten()
     failure_files = failures | "WriteFailures" >> write_shards.WriteFailures(
         path(naming.FAILURES_PREFIX)
@@ -127,8 +134,18 @@ def build(
     lost = failures | "CountFailureOutcomes" >> beam.ParDo(
         count_outcomes.CountOutcomes(config.validation_fraction)
     )
+    dropped = filtered.dropped | "CountDroppedMeasures" >> beam.ParDo(
+        count_outcomes.CountOutcomes(config.validation_fraction)
+    )
     outcomes = (
-        (survived, lost) | "Outcomes" >> beam.Flatten() | "SumOutcomes" >> beam.CombinePerKey(sum)
+        (survived, lost, dropped)
+        | "Outcomes" >> beam.Flatten()
+        | "SumOutcomes" >> beam.CombinePerKey(sum)
+    )
+    sample = (
+        filtered.dropped
+        | "SampleDropped" >> beam.ParDo(SampleDropped(config.resize))
+        | "MergeSamples" >> beam.CombinePerKey(filtered_sample.merge)
     )
     repeated = bodies.digests | "CountBodies" >> count_bodies(
         at_least=REPEATED if commit == WHOLE_LIST else 1
@@ -150,6 +167,7 @@ def build(
             metadata=AsList(metadata_files),
             bodies=AsList(repeated),
             outcomes=AsList(outcomes),
+            dropped=AsList(sample),
             unused_analyzed=AsList(analyzed),
         )
     )
@@ -191,7 +209,7 @@ def in_threads(
     network can start it.
     """
     max_in_flight = min(
-        max(config.batch_size, MAX_THREADS), 1 + MAX_BYTES // (3 * config.image_size**2)
+        max(config.batch_size, MAX_THREADS), 1 + MAX_BYTES // (_PIXEL_BYTES * config.image_size**2)
     )
     return beam.ParDo(
         ThreadMap(

@@ -166,7 +166,8 @@ def main() -> int:
             "--output",
             options.output,
         ]
-        command += ["--checkpoint", "untrained", "--allow_private_addresses", "--overwrite", *rest]
+        command += ["--checkpoint", "untrained", "--allow_private_addresses", "--overwrite"]
+        command += ["--filter_preset", "zhang2016", *rest]
         print(f"$ python {shlex.join(command[1:])}\n", flush=True)
         status = subprocess.run(command).returncode
     if status:

@@ -45,6 +45,10 @@ GIVEN = {
     "validation_input": "gs://bucket/validation.txt",
     "validation_images": "gs://bucket/val/",
     "validation_ids": "gs://bucket/ids.txt",
+    "min_side": "64",
+    "max_aspect_ratio": "3.5",
+    "min_colorfulness": "12.5",
+    "filter_preset": "bigcolor",
 }
 
 
@@ -114,8 +118,8 @@ def test_an_option_goes_from_the_template_into_the_command(name):
     assert beam_argv == []
     if name in GIVEN:
         assert str(getattr(config, name)) == value
-    elif name == "statistics":
-        assert config.statistics
+    elif name in ("statistics", "drop_grey", "drop_tinted"):
+        assert getattr(config, name) is True
     else:
         assert getattr(config, name) == next(
             field.default for field in dataclasses.fields(Config) if field.name == name

@@ -39,7 +39,11 @@ SHUFFLES = (
 
 NO_PIXELS = ("failures", "digests")  # outputs, without pixels, of steps that hold pixels
 # Steps that emit names, counts, or rows of sums.
-NO_PIXELS_OUT = ("WriteBundles", "CountExampleOutcomes", "ApplySavedModel")
+NO_PIXELS_OUT = (
+    *("WriteBundles", "CountExampleOutcomes", "ApplySavedModel"),
+    # Of dropped images: counts, and a few small pictures.
+    *("CountDroppedMeasures", "SampleDropped"),
+)
 
 
 def make_config(folder: Path, lines: list[str], **options) -> Config:
@@ -368,6 +372,7 @@ def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:
         {"checkpoint": "untrained"},
         {"encoding": "rgb_png", "validation_fraction": 0.5},
         {"statistics": True},
+        {"drop_grey": True},
     ],
 )
 def test_no_pixels_are_shuffled(tmp_path, options):

@@ -124,6 +124,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         metadata,
         [],
         outcomes,
+        [],
     )
     return str(folder)
 
@@ -157,6 +158,7 @@ def make_info(**fields: Any) -> DatasetInfo:
         classes={},
         hosts=[],
         other_hosts=OtherHosts(0, 0, 0),
+        measures={},
         repeated_content=[],
         checkpoint=InputFile(None, None),
         exclude_sha256=InputFile(None, None),
@@ -167,6 +169,7 @@ def make_info(**fields: Any) -> DatasetInfo:
         files=[],
         transform=[],
         failure_files=[],
+        filtered_files=[],
         metadata_files=[],
     )
     return dataclasses.replace(empty, **fields)

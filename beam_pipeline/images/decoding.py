@@ -177,6 +177,20 @@ def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
     return square
 
 
+def crop_padding(square: np.ndarray, original_size: tuple[int, int]) -> np.ndarray:
+    """Return the part of a square, (S, S, C), that `make_square` did not pad, as a view.
+
+    Args:
+      square: An image that was resized with `pad`.
+      original_size: Width and height before resizing, pixels.
+    """
+    side = len(square)
+    ratio = side / max(1, *original_size)
+    width, height = (max(1, round(length * ratio)) for length in original_size)
+    left, top = (side - width) // 2, (side - height) // 2
+    return square[top : top + height, left : left + width]
+
+
 def _orient(image: Image.Image) -> Image.Image:
     """Apply EXIF orientation; return the image unchanged if its EXIF data is invalid."""
     try:

@@ -55,6 +55,7 @@ _UNFINISHED = tuple(
         naming.DATASET_INFO,
         METRICS,
         REPORT,
+        naming.FILTERED_SAMPLE,
         naming.STARTED,
         f"{naming.COMMIT_PREFIX}{_DIGITS}*",
     )
@@ -248,7 +249,16 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
         for name in (*commit.index_names, *(shard.name for shard in commit.shards))
     }
     records = (
-        () if commits else (naming.DATASET_INFO, METRICS, REPORT, *_STATISTICS_FILES, *_RECORDS)
+        ()
+        if commits
+        else (
+            naming.DATASET_INFO,
+            METRICS,
+            REPORT,
+            naming.FILTERED_SAMPLE,
+            *_STATISTICS_FILES,
+            *_RECORDS,
+        )
     )
     for option in ("output", "original_dir", "resized_dir"):
         folder = getattr(config, option)

@@ -37,7 +37,7 @@ from beam_pipeline.metadata import outcome_counts, repeated_content
 from beam_pipeline.metadata.outcome_counts import Outcomes
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.naming import DATASET_INFO, SPLITS, TRANSFORM
-from beam_pipeline.records import example_codec
+from beam_pipeline.records import example_codec, filtered_sample
 from beam_pipeline.redaction import redact
 from beam_pipeline.storage import any_path, filesystem
 
@@ -148,6 +148,7 @@ def finalize_commit(
     metadata: Iterable[Shard],
     bodies: Iterable[Repeat],
     outcomes: Iterable[OutcomeCount],
+    dropped: Iterable[tuple[str, list[filtered_sample.Line]]],
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
     """Check the counts of a commit and write its record; after the last one, `dataset.json`.
@@ -164,6 +165,8 @@ def finalize_commit(
     path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
     repeated_content.write(path + naming.COMMIT_BODIES, bodies)
     outcome_counts.write(path + naming.COMMIT_OUTCOMES, outcomes)
+    lines = [line for _, sample in dropped for line in sample]
+    _write_sample(path + naming.COMMIT_FILTERED, lines)
     # If a record survives a loss of power, so must its shards.
     for shard in manifest.shards:
         filesystem.sync(FileSystems.join(config.output, shard.name))
@@ -216,24 +219,31 @@ def finish(config: Config) -> None:
             f"which is more than --max_failed_fraction {config.max_failed_fraction:g} allows: "
             f"{reasons}; raise it to accept them, or give --overwrite to retry"
         )
-    repeated = repeated_content.most_repeated(
-        sorted(
-            filesystem.list_folder(
-                config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_BODIES}"
-            )
-        )
+    repeated = repeated_content.most_repeated(_list_of_commits(config, naming.COMMIT_BODIES))
+    outcomes = outcome_counts.add_up(_list_of_commits(config, naming.COMMIT_OUTCOMES))
+    dropped = filtered_sample.merge_files(
+        filesystem.read_bytes(path) for path in _list_of_commits(config, naming.COMMIT_FILTERED)
     )
-    outcomes = outcome_counts.add_up(
-        sorted(
-            filesystem.list_folder(
-                config.output, f"{naming.COMMIT_PREFIX}[0-9]*{naming.COMMIT_OUTCOMES}"
-            )
-        )
-    )
-    info = describe(config, manifest, repeated, outcomes).to_json().encode()
+    filtered = _write_sample(FileSystems.join(config.output, naming.FILTERED_SAMPLE), dropped)
+    info = describe(config, manifest, repeated, outcomes, filtered).to_json().encode()
     filesystem.write_bytes(FileSystems.join(config.output, DATASET_INFO), info, durable=True)
     for pattern in (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*"):
         FileSystems.delete(list(filesystem.list_folder(config.output, pattern)))
+
+
+def _list_of_commits(config: Config, suffix: str) -> list[str]:
+    """Return the files of all commits with a suffix, in order."""
+    pattern = f"{naming.COMMIT_PREFIX}[0-9]*{suffix}"
+    return sorted(filesystem.list_folder(config.output, pattern))
+
+
+def _write_sample(path: str, dropped: Sequence[filtered_sample.Line]) -> list[FailureFile]:
+    """Write a sample of filtered images, and return the file; none is written without images."""
+    if not dropped:
+        return []
+    data = filtered_sample.serialize(dropped)
+    filesystem.write_bytes(path, data, durable=True)
+    return [FailureFile(filesystem.base_name(path), len(dropped), len(data))]
 
 
 def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
@@ -260,7 +270,11 @@ def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
 
 
 def describe(
-    config: Config, manifest: CommitManifest, repeated: Iterable[Repeat], outcomes: Outcomes
+    config: Config,
+    manifest: CommitManifest,
+    repeated: Iterable[Repeat],
+    outcomes: Outcomes,
+    filtered: list[FailureFile],
 ) -> DatasetInfo:
     """Return the content of `dataset.json`."""
     options = config.as_json()
@@ -274,13 +288,18 @@ def describe(
         image_size=config.image_size,
         embedding_size=example_codec.EMBEDDING_SIZE if config.has_network else 0,
         features=example_codec.describe_features(
-            config.encoding, config.image_size, config.has_network, bool(config.kept_columns)
+            config.encoding,
+            config.image_size,
+            config.has_network,
+            bool(config.kept_columns),
+            config.measures,
         ),
         counts=Counts(**manifest.totals(), failures_by_reason=manifest.reasons),
         failures_by_stage=manifest.stages,
         classes=outcomes.classes,
         hosts=outcomes.hosts,
         other_hosts=outcomes.other_hosts,
+        measures=outcomes.measures,
         repeated_content=[
             RepeatedBody(repeat.sha256, repeat.count, redact(repeat.url)) for repeat in repeated
         ],
@@ -299,6 +318,7 @@ def describe(
         failure_files=[
             FailureFile(shard.name, shard.records, shard.bytes) for shard in manifest.failures
         ],
+        filtered_files=filtered,
         metadata_files=[
             MetadataFile(shard.name, shard.records, shard.bytes) for shard in manifest.metadata
         ],

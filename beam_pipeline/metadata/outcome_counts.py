@@ -1,4 +1,4 @@
-"""Examples and failures by class and host, counted in the graph and added up over the commits."""
+"""Images by class, host and measure, counted in the graph and added up over the commits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from beam_pipeline import naming
 from beam_pipeline.config import MAX_HOSTS
-from beam_pipeline.dataset_info import Host, OtherHosts, Split
+from beam_pipeline.dataset_info import Host, MeasureCounts, OtherHosts, Split
 from beam_pipeline.elements import OutcomeCount
+from beam_pipeline.images import measures
 from beam_pipeline.storage import filesystem
 
 
@@ -30,6 +31,7 @@ class Outcomes:
     classes: dict[str, dict[Split, int]]
     hosts: list[Host]
     other_hosts: OtherHosts
+    measures: dict[str, MeasureCounts]
 
 
 def add_up(paths: Iterable[str]) -> Outcomes:
@@ -40,6 +42,10 @@ def add_up(paths: Iterable[str]) -> Outcomes:
     """
     classes: dict[str, dict[Split, int]] = {}
     hosts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    counts = {
+        name: MeasureCounts(list(edges), [0] * (len(edges) - 1), [0] * (len(edges) - 1))
+        for name, edges in measures.BIN_EDGES.items()
+    }
     for path in paths:
         for (kind, name, *outcome), number in map(
             json.loads, filesystem.read_bytes(path).splitlines()
@@ -47,6 +53,10 @@ def add_up(paths: Iterable[str]) -> Outcomes:
             if kind == "class":
                 splits = classes.setdefault(name, dict.fromkeys(naming.SPLITS, 0))
                 splits[outcome[0]] += number
+            elif kind == "measure":
+                index, result = outcome
+                bins = counts[name].examples if result == "example" else counts[name].filtered
+                bins[int(index)] += number
             else:
                 hosts[name][outcome[0]] += number
     ordered = sorted(hosts, key=lambda host: (-hosts[host].total(), host))
@@ -62,4 +72,5 @@ def add_up(paths: Iterable[str]) -> Outcomes:
             examples=sum(hosts[host]["example"] for host in others),
             failures=sum(hosts[host].total() - hosts[host]["example"] for host in others),
         ),
+        measures=counts,
     )

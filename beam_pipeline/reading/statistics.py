@@ -10,6 +10,7 @@ from beam_pipeline import naming
 from beam_pipeline.dataset_info import Statistics
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.images import lab_color
+from beam_pipeline.images.measures import Measures
 from beam_pipeline.process import native_output
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import example_codec, tf_decode
@@ -30,11 +31,13 @@ def read(folder: DatasetDir) -> Statistics:
     transform = load_transform(folder)
     side = folder.info.image_size
     embedding = np.zeros(folder.info.embedding_size, np.float32)
-    image = RgbImage(ImageRef("", ""), np.zeros((side, side, 3), np.uint8), (1, 1))
+    pixels, measures = np.zeros((side, side, 3), np.uint8), Measures(*[0.0] * len(Measures._fields))
+    image = RgbImage(ImageRef("", ""), pixels, (1, 1), measures=measures)
     any_record = example_codec.encode_example(
         EmbeddedImage(image, embedding if embedding.size else None),
         folder.info.encoding,
         "image_metadata" in folder.info.features,
+        "colorfulness" in folder.info.features,
     )
     values = transform(
         tf.io.parse_single_example(any_record, tf_decode.feature_spec(folder.info.features)),

@@ -13,21 +13,35 @@ import numpy as np
 from beam_pipeline.dataset_info import Feature, Features
 from beam_pipeline.elements import EmbeddedImage
 from beam_pipeline.images import lab_color, png_notes
+from beam_pipeline.images.measures import Measures
 from beam_pipeline.records import example_proto
 
 EMBEDDING_SIZE = 1001
+# The measures in `images/measures.py`, which has their formulas and sources.
+MEANINGS = {
+    "colorfulness": "M3 of Hasler and Suesstrunk 2003; 0 is grey, 33 moderately colourful",
+    "colorfulness_abs": "the same of absolute values, as DDColor, CT2, UniColor and BigColor do",
+    "max_chroma_ab": "maximum of |a*| and |b*| over all pixels; at most 5 is grey",
+    "tint": "mean squared deviation from a single hue in a thumbnail; at most 22 is toned or grey",
+    "brightness_p5": "5th percentile of L* / 100",
+    "brightness_p99": "99th percentile of L* / 100",
+    "entropy": "Shannon entropy of L* in 256 levels, bits",
+}
 
 
-def encode_example(image: EmbeddedImage, encoding: str, metadata: bool = False) -> bytes:
+def encode_example(
+    image: EmbeddedImage, encoding: str, metadata: bool = False, measures: bool = False
+) -> bytes:
     """Serialize an image as a tf.train.Example with the features of `describe_features`.
 
     Args:
       image: An image of any size.
       encoding: `lab_float32`, `lab_uint8` or `rgb_png`.
       metadata: Whether to write the values of `--keep_columns`; `{}` for an image without any.
+      measures: Whether to write the measures of the image.
     """
-    ref = image.ref
-    width, height = image.image.original_size
+    ref, rgb = image.ref, image.image
+    width, height = rgb.original_size
     features: dict[str, bytes | int | np.ndarray] = {
         "image_name": ref.name.encode(),
         "image_url": ref.url.encode(errors="surrogateescape"),
@@ -38,11 +52,15 @@ def encode_example(image: EmbeddedImage, encoding: str, metadata: bool = False) 
     }
     if metadata:
         features["image_metadata"] = (ref.metadata or "{}").encode()
+    if measures and rgb.measures:
+        for name, value in rgb.measures._asdict().items():
+            features[name] = np.array([value], np.float32)
     if encoding == "rgb_png":
-        features["image_png"] = png_notes.encode_png(image.image.pixels)
+        features["image_png"] = png_notes.encode_png(rgb.pixels)
     else:
         scale = lab_color.scale_lab if encoding == "lab_float32" else lab_color.quantize_lab
-        features["image_l"], features["image_ab"] = scale(lab_color.rgb_to_lab(image.image.pixels))
+        lab = lab_color.rgb_to_lab(rgb.pixels) if rgb.lab is None else rgb.lab
+        features["image_l"], features["image_ab"] = scale(lab)
     if image.embedding is not None:
         features["image_embedding"] = image.embedding
     return example_proto.write_example(features)
@@ -56,8 +74,8 @@ def decode_example(record: bytes | memoryview, features: Features) -> dict[str, 
       features: The result of `describe_features`.
 
     Returns:
-      By name: bytes, an int, or an array of the feature's dtype and shape, which may be a view of
-      the record.
+      By name: bytes, an int or float, or an array of the feature's dtype and shape, which may be
+      a view of the record.
 
     Raises:
       ValueError: The record is not a tf.train.Example or does not hold exactly these features.
@@ -84,11 +102,15 @@ def _decode_value(name: str, value: list[bytes] | np.ndarray, feature: Feature) 
         raise ValueError(f"{name} is not of type {dtype}")
     if value.size != math.prod(shape):
         raise ValueError(f"{name} has {value.size} values, not {math.prod(shape)}")
-    return value.reshape(shape) if shape else int(value[0])
+    return value.reshape(shape) if shape else value[0].item()
 
 
 def describe_features(
-    encoding: str, image_size: int, embedding: bool, metadata: bool = False
+    encoding: str,
+    image_size: int,
+    embedding: bool,
+    metadata: bool = False,
+    measures: bool = False,
 ) -> dict[str, Feature]:
     """Return the features of a record, as listed in `dataset.json`.
 
@@ -99,6 +121,7 @@ def describe_features(
       image_size: Side of the square, pixels.
       embedding: Whether records hold embeddings.
       metadata: Whether records hold the values of `--keep_columns`.
+      measures: Whether records hold the measures of the image.
 
     Returns:
       The features by name.
@@ -120,6 +143,8 @@ def describe_features(
         features["image_metadata"] = Feature(
             "bytes", [], "the values of --keep_columns, as a JSON object"
         )
+    if measures:
+        features |= {name: Feature("float32", [], MEANINGS[name]) for name in Measures._fields}
     if encoding == "lab_float32":
         features["image_l"] = Feature("float32", [side, side, 1], "L* / 50 - 1")
         features["image_ab"] = Feature("float32", [side, side, 2], "a* / 127, b* / 127")

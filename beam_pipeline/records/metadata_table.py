@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_pipeline.elements import EmbeddedImage, as_text
+from beam_pipeline.images.measures import Measures
 from beam_pipeline.redaction import redact
 
 # The column of each feature of a record that is repeated in the row.
@@ -22,6 +23,7 @@ FEATURES = {
     "image_class": "class",
     "original_width": "original_width",
     "original_height": "original_height",
+    **{name: name for name in Measures._fields},
 }
 # Where the record is.
 _PLACE = (
@@ -38,6 +40,7 @@ _COLUMNS = (
     *_PLACE,
     ("original_width", pa.int64()),
     ("original_height", pa.int64()),
+    *((name, pa.float32()) for name in Measures._fields),
     ("sha256", pa.string()),
     ("final_url", pa.string()),
 )
@@ -73,6 +76,7 @@ def encode_row(image: EmbeddedImage) -> bytes:
         "class": as_text(ref.image_class),
         "original_width": width,
         "original_height": height,
+        **(rgb.measures._asdict() if rgb.measures else dict.fromkeys(Measures._fields)),
         "sha256": rgb.body_sha256 or None,
         "final_url": as_text(redact(rgb.final_url)) or None,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from beam_pipeline.dataset_info import MeasureCounts
 
 _WIDTH = 4.2  # inches: on a phone a chart keeps its size and its text stays legible
 _INK = "#010203"  # replaced by the page's text colour
@@ -28,7 +30,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "svg.fonttype": "none",
 }
-_BLUE = "#4a7fc1"
+_BLUE, _RED = "#4a7fc1", "#c1584a"
 
 
 @matplotlib.rc_context(_STYLE)
@@ -68,6 +70,50 @@ def draw_colours(counts: np.ndarray, limit: float) -> Markup:
     axes.set_xlabel("a*, green to red")
     axes.set_ylabel("b*, blue to yellow")
     return _to_svg("Histogram of a* and b*", figure)
+
+
+@matplotlib.rc_context(_STYLE)
+def draw_measure(name: str, counts: MeasureCounts, thresholds: Mapping[str, float]) -> Markup:
+    """Return the histogram of a measure: examples, on them the filtered images, and thresholds.
+
+    Args:
+      name: The name of the measure. `tint` has a scale of square roots.
+      counts: The numbers of images.
+      thresholds: Values to mark, by label.
+    """
+    figure, axes = _begin(height=2.4)
+    edges, examples, filtered = (
+        np.array(values) for values in (counts.edges, counts.examples, counts.filtered)
+    )
+    share = 100 / max(1, examples.sum() + filtered.sum())
+    both = examples + filtered
+    # Up to the last bin with images, or the thresholds.
+    last = np.flatnonzero(both).max(initial=0) + 1
+    right = max([edges[last], *(1.2 * value for value in thresholds.values())])
+    style: dict[str, Any] = {"align": "edge", "width": np.diff(edges)}
+    axes.bar(edges[:-1], examples * share, color=_BLUE, label="examples", **style)
+    if filtered.any():
+        axes.bar(
+            edges[:-1],
+            filtered * share,
+            bottom=examples * share,
+            color=_RED,
+            label="filtered",
+            **style,
+        )
+        axes.legend(frameon=False, ncols=2, loc="upper right")
+    if name == "tint":
+        axes.set_xscale("function", functions=(np.sqrt, np.square))
+    axes.set_xlim(edges[0], right)
+    # Room for the legend and labels above the bars.
+    axes.set_ylim(0, 1.6 * share * max(1, both.max()))
+    for label, value in thresholds.items():
+        axes.axvline(value, color=_INK, linestyle="--", linewidth=1)
+        text = f" {label} {value:g}"
+        axes.text(value, 1.0, text, transform=axes.get_xaxis_transform(), rotation=90, va="top")
+    axes.set_xlabel(name)
+    axes.set_ylabel("% of the images")
+    return _to_svg(f"Histogram of {name}", figure)
 
 
 @matplotlib.rc_context(_STYLE)

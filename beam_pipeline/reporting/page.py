@@ -17,6 +17,7 @@ from beam_pipeline.reporting import (
     charts,
     class_names,
     contact_sheets,
+    filtered,
     formatting,
     sampling,
     tables,
@@ -81,6 +82,8 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
         },
         lightness=charts.draw_lightness(sample.l_counts),
         colours=charts.draw_colours(sample.ab_counts, 110),
+        filtered=filtered.make_sheets(folder),
+        measures=filtered.draw_measures(folder),
         statistics=tables.read_statistics(folder),
         classes=tables.describe_classes(info.classes, names),
     )

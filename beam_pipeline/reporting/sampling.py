@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import math
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from beam_pipeline import naming
-from beam_pipeline.images import lab_color
+from beam_pipeline.images import decoding, lab_color, thumbnails
 from beam_pipeline.process import worker_processes
 from beam_pipeline.reading import numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
 
 _SAMPLED = 50  # maximum number of shards that are sampled
-_SIDE = 150  # side of a picture, about, pixels
 _PIXELS = 12  # images whose pixels are kept, or a few more
 
 
@@ -105,7 +102,7 @@ def _sample_shard(task: tuple[DatasetDir, Shard, int, int]) -> Sample:
         if len(pixels) < few:
             pixels.append(lab_color.lab_to_rgb(lab))
         size = example["original_width"], example["original_height"]
-        lab = crop_padding(lab, size) if is_padded else lab
+        lab = decoding.crop_padding(lab, size) if is_padded else lab
         levels = np.rint(lab[..., 0]).astype(int).clip(0, 100)
         l_counts += np.bincount(levels.ravel(), minlength=101)
         bins = ((lab[..., 1:] + 110) / 2).astype(int).clip(0, 109)
@@ -116,41 +113,18 @@ def _sample_shard(task: tuple[DatasetDir, Shard, int, int]) -> Sample:
     return Sample(shard.split, examples, l_counts, ab_counts.reshape(110, 110), pixels)
 
 
-def crop_padding(square: np.ndarray, original_size: tuple[int, int]) -> np.ndarray:
-    """Return the part of a square, (S, S, C), that `decoding.make_square` did not pad.
-
-    Args:
-      square: An image that was resized with `pad`.
-      original_size: Width and height before resizing, pixels.
-    """
-    side = len(square)
-    ratio = side / max(1, *original_size)
-    width, height = (max(1, round(length * ratio)) for length in original_size)
-    left, top = (side - width) // 2, (side - height) // 2
-    return square[top : top + height, left : left + width]
-
-
 def _make_example(
     example: dict[str, Any],
     size: tuple[int, int],
     lab: np.ndarray,
 ) -> SampledExample:
-    height, width = lab.shape[:2]
-    # An image may be narrower than a step.
-    step = min(math.ceil(max(height, width) / _SIDE), height, width)
-    rows, columns = height // step, width // step
-    blocks = lab[: rows * step, : columns * step].reshape(rows, step, columns, step, 3)
-    small = blocks.mean(axis=(1, 3))
-    grey = small * [1, 0, 0]
-    file = io.BytesIO()
-    pair = lab_color.lab_to_rgb(np.concatenate([grey, small], axis=1))
-    Image.fromarray(pair).save(file, "JPEG", quality=80)
+    picture, picture_size = thumbnails.make_pair(lab)
     return SampledExample(
         example["image_url"].decode(errors="replace"),
         example["image_id"].decode(errors="replace"),
         size,
         float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
         example.get("image_embedding"),
-        file.getvalue(),
-        (2 * columns, rows),
+        picture,
+        picture_size,
     )

@@ -103,7 +103,11 @@ def analyze_commit(config: Config, commit: Commit) -> AnalyzeExamples:
         return FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{index:05}.sums")
 
     features = example_codec.describe_features(
-        config.encoding, config.image_size, config.has_network, bool(config.kept_columns)
+        config.encoding,
+        config.image_size,
+        config.has_network,
+        bool(config.kept_columns),
+        config.measures,
     )
     return AnalyzeExamples(
         config.output,

@@ -1,4 +1,4 @@
-"""Counts of examples by class, and of examples and failures by host."""
+"""Counts of examples by class, of examples and failures by host, and of images by measure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from beam_pipeline import naming
-from beam_pipeline.elements import EmbeddedImage, Failure
+from beam_pipeline.elements import DroppedImage, EmbeddedImage, Failure, RgbImage
+from beam_pipeline.images import measures
 from beam_pipeline.transforms import encode_examples
 from beam_pipeline.transforms.thread_map import in_global_window
 from beam_pipeline.transforms.ticks import Ticks
 
 
 class CountOutcomes(beam.DoFn):
-    """Count outcomes; emit an OutcomeCount for each class and host at the end of each bundle.
+    """Count outcomes; emit an OutcomeCount for each key at the end of each bundle.
 
-    The input elements are EmbeddedImage or Failure.
+    The input elements are EmbeddedImage, Failure, or DroppedImage beside its failure.
 
     Attributes:
       fraction: The value of `--validation_fraction`.
@@ -32,7 +33,12 @@ class CountOutcomes(beam.DoFn):
     def start_bundle(self) -> None:
         self._counts: collections.Counter[tuple[str, ...]] = collections.Counter()
 
-    def process(self, outcome: EmbeddedImage | Failure) -> None:
+    def process(self, outcome: EmbeddedImage | DroppedImage | Failure) -> None:
+        if isinstance(outcome, DroppedImage):
+            self._count_measures(outcome.image, "filtered")
+            return
+        if isinstance(outcome, EmbeddedImage):
+            self._count_measures(outcome.image, "example")
         ref = outcome.ref
         if ref.location is None and (host := host_of(ref.url)):
             result = outcome.reason if isinstance(outcome, Failure) else "example"
@@ -40,6 +46,10 @@ class CountOutcomes(beam.DoFn):
         if ref.image_class and not isinstance(outcome, Failure):
             split = naming.SPLITS[encode_examples.is_validation(ref, self._fraction)]
             self._counts["class", ref.image_class, split] += 1
+
+    def _count_measures(self, image: RgbImage, result: str) -> None:
+        for name, value in image.measures._asdict().items() if image.measures else ():
+            self._counts["measure", name, str(measures.find_bin(name, value)), result] += 1
 
     def finish_bundle(self) -> Iterator[Any]:
         return map(in_global_window, self._counts.items())

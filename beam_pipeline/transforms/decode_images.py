@@ -10,7 +10,10 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import NETWORK_SIZE, Config
 from beam_pipeline.elements import EncodedImage, Failure, Problem, RgbImage
-from beam_pipeline.images import decoding, png_notes
+from beam_pipeline.images import decoding, lab_color, measures, png_notes
+
+# Many images wait for the network. Lab of a larger one is computed again for the record.
+_MAX_LAB_BYTES = 4 * 2**20
 
 
 def check_body(
@@ -44,6 +47,7 @@ def _md5(data: bytes) -> str:
 
 
 def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput:
+    """Decode an image and measure it; return a `Failure` with the tag "failures" otherwise."""
     try:
         network_size = NETWORK_SIZE if config.has_network else None
         decoded = decoding.decode(
@@ -53,7 +57,7 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
         # An image that an earlier run kept has no attempts.
         is_downloaded = image.attempts and image.ref.location is None
         body = image.data if config.original_dir and is_downloaded else None
-        return RgbImage(
+        rgb = RgbImage(
             image.ref,
             decoded.pixels,
             original_size or decoded.original_size,
@@ -62,8 +66,21 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
             "" if image.is_resized else image.sha256,
             image.final_url if image.attempts else "",
         )
+        return _measure(rgb, config)
     except decoding.DecodeError as error:
         failure = Failure(
             image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url
         )
         return TaggedOutput("failures", failure)
+
+
+def _measure(image: RgbImage, config: Config) -> RgbImage:
+    """Add the measures, and Lab if the record needs it."""
+    lab, size = lab_color.rgb_to_lab(image.pixels), image.original_size
+    pixels, colors = image.pixels, lab
+    if config.resize == "pad":
+        pixels, colors = (decoding.crop_padding(square, size) for square in (pixels, lab))
+    is_kept = config.encoding != "rgb_png" and lab.nbytes <= _MAX_LAB_BYTES
+    return dataclasses.replace(
+        image, lab=lab if is_kept else None, measures=measures.measure(pixels, colors)
+    )

@@ -32,5 +32,7 @@ def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) ->
         _LOGGER.info("%s %s", image.ref.name, image.ref.url_text)
     if ticks:
         ticks.example()
-    record = example_codec.encode_example(image, config.encoding, bool(config.kept_columns))
+    record = example_codec.encode_example(
+        image, config.encoding, bool(config.kept_columns), config.measures
+    )
     return EncodedExample(record, metadata_table.encode_row(image))

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import beam_pipeline
-from beam_pipeline.config import Config, Group, UsageError
+from beam_pipeline.config import Config, Group, UsageError, type_of
 from beam_pipeline.launch.command_line import check_beam_flags, parse
 
 REQUIRED = ["--input", "urls.txt", "--output", "out"]
@@ -28,6 +28,13 @@ DEFAULTS = {
     "compression": "none",
     "examples_per_shard": 500,
     "validation_fraction": 0.0,
+    "min_side": None,
+    "max_aspect_ratio": None,
+    "drop_grey": None,
+    "drop_tinted": None,
+    "min_colorfulness": None,
+    "filter_preset": None,
+    "measures": False,
     "batch_size": 32,
     "precision": "float32",
     "fetch_concurrency": 64,
@@ -78,6 +85,10 @@ FULL = {
     "compression": "gzip",
     "examples_per_shard": 10,
     "validation_fraction": 0.25,
+    "min_side": 64,
+    "max_aspect_ratio": 3.5,
+    "min_colorfulness": 12.5,
+    "filter_preset": "bigcolor",
     "batch_size": 8,
     "precision": "bfloat16",
     "fetch_concurrency": 5,
@@ -105,7 +116,10 @@ FULL = {
 }
 # What excludes an option of FULL.
 OTHERS = ("images", "validation_input", "validation_images", "validation_ids")
-FLAGS = ("allow_private_addresses", "stratify", "statistics", "report", "overwrite", "verbose")
+FLAGS = (
+    *("allow_private_addresses", "stratify", "statistics", "report", "overwrite", "verbose"),
+    *("drop_grey", "drop_tinted", "measures"),
+)
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
     *(
@@ -125,6 +139,7 @@ NUMBERS = (
         "max_image_pixels",
         "max_failed_fraction",
     ),
+    *("min_side", "max_aspect_ratio", "min_colorfulness"),
     "urls_per_commit",
 )
 CHOICES = {
@@ -132,6 +147,7 @@ CHOICES = {
     "encoding": ("lab_float32", "lab_uint8", "rgb_png"),
     "compression": ("none", "gzip"),
     "precision": ("float32", "bfloat16"),
+    "filter_preset": ("zhang2016", "bigcolor", "unicolor"),
 }
 
 
@@ -238,6 +254,7 @@ def test_the_ends_of_a_range_are_accepted(name, value):
             ("fetch_attempts", "0"),
         ),
         *(("max_image_bytes", "0"), ("max_image_pixels", "0")),
+        *(("min_side", "0"), ("max_aspect_ratio", "0.99"), ("min_colorfulness", "-1")),
     ],
 )
 def test_a_number_out_of_range_is_refused(name, value):
@@ -266,7 +283,8 @@ def test_what_is_no_number_is_refused(name, value):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(NUMBERS) - {"validation_fraction", "max_failed_fraction", "fetch_timeout"})
+    "name",
+    [name for name in NUMBERS if type_of(name) is int],
 )
 def test_a_fraction_is_refused_where_an_integer_is_needed(name):
     assert f"--{name}" in refusal([*REQUIRED, f"--{name}", "1.5"])
@@ -371,7 +389,7 @@ def test_help_lists_every_option_and_its_default(capsys, monkeypatch):
     headings = [
         line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")
     ]
-    assert headings[1:8] == [f"{group}:" for group in typing.get_args(Group)]
+    assert headings[1:9] == [f"{group}:" for group in typing.get_args(Group)]
     for name, default in DEFAULTS.items():
         assert f"--{name}" in text
         if name not in ("input", "output") and default is not None and default is not False:

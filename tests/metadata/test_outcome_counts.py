@@ -69,6 +69,7 @@ def test_commits_add_up(tmp_path):
         (("host", "b", "dns"), 9),
     ]
     second = [
+        (("measure", "entropy", "39", "filtered"), 4),
         (("class", "n1", "train"), 1),
         (("class", "n2", "validation"), 1),
         (("host", "a", "example"), 2),
@@ -78,10 +79,15 @@ def test_commits_add_up(tmp_path):
         outcome_counts.write(str(tmp_path / name), part)
     outcome_counts.write(str(tmp_path / "2"), [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
-    assert outcome_counts.add_up(sorted(map(str, tmp_path.iterdir()))) == Outcomes(
+    added = outcome_counts.add_up(sorted(map(str, tmp_path.iterdir())))
+    entropy = added.measures.pop("entropy")
+    assert (entropy.edges[0], entropy.edges[-1]) == (0, 8)
+    assert (entropy.examples[39], entropy.filtered[39], sum(entropy.filtered)) == (0, 4, 4)
+    assert added == Outcomes(
         classes={"n1": {"train": 1, "validation": 0}, "n2": {"train": 3, "validation": 1}},
         hosts=[Host("b", 0, {"dns": 9}), Host("a", 5, {"dns": 1})],
         other_hosts=OtherHosts(0, 0, 0),
+        measures=added.measures,
     )
 
 

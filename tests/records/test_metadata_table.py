@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.images.measures import Measures
 from beam_pipeline.records import metadata_table
 
 # JSON and file names may hold surrogates.
@@ -30,7 +31,10 @@ def make_rows(images: list[EmbeddedImage], kept=(), offsets=(0, 100)) -> list[di
 
 def test_a_row_of_each_example():
     ref = ImageRef("n1_2", "http://a/1.jpg", image_class="cat")
-    image = make_image(ref, body_sha256="ab" * 32, final_url="https://me:secret@b/2.jpg")
+    measures = Measures(*(index + 0.5 for index in range(7)))
+    image = make_image(
+        ref, body_sha256="ab" * 32, final_url="https://me:secret@b/2.jpg", measures=measures
+    )
     [first, second] = make_rows([image, make_image(ImageRef("", "/a/\udcff.jpg"))])
     assert first == {
         "name": ref.name,
@@ -43,12 +47,13 @@ def test_a_row_of_each_example():
         "offset": 0,
         "original_width": 40,
         "original_height": 30,
+        **{name: index + 0.5 for index, name in enumerate(Measures._fields)},
         "sha256": "ab" * 32,
         "final_url": "https://REDACTED@b/2.jpg",
     }
     assert (second["url"], second["index"], second["offset"]) == ("/a/%FF.jpg", 1, 100)
     assert (second["id"], second["class"]) == ("", "")
-    assert second["sha256"] is second["final_url"] is None
+    assert second["sha256"] is second["final_url"] is second["tint"] is None
 
 
 def test_a_gzipped_shard_has_no_offsets():

@@ -7,9 +7,12 @@ import re
 import numpy as np
 import pytest
 
+from beam_pipeline.dataset_info import MeasureCounts
 from beam_pipeline.reporting import charts
 
+COUNTS = MeasureCounts([0, 1, 2], [3, 4], [0, 1])
 CHARTS = [
+    lambda: charts.draw_measure("tint", COUNTS, {"here": 1.0}),
     lambda: charts.draw_classes([5, 3, 1]),
     lambda: charts.draw_lightness(np.arange(101)),
     lambda: charts.draw_colours(np.eye(110, dtype=np.int64), 110),

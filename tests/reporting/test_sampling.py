@@ -70,7 +70,7 @@ def test_a_sample_of_a_shard_that_lacks_examples_is_refused(tmp_path):
 def test_what_is_cropped_is_the_padding(width, height, side):
     image = Image.new("RGB", (width, height), "red")
     square = np.asarray(decoding.make_square(image, side, "pad"))
-    cropped = sampling.crop_padding(square, (width, height))
+    cropped = decoding.crop_padding(square, (width, height))
     assert (cropped == [255, 0, 0]).all()
     assert cropped.size == (square == [255, 0, 0]).all(axis=-1).sum() * 3 > 0
 
@@ -89,7 +89,7 @@ def test_pixels_are_measured_without_padding(tmp_path, resize, rows):
 
 @pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (0, 0), (-5, 10**30)])
 def test_an_image_of_any_size_gives_a_picture(tmp_path, size):
-    lab = sampling.crop_padding(np.zeros((600, 600, 3)), size)
+    lab = decoding.crop_padding(np.zeros((600, 600, 3)), size)
     picture = Image.open(io.BytesIO(sampling._make_example(EXAMPLE, size, lab).picture))
     assert min(picture.size) > 0
 
