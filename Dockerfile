@@ -8,6 +8,11 @@
 FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:20230622_RC00 AS launcher
 FROM apache/beam_python3.11_sdk:2.77.0 AS worker
 
+# pdqhash has no wheels for Linux, and the slim image no compiler.
+FROM python:3.11-bookworm AS wheels
+COPY constraints.txt /wheels/
+RUN pip wheel --no-cache-dir --no-deps --constraint /wheels/constraints.txt --wheel-dir /wheels pdqhash
+
 FROM python:3.11-slim-bookworm AS plain
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
 COPY --from=worker /opt/apache/beam /opt/apache/beam
@@ -15,7 +20,8 @@ COPY --from=worker /opt/apache/beam /opt/apache/beam
 WORKDIR /opt/beam_pipeline
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE main.py ./
 COPY beam_pipeline beam_pipeline
-RUN pip install --no-cache-dir --constraint constraints.txt '.[aws,gcp]' && pip check
+COPY --from=wheels /wheels /wheels
+RUN pip install --no-cache-dir --find-links /wheels --constraint constraints.txt '.[aws,gcp]' && pip check
 
 # The launcher runs main.py with the template's parameters. Workers use this environment.
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/beam_pipeline/main.py \

@@ -308,6 +308,12 @@ class Config:
         None,
         group="curation",
     )
+    near_duplicates: bool | None = _option(
+        "find images that look the same, and training images like a validation image, by PDQ hash "
+        "(default: with the network, where it costs less than 1% of the time)",
+        None,
+        group="curation",
+    )
     measures: bool = _option(
         "also write the measures of colour and light, which metadata-*.parquet holds, as features "
         "of the records",
@@ -478,6 +484,10 @@ class Config:
         )
         return self.has_network and is_cheap and "://" not in self.output
 
+    @property
+    def has_near_duplicates(self) -> bool:
+        return self.has_network if self.near_duplicates is None else self.near_duplicates
+
     def dataset_options(self) -> dict[str, Any]:
         """Return the options that determine the content of the dataset, without credentials.
 
@@ -491,7 +501,7 @@ class Config:
     def as_json(self) -> dict[str, Any]:
         """Return all options as `dataset.json` holds them.
 
-        Credentials are redacted, and the default of `statistics` is resolved.
+        Credentials are redacted, and defaults that depend on other options are resolved.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.input:
@@ -500,8 +510,12 @@ class Config:
             name: redact(value) if isinstance(value, str) else value
             for name, value in values.items()
         }
-        # The default depends on options that may change between runs.
-        return {**redacted, "statistics": self.has_statistics}
+        # These defaults depend on options that may change between runs.
+        return {
+            **redacted,
+            "statistics": self.has_statistics,
+            "near_duplicates": self.has_near_duplicates,
+        }
 
 
 def stable_path(paths: str) -> str:

@@ -27,7 +27,10 @@ _Path = str | os.PathLike[str]
 
 
 def load(
-    folder: _Path | Sequence[_Path], split: str = "train", transformed: bool = False
+    folder: _Path | Sequence[_Path],
+    split: str = "train",
+    transformed: bool = False,
+    exclude: Sequence[str] = (),
 ) -> tf.data.Dataset:
     """Read a dataset as float32 tensors, several shards at a time.
 
@@ -69,25 +72,31 @@ def load(
         elements have `image_weight`, float32 (S, S, 1), which gives rare colours as much weight as
         frequent ones; its mean over the training pixels is about 1.
 
+      exclude: Examples to leave out, of a dataset with `--near_duplicates`: `"leaks"`, training
+        images like a validation image; `"near_duplicates"`, all but the first image of each
+        cluster, which is a validation image if it has one.
+
     Returns:
-      A tf.data.Dataset, empty if the split holds no image.
+      A tf.data.Dataset of known cardinality, empty if the split holds no image.
 
     Raises:
       FileNotFoundError: the folder holds no complete dataset, or no statistics.
-      ValueError: there is no such split, or `dataset.json` is broken.
+      ValueError: there is no such split, `dataset.json` is broken, or what to exclude is unknown.
       tf.errors.InvalidArgumentError, tf.errors.DataLossError: while reading, a shard is broken, or
         holds more or fewer examples than `dataset.json` lists.
     """
     # TensorFlow is optional for users who read NumPy arrays.
     from beam_pipeline.reading import tf_reader
 
-    folders = _open_all(folder, split)
+    folders = _open_all(folder, split, exclude)
     if transformed and len(folders) > 1:
         raise ValueError("transformed=True needs one folder, because each has its own statistics")
     return tf_reader.load_all(folders, split, transformed)
 
 
-def examples(folder: _Path | Sequence[_Path], split: str = "train") -> Examples:
+def examples(
+    folder: _Path | Sequence[_Path], split: str = "train", exclude: Sequence[str] = ()
+) -> Examples:
     """Read a dataset as NumPy arrays, importing only NumPy, Pillow, scikit-image and msgspec.
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
@@ -112,24 +121,29 @@ def examples(folder: _Path | Sequence[_Path], split: str = "train") -> Examples:
       folder: The folder of `dataset.json`, a str or a path; Beam is imported for an object store.
         Or several, whose examples follow one another.
       split: `train` or `validation`.
+      exclude: As for `load`; it needs pyarrow.
 
     Returns:
       A sequence of dictionaries.
 
     Raises:
       FileNotFoundError: the folder holds no complete dataset.
-      ValueError: there is no such split, or `dataset.json` is broken; while reading, a shard or
+      ValueError: there is no such split, `dataset.json` is broken, or what to exclude is unknown;
+        while reading, a shard or
         its index is broken or does not match `dataset.json`.
     """
-    return Examples(_open_all(folder, split), split)
+    return Examples(_open_all(folder, split, exclude), split)
 
 
-def _open_all(folder: _Path | Sequence[_Path], split: str) -> list[dataset_dir.DatasetDir]:
+def _open_all(
+    folder: _Path | Sequence[_Path], split: str, exclude: Sequence[str]
+) -> list[dataset_dir.DatasetDir]:
     """Open one or several datasets. Raises ValueError if their examples differ in shape."""
     paths = [folder] if isinstance(folder, (str, os.PathLike)) else list(folder)
     if not paths:
         raise ValueError("No folder is given. Give at least one.")
-    first, *others = opened = [dataset_dir.open_dataset_dir(path, split) for path in paths]
+    exclude = [exclude] if isinstance(exclude, str) else exclude
+    first, *others = opened = [dataset_dir.open_dataset_dir(path, split, exclude) for path in paths]
     for other in others:
         for name in ("image_size", "embedding_size"):
             if getattr(other.info, name) != getattr(first.info, name):

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from beam_pipeline import naming
+from beam_pipeline.process.plurals import count
 
 FORMAT_VERSION = 1
 
@@ -85,6 +86,38 @@ class MeasureCounts:
 
 
 @dataclasses.dataclass(frozen=True)
+class NearDuplicates:
+    """Numbers of near-duplicates: clusters of images with similar perceptual hashes.
+
+    Attributes:
+      clusters: Number of clusters.
+      images: Number of images in them.
+      largest: Number of images in the largest cluster.
+      leaks: Number of training images whose cluster has a validation image.
+      not_compared: Number of images whose hash has too low a quality.
+      capped: At least so many hashes are like so many others that not all were compared.
+      bytes: Size of `near_duplicates.parquet`; 0 if it was not written, without clusters.
+    """
+
+    clusters: Count
+    images: Count
+    largest: Count
+    leaks: Count
+    not_compared: Count
+    capped: Count
+    bytes: Count
+
+    def describe(self) -> str:
+        """Return the numbers in one line for a person."""
+        clusters = count(self.clusters, "cluster")
+        leaks = count(self.leaks, "training image")
+        return (
+            f"near-duplicates: {count(self.images, 'image')} in {clusters}, the largest of "
+            f"{self.largest:,}; {leaks} like a validation image"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class RepeatedBody:
     """A body that several URLs returned: its sha256 in hex, how often, and one of the URLs."""
 
@@ -155,6 +188,7 @@ class DatasetInfo:
       hosts: Outcomes of the hosts with the most images, the largest first.
       other_hosts: Outcomes of the other hosts.
       measures: Histograms of the measures of colour and light, by their names.
+      near_duplicates: Numbers of near-duplicates; None if they were not searched.
       repeated_content: Bodies that many URLs returned, the most frequent first.
       checkpoint, exclude_sha256, class_file, validation_ids: The files that determine the
         dataset.
@@ -180,6 +214,7 @@ class DatasetInfo:
     hosts: list[Host]
     other_hosts: OtherHosts
     measures: dict[str, MeasureCounts]
+    near_duplicates: NearDuplicates | None
     repeated_content: list[RepeatedBody]
     checkpoint: InputFile
     exclude_sha256: InputFile
@@ -203,7 +238,10 @@ class DatasetInfo:
             *self.metadata_files,
             *self.transform,
         ]
-        return {file.name: file.bytes for file in files}
+        sizes = {file.name: file.bytes for file in files}
+        if self.near_duplicates and self.near_duplicates.bytes:
+            sizes[naming.NEAR_DUPLICATES] = self.near_duplicates.bytes
+        return sizes
 
     @property
     def index_names(self) -> list[str]:

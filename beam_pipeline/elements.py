@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_pipeline.images.measures import Measures
+from beam_pipeline.images.perceptual_hash import PerceptualHash
 from beam_pipeline.redaction import redact
 
 
@@ -151,6 +152,7 @@ class RgbImage:
       lab: `pixels` in CIE L*a*b*, float32 (S, S, 3); None if the record does not hold it, or it is
         so large that computing it again is better than keeping it.
       measures: Measures of the image without padding; None if it was not measured.
+      hash: Perceptual hash of the image without padding; None without `--near_duplicates`.
     """
 
     ref: ImageRef
@@ -162,6 +164,7 @@ class RgbImage:
     final_url: str = ""
     lab: np.ndarray | None = None
     measures: Measures | None = None
+    hash: PerceptualHash | None = None
 
     @property
     def nbytes(self) -> int:

@@ -14,12 +14,13 @@ SHARD_TEMPLATE = "SSSSS-of-NNNNN"
 INDEX_SUFFIX = ".idx"
 
 # Files other than shards and failures. Only dataset.json is always written.
-DATASET_INFO, METRICS, REPORT, TRANSFORM, FILTERED_SAMPLE = (
+DATASET_INFO, METRICS, REPORT, TRANSFORM, FILTERED_SAMPLE, NEAR_DUPLICATES = (
     "dataset.json",
     "metrics.json",
     "report.html",
     "transform",
     "filtered_sample.jsonl",
+    "near_duplicates.parquet",
 )
 
 # Files of a run that is in progress or was interrupted. STARTED is written at the start, so that

@@ -7,7 +7,8 @@ r"""The complete Beam graph.
         |             |               \_ failures __\______________________________> CountReasons,
         |             |                                                             WriteFailures
         |             |         -> EmbedImages -> Encode..Examples -> Write..Examples
-        |             |                                               \__ rows _____> WriteMetadata
+        |             |                               \__ rows _> WriteMetadata
+        |             |                                              \_> FindNearDuplicates
         \__ counts ___\____________________________________________________________> FinalizeCommit
 
 Image data is never shuffled. DropDuplicates groups names and URLs only, which also distributes the
@@ -38,6 +39,7 @@ from beam_pipeline.transforms.decode_images import check_body, decode_image
 from beam_pipeline.transforms.encode_examples import encode_example, validation_index
 from beam_pipeline.transforms.fetch_images import FetchImages
 from beam_pipeline.transforms.filter_images import SampleDropped, filter_image
+from beam_pipeline.transforms.find_near_duplicates import FindNearDuplicates
 from beam_pipeline.transforms.read_refs import check_ref, drop_duplicates, group_of, read_refs
 from beam_pipeline.transforms.thread_map import MAX_BYTES, MAX_THREADS, ThreadMap
 from beam_pipeline.transforms.ticks import Ticks
@@ -114,6 +116,7 @@ def build(
     metadata_files = tuple(written.values()) | "WriteMetadata" >> write_metadata.WriteMetadata(
         config.output, commit.file_prefix, config.kept_columns
     )
+    near_duplicates = metadata_files | "FindNearDuplicates" >> find_near_duplicates(config, commit)
     analyzed = examples["Train"] | "AnalyzeExamples" >> analyze(config, commit)
 
     failed = [step.failures for step in (checked, fetched, bodies, decoded, filtered)]
@@ -168,6 +171,7 @@ def build(
             bodies=AsList(repeated),
             outcomes=AsList(outcomes),
             dropped=AsList(sample),
+            near_duplicates=AsList(near_duplicates),
             unused_analyzed=AsList(analyzed),
         )
     )
@@ -246,6 +250,19 @@ def analyze(examples: beam.PCollection, config: Config, commit: Commit) -> beam.
 
     records = examples | "TakeRecord" >> beam.Map(lambda example: example.record)
     return records | analyze_commit(config, commit)
+
+
+@beam.ptransform_fn
+def find_near_duplicates(
+    files: beam.PCollection, config: Config, commit: Commit
+) -> beam.PCollection:
+    """Find near-duplicates among all images if requested; emit nothing before the last commit."""
+    if not (config.has_near_duplicates and commit.is_last):
+        return files.pipeline | beam.Create([])
+    earlier = commit_manifest.read_commits(config.output) if commit.index else []
+    return files | FindNearDuplicates(
+        config.output, [file for commit in earlier for file in commit.metadata]
+    )
 
 
 @beam.ptransform_fn

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
@@ -167,6 +169,139 @@ def test_parts_add_up_and_resume(images, filtered, tmp_path):
     assert (tmp_path / "filtered_sample.jsonl").read_bytes() == (
         filtered / "filtered_sample.jsonl"
     ).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def similar(tmp_path_factory) -> Path:
+    """Return a dataset in parts, in which two training images are like validation images."""
+    folder = tmp_path_factory.mktemp("similar")
+    photographs, validation = folder / "train", folder / "validation"
+    photographs.mkdir()
+    validation.mkdir()
+    for name in ("astronaut", "coffee", "chelsea", "rocket"):
+        image = Image.fromarray(getattr(skimage.data, name)())
+        image.save(photographs / f"{name}.jpg", quality=95)
+        smaller = image.resize((image.width * 3 // 4, image.height * 3 // 4))
+        if name in ("astronaut", "coffee"):
+            smaller.save(validation / f"{name}_small.jpg", quality=60)
+        if name in ("astronaut", "chelsea"):
+            smaller.save(photographs / f"{name}_small.jpg", quality=60)
+    for split in (photographs, validation):
+        Image.new("RGB", (200, 200), "red").save(split / "flat.png")
+    options = ("--validation_images", str(validation), "--near_duplicates")
+    assert make(photographs, folder / "dataset", *options, "--urls_per_commit", "4") == 0
+    return folder / "dataset"
+
+
+def ids(examples) -> list[str]:
+    return sorted(example["image_id"].decode() for example in examples)
+
+
+ALL = [
+    *("astronaut", "astronaut_small", "chelsea", "chelsea_small", "coffee", "flat", "rocket"),
+]
+
+
+def test_leaks_are_found_over_all_parts(similar, capsys):
+    found = dataset.read_info(similar).near_duplicates
+    assert found and (found.clusters, found.images, found.largest, found.leaks) == (3, 7, 3, 3)
+    assert found.not_compared == 2
+    rows = pq.read_table(similar / "near_duplicates.parquet").to_pylist()
+    clusters = collections.defaultdict(list)
+    for row in rows:
+        clusters[row["cluster"]].append(Path(row["url"]).stem)
+    assert {frozenset(names) for names in clusters.values()} == {
+        frozenset({"astronaut", "astronaut_small"}),
+        frozenset({"coffee", "coffee_small"}),
+        frozenset({"chelsea", "chelsea_small"}),
+    }
+    assert validate.main([str(similar)]) == 0
+    printed = capsys.readouterr().out
+    assert "3 training images like a validation image" in printed
+    assert "train/coffee.jpg is like " in printed and "validation/coffee_small.jpg" in printed
+
+
+@pytest.mark.parametrize(
+    ("exclude", "train", "validation"),
+    [
+        ((), ALL, ["astronaut_small", "coffee_small", "flat"]),
+        (
+            ("leaks",),
+            ["chelsea", "chelsea_small", "flat", "rocket"],
+            ["astronaut_small", "coffee_small", "flat"],
+        ),
+        ("leaks", None, None),
+        (("near_duplicates",), None, ["astronaut_small", "coffee_small", "flat"]),
+        (("leaks", "near_duplicates"), None, ["astronaut_small", "coffee_small", "flat"]),
+    ],
+)
+def test_every_reader_leaves_out_what_is_excluded(similar, exclude, train, validation):
+    for split, expected in (("train", train), ("validation", validation)):
+        examples = dataset.examples(similar, split, exclude)
+        tensors = dataset.load(similar, split, exclude=exclude)
+        assert len(examples) == tensors.cardinality() == len(list(examples))
+        assert ids(examples) == ids(examples[index] for index in range(len(examples)))
+        assert ids(examples) == sorted(tensor["image_id"].numpy().decode() for tensor in tensors)
+        if expected is not None:
+            assert ids(examples) == expected
+    if "near_duplicates" in exclude:
+        kept = ids(dataset.examples(similar, "train", exclude))
+        # One of the two cats, whose names are hashes of their paths.
+        assert len(kept) == 3 and {"flat", "rocket"} < set(kept)
+
+
+def test_what_cannot_be_excluded(similar, filtered):
+    with pytest.raises(ValueError, match="'others' is not known: it is leaks or near_duplicates"):
+        dataset.examples(similar, exclude=("others",))
+    with pytest.raises(ValueError, match="made without --near_duplicates"):
+        dataset.load(filtered, exclude=("leaks",))
+
+
+def test_the_report_shows_leaks_pair_beside_pair(similar):
+    page = (similar / "report.html").read_text()
+    section = page[page.index('<h2 id="near-duplicates">') : page.index('<h2 id="colours">')]
+    assert section.count("<img ") == 3
+    assert "3\u00a0training images" in section or "3 training images" in section
+    assert "coffee.jpg" in section and "coffee_small.jpg" in section
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: None, "cannot be read"),
+        (lambda table: table.slice(1), "dataset.json lists"),
+        (lambda table: table.drop_columns(["split"]), "cannot be read"),
+        (
+            lambda table: table.set_column(5, "index", pa.array([999] * len(table))),
+            "not in the dataset",
+        ),
+        (lambda table: table.set_column(4, "shard", pa.array(["../x"] * len(table))), "not in the"),
+    ],
+)
+def test_a_broken_table_is_named(similar, tmp_path, capsys, change, message):
+    folder = tmp_path / "dataset"
+    shutil.copytree(similar, folder)
+    path = folder / "near_duplicates.parquet"
+    changed = change(pq.read_table(path))
+    if changed is None:
+        path.write_bytes(b"PAR1")
+    else:
+        pq.write_table(changed, path)
+    for read in (dataset.examples, dataset.load):
+        with pytest.raises(ValueError, match=message) as caught:
+            read(folder, exclude=("leaks",))
+        assert "near_duplicates.parquet" in str(caught.value)
+    assert validate.main([str(folder)]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_a_dataset_without_similar_images(images, tmp_path):
+    assert make(images, tmp_path, "--count", "1", "--near_duplicates") == 0
+    found = dataset.read_info(tmp_path).near_duplicates
+    assert found and found.clusters == 0
+    assert not (tmp_path / "near_duplicates.parquet").exists()
+    assert len(dataset.examples(tmp_path, exclude=("leaks", "near_duplicates"))) == 1
+    assert "No two images look the same" in (tmp_path / "report.html").read_text()
 
 
 def test_a_retry_takes_filtered_images(origin, tmp_path):

@@ -316,7 +316,7 @@ def test_a_shard_with_too_many_examples_is_named(tmp_path):
     first, second = sorted(tmp_path.glob("lab_images_*.tfrecord"))
     images = dataset.load(folder)
     first.write_bytes(first.read_bytes() + second.read_bytes())
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{first} holds 10 examples, not 5"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{first} holds more examples, not 5"):
         list(images)
 
 

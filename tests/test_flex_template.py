@@ -118,7 +118,7 @@ def test_an_option_goes_from_the_template_into_the_command(name):
     assert beam_argv == []
     if name in GIVEN:
         assert str(getattr(config, name)) == value
-    elif name in ("statistics", "drop_grey", "drop_tinted"):
+    elif name in ("statistics", "drop_grey", "drop_tinted", "near_duplicates"):
         assert getattr(config, name) is True
     else:
         assert getattr(config, name) == next(

@@ -372,7 +372,7 @@ def find_shuffled_pixels(components: Any) -> tuple[list[str], list[str]]:
         {"checkpoint": "untrained"},
         {"encoding": "rgb_png", "validation_fraction": 0.5},
         {"statistics": True},
-        {"drop_grey": True},
+        {"drop_grey": True, "near_duplicates": True},
     ],
 )
 def test_no_pixels_are_shuffled(tmp_path, options):

@@ -477,7 +477,7 @@ def test_commits_are_not_mixed_with_a_job_of_the_complete_list(urls, tmp_path, c
     failed = [Shard("failures-00000-00000-of-00001.jsonl", 1, 2)]
     counts = {"lines": 1, "failures/fetch/dns": 1}
     commit_manifest.finalize_commit(
-        config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [], [], []
+        config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [], []
     )
     assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
     assert "first parts" in capsys.readouterr().err

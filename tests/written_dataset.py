@@ -124,7 +124,6 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
         metadata,
         [],
         outcomes,
-        [],
     )
     return str(folder)
 
@@ -159,6 +158,7 @@ def make_info(**fields: Any) -> DatasetInfo:
         hosts=[],
         other_hosts=OtherHosts(0, 0, 0),
         measures={},
+        near_duplicates=None,
         repeated_content=[],
         checkpoint=InputFile(None, None),
         exclude_sha256=InputFile(None, None),

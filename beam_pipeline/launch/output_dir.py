@@ -56,6 +56,7 @@ _UNFINISHED = tuple(
         METRICS,
         REPORT,
         naming.FILTERED_SAMPLE,
+        naming.NEAR_DUPLICATES,
         naming.STARTED,
         f"{naming.COMMIT_PREFIX}{_DIGITS}*",
     )
@@ -256,6 +257,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
             METRICS,
             REPORT,
             naming.FILTERED_SAMPLE,
+            naming.NEAR_DUPLICATES,
             *_STATISTICS_FILES,
             *_RECORDS,
         )

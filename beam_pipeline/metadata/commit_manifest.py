@@ -28,6 +28,7 @@ from beam_pipeline.dataset_info import (
     FailureFile,
     InputFile,
     MetadataFile,
+    NearDuplicates,
     RepeatedBody,
     TransformFile,
     from_fields,
@@ -63,6 +64,8 @@ class CommitManifest:
       options: The options that determine the dataset.
       digests: The sha256 of the files that options name, by option, in hex; None for an option that
         names no file.
+      near_duplicates: Numbers of near-duplicates in all commits, if this is the last one and they
+        were searched.
     """
 
     counts: dict[str, int]
@@ -74,6 +77,7 @@ class CommitManifest:
     list_digest: str
     options: dict[str, Any]
     digests: dict[str, str | None]
+    near_duplicates: NearDuplicates | None = None
 
     @property
     def shards(self) -> list[Shard]:
@@ -148,7 +152,8 @@ def finalize_commit(
     metadata: Iterable[Shard],
     bodies: Iterable[Repeat],
     outcomes: Iterable[OutcomeCount],
-    dropped: Iterable[tuple[str, list[filtered_sample.Line]]],
+    dropped: Iterable[tuple[str, list[filtered_sample.Line]]] = (),
+    near_duplicates: Iterable[NearDuplicates] = (),
     unused_analyzed: Iterable[Any] = (),
 ) -> None:
     """Check the counts of a commit and write its record; after the last one, `dataset.json`.
@@ -160,7 +165,10 @@ def finalize_commit(
     """
     options = config.dataset_options()
     shards = _sorted(train), _sorted(validation), _sorted(failures), _sorted(metadata)
-    manifest = CommitManifest(dict(counts), *shards, is_last, list_digest, options, dict(digests))
+    found = next(iter(near_duplicates), None)
+    manifest = CommitManifest(
+        dict(counts), *shards, is_last, list_digest, options, dict(digests), found
+    )
     manifest.check_counts()
     path = FileSystems.join(config.output, f"{naming.COMMIT_PREFIX}{number:05}")
     repeated_content.write(path + naming.COMMIT_BODIES, bodies)
@@ -266,6 +274,7 @@ def add_up(commits: Sequence[CommitManifest]) -> CommitManifest:
         last.list_digest,
         last.options,
         last.digests,
+        last.near_duplicates,
     )
 
 
@@ -300,6 +309,7 @@ def describe(
         hosts=outcomes.hosts,
         other_hosts=outcomes.other_hosts,
         measures=outcomes.measures,
+        near_duplicates=manifest.near_duplicates,
         repeated_content=[
             RepeatedBody(repeat.sha256, repeat.count, redact(repeat.url)) for repeat in repeated
         ],

@@ -164,7 +164,8 @@ def _batches(folder: DatasetDir, columns: Sequence[str]) -> Iterator[tuple[str, 
         try:
             with any_path.open_file(any_path.join(folder.path, file.name)) as opened:
                 parquet = pq.ParquetFile(opened)
-                for batch in parquet.iter_batches(_BATCH, columns=list(columns)):
+                # Threads of pyarrow may outlive the process, and abort it.
+                for batch in parquet.iter_batches(_BATCH, columns=list(columns), use_threads=False):
                     yield file.name, [batch.column(name).to_pylist() for name in columns]
         except OSError:
             raise

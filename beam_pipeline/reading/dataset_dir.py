@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 
 from beam_pipeline import naming
 from beam_pipeline.config import split_names
 from beam_pipeline.dataset_info import DatasetInfo
+from beam_pipeline.reading import near_duplicates
 from beam_pipeline.storage import any_path
 
 
@@ -21,6 +23,7 @@ class Shard:
       split: The split that it belongs to.
       examples: Number of examples.
       bytes: Size of the file.
+      excluded: Ascending indices of examples that are not read.
     """
 
     path: str
@@ -28,6 +31,12 @@ class Shard:
     split: str
     examples: int
     bytes: int
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def kept(self) -> int:
+        """Number of examples that are read."""
+        return self.examples - len(self.excluded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +46,12 @@ class DatasetDir:
     Attributes:
       path: Path of the folder.
       info: The content of its `dataset.json`.
+      excluded: Ascending indices of examples that are not read, by the name of their shard.
     """
 
     path: str
     info: DatasetInfo
+    excluded: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def is_compressed(self) -> bool:
@@ -85,23 +96,27 @@ class DatasetDir:
                 file.split,
                 file.examples,
                 file.bytes,
+                self.excluded.get(file.name, ()),
             )
             for file in self.info.files
             if file.split in splits
         ]
 
 
-def open_dataset_dir(path: str | os.PathLike[str], split: str = "train") -> DatasetDir:
+def open_dataset_dir(
+    path: str | os.PathLike[str], split: str = "train", exclude: Sequence[str] = ()
+) -> DatasetDir:
     """Open the dataset in a folder.
 
     Args:
       path: The folder, on any filesystem that Beam supports.
       split: Name of a split, which is only checked.
+      exclude: Some of `near_duplicates.KINDS`.
 
     Raises:
       FileNotFoundError: The folder holds no complete dataset.
       ValueError: The folder's `dataset.json` is broken, the client of its object store is not
-        installed, or the split does not exist.
+        installed, the split does not exist, or examples cannot be excluded.
     """
     path = os.fspath(path)
     if split not in naming.SPLITS:
@@ -112,7 +127,7 @@ def open_dataset_dir(path: str | os.PathLike[str], split: str = "train") -> Data
             f"{any_path.join(path, naming.DATASET_INFO)} does not exist: no completed run found in "
             "this folder"
         )
-    return DatasetDir(path, info)
+    return DatasetDir(path, info, near_duplicates.read_exclusions(path, info, exclude))
 
 
 def read_info(folder: str) -> DatasetInfo | None:

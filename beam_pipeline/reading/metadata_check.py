@@ -93,7 +93,8 @@ def _check_file(
         columns = _columns(folder)
         if missing := set(columns) - set(parquet.schema_arrow.names):
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-        batches = parquet.iter_batches(_BATCH, columns=columns)
+        # Threads of pyarrow may outlive the process, and abort it.
+        batches = parquet.iter_batches(_BATCH, columns=columns, use_threads=False)
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows):
             name, index = row["shard"], row["index"]

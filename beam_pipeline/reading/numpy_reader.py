@@ -36,7 +36,7 @@ class Examples(Sequence[dict[str, Any]]):
             )
             for shard in folder.shards(split)
         ]
-        self._ends = list(itertools.accumulate(shard.examples for _, shard in self._shards))
+        self._ends = list(itertools.accumulate(shard.kept for _, shard in self._shards))
         self._labels = class_labels.label_classes(
             name for folder in folders for name in folder.info.classes
         )
@@ -49,9 +49,10 @@ class Examples(Sequence[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for folder, shard in self._shards:
-            count = 0
+            count, excluded = 0, frozenset(shard.excluded)
             for record in read_shard(folder, shard):
-                yield self._decode(folder, shard, record)
+                if count not in excluded:
+                    yield self._decode(folder, shard, record)
                 count += 1
             _check_count(shard, count)
 
@@ -68,7 +69,9 @@ class Examples(Sequence[dict[str, Any]]):
         with _naming(shard):
             if shard_index not in self._offsets:
                 self._offsets[shard_index] = _find_records(folder, shard)
-            position = index - self._ends[shard_index] + shard.examples
+            position = index - self._ends[shard_index] + shard.kept
+            for excluded in shard.excluded:
+                position += excluded <= position
             start, end = map(int, self._offsets[shard_index][position : position + 2])
             record = _read_record(folder, shard, start, end)
         return self._decode(folder, shard, record)

@@ -19,18 +19,19 @@ with native_output.suppress_stderr():
 
 def load_all(folders: Sequence[DatasetDir], split: str, transformed: bool) -> tf.data.Dataset:
     """Return the examples of a split of several datasets, mixed in proportion to their numbers."""
-    numbers = [sum(shard.examples for shard in folder.shards(split)) for folder in folders]
+    numbers = [sum(shard.kept for shard in folder.shards(split)) for folder in folders]
     labels = class_labels.label_classes(name for folder in folders for name in folder.info.classes)
     loaded = [load(folder, split, transformed, labels) for folder in folders]
-    if len(loaded) == 1 or not sum(numbers):
-        return loaded[0]
-    return tf.data.Dataset.sample_from_datasets(
-        loaded,
-        weights=[number / sum(numbers) for number in numbers],
-        seed=0,
-        stop_on_empty_dataset=False,
-        rerandomize_each_iteration=False,
-    )
+    mixed, total = loaded[0], sum(numbers)
+    if len(loaded) > 1 and total:
+        mixed = tf.data.Dataset.sample_from_datasets(
+            loaded,
+            weights=[number / total for number in numbers],
+            seed=0,
+            stop_on_empty_dataset=False,
+            rerandomize_each_iteration=False,
+        )
+    return mixed.apply(tf.data.experimental.assert_cardinality(total))
 
 
 def load(
@@ -69,8 +70,10 @@ def _label_table(labels: Mapping[str, int]) -> tf.lookup.StaticHashTable:
 def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
     """Return the serialized examples of a split, in an order that is the same each time.
 
-    At the end of a shard that holds more or fewer examples than `dataset.json` lists, iteration
-    raises InvalidArgumentError, which names the shard.
+    Excluded ones are left out.
+
+    At the end of a shard that holds fewer examples than `dataset.json` lists, or the first one too
+    many, iteration raises InvalidArgumentError, which names the shard.
 
     Raises:
       ValueError: A shard, which the message names, is missing or has another size than
@@ -89,30 +92,38 @@ def read_records(folder: DatasetDir, split: str) -> tf.data.Dataset:
     read = _read_local if is_local(folder.path) else _read_anywhere
     paths = tf.constant([shard.path for shard in shards], tf.string)
     examples = tf.constant([shard.examples for shard in shards], tf.int64)
-    return tf.data.Dataset.from_tensor_slices((paths, examples)).interleave(
-        lambda path, number: _check_count(read(path, folder.is_compressed), path, number),
+    excluded = tf.ragged.constant([shard.excluded for shard in shards], tf.int64, ragged_rank=1)
+    return tf.data.Dataset.from_tensor_slices((paths, examples, excluded)).interleave(
+        lambda path, number, indices: _leave_out(
+            _check_count(read(path, folder.is_compressed), path, number), indices
+        ),
         cycle_length=min(16, max(1, len(shards))),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
 
 
+def _leave_out(records: tf.data.Dataset, indices: tf.Tensor) -> tf.data.Dataset:
+    numbered = records.enumerate()
+    kept = numbered.filter(lambda index, record: tf.reduce_all(indices != index))
+    return kept.map(lambda index, record: record)
+
+
 def _check_count(records: tf.data.Dataset, path: tf.Tensor, expected: tf.Tensor) -> tf.data.Dataset:
-    """Return the records of a shard; raise at the end unless their number is the expected one."""
+    """Return the records of a shard; raise unless their number is the expected one."""
     end = tf.data.Dataset.from_tensors((True, b""))
     marked = records.map(lambda record: (False, record)).concatenate(end).enumerate()
 
     def is_record(number: tf.Tensor, marker: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        def check() -> tf.Tensor:
-            message = tf.strings.join(
-                [path, " holds ", tf.as_string(number), " examples, not ", tf.as_string(expected)]
-            )
-            with tf.control_dependencies(
-                [tf.debugging.Assert(number == expected, [message], summarize=-1)]
-            ):
-                return tf.constant(False)
-
-        return tf.cond(marker[0], check, lambda: tf.constant(True))
+        is_end, _ = marker
+        # Without a record too many, the end is the expected one.
+        is_right = tf.where(is_end, number == expected, number < expected)
+        found = tf.where(is_end, tf.as_string(number), tf.constant("more"))
+        message = tf.strings.join(
+            [path, " holds ", found, " examples, not ", tf.as_string(expected)]
+        )
+        with tf.control_dependencies([tf.debugging.Assert(is_right, [message], summarize=-1)]):
+            return tf.logical_not(is_end)
 
     return marked.filter(is_record).map(lambda number, marker: marker[1])
 

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +18,10 @@ from beam_pipeline import naming
 from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.process.plurals import count
 from beam_pipeline.process.worker_processes import map_in_processes
-from beam_pipeline.reading import metadata_check, numpy_reader
+from beam_pipeline.reading import metadata_check, near_duplicates, numpy_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
-from beam_pipeline.records import example_codec, numpy_decode, tfrecord
+from beam_pipeline.records import example_codec, near_duplicate_table, numpy_decode, tfrecord
+from beam_pipeline.redaction import redact
 from beam_pipeline.storage import any_path
 
 # The smallest and the largest valid value of each array. 8-bit a* and b* start at -128.
@@ -28,6 +30,7 @@ RANGES = {
     "image_ab": (-128 / 127, 127 / 127),
     "image_embedding": (-math.inf, math.inf),
 }
+_MAX_LEAKS = 10  # named in the description of a complete dataset
 
 
 @dataclasses.dataclass
@@ -209,6 +212,10 @@ def _find_problems(folder: DatasetDir, reports: list[ShardReport]) -> Iterator[s
     digests = {found.shard.name: found.digests for found in reports}
     damaged = frozenset(found.shard.name for found in reports if found.problems)
     yield from metadata_check.find_problems(folder, digests, damaged)
+    try:
+        near_duplicates.read_table(folder.path, folder.info)
+    except ValueError as error:
+        yield str(error)
 
 
 def _check_files(folder: DatasetDir) -> Iterator[str]:
@@ -279,4 +286,16 @@ def _describe(folder: DatasetDir, reports: Sequence[ShardReport]) -> str:
     lines += [
         f"  {name:<16} {least:.4g} to {largest:.4g}" for name, (least, largest) in ranges.items()
     ]
+    if similar := folder.info.near_duplicates:
+        lines.append(similar.describe())
+        lines += _describe_leaks(folder, similar.leaks)
     return "\n".join(lines)
+
+
+def _describe_leaks(folder: DatasetDir, number: int) -> Iterator[str]:
+    table = near_duplicates.read_table(folder.path, folder.info)
+    leaks = near_duplicate_table.list_leaks(table)
+    for leak, other in itertools.islice(leaks, _MAX_LEAKS):
+        yield f"  {redact(leak['url'])} is like {redact(other['url'])}"
+    if number > _MAX_LEAKS:
+        yield f"  and {number - _MAX_LEAKS:,} more"

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_pipeline.elements import EmbeddedImage, as_text
+from beam_pipeline.images import perceptual_hash
 from beam_pipeline.images.measures import Measures
 from beam_pipeline.redaction import redact
 
@@ -41,6 +42,8 @@ _COLUMNS = (
     ("original_width", pa.int64()),
     ("original_height", pa.int64()),
     *((name, pa.float32()) for name in Measures._fields),
+    ("pdq", pa.binary(perceptual_hash.HASH_BYTES)),
+    ("pdq_quality", pa.int64()),
     ("sha256", pa.string()),
     ("final_url", pa.string()),
 )
@@ -77,6 +80,8 @@ def encode_row(image: EmbeddedImage) -> bytes:
         "original_width": width,
         "original_height": height,
         **(rgb.measures._asdict() if rgb.measures else dict.fromkeys(Measures._fields)),
+        "pdq": rgb.hash.pdq.hex() if rgb.hash else None,
+        "pdq_quality": rgb.hash.quality if rgb.hash else None,
         "sha256": rgb.body_sha256 or None,
         "final_url": as_text(redact(rgb.final_url)) or None,
     }
@@ -104,6 +109,7 @@ def make_table(
     columns: list[list[Any]] = [[] for _ in schema]
     for index, (row, offset) in enumerate(zip(rows, offsets, strict=False)):
         values, metadata = json.loads(row)
+        values["pdq"] = bytes.fromhex(values["pdq"]) if values["pdq"] else None
         values |= {"split": split, "shard": shard, "index": index, "offset": offset}
         for name, column in zip(schema.names[:fixed], columns, strict=False):
             column.append(values[name])

@@ -19,6 +19,7 @@ from beam_pipeline.reporting import (
     contact_sheets,
     filtered,
     formatting,
+    leaks,
     sampling,
     tables,
 )
@@ -83,6 +84,7 @@ def render(folder: DatasetDir, names: list[str] | None) -> str:
         lightness=charts.draw_lightness(sample.l_counts),
         colours=charts.draw_colours(sample.ab_counts, 110),
         filtered=filtered.make_sheets(folder),
+        leaks=leaks.make_cards(folder),
         measures=filtered.draw_measures(folder),
         statistics=tables.read_statistics(folder),
         classes=tables.describe_classes(info.classes, names),

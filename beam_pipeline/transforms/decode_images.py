@@ -10,7 +10,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import NETWORK_SIZE, Config
 from beam_pipeline.elements import EncodedImage, Failure, Problem, RgbImage
-from beam_pipeline.images import decoding, lab_color, measures, png_notes
+from beam_pipeline.images import decoding, lab_color, measures, perceptual_hash, png_notes
 
 # Many images wait for the network. Lab of a larger one is computed again for the record.
 _MAX_LAB_BYTES = 4 * 2**20
@@ -75,12 +75,15 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
 
 
 def _measure(image: RgbImage, config: Config) -> RgbImage:
-    """Add the measures, and Lab if the record needs it."""
+    """Add the measures, the hash if it is needed, and Lab if the record needs it."""
     lab, size = lab_color.rgb_to_lab(image.pixels), image.original_size
     pixels, colors = image.pixels, lab
     if config.resize == "pad":
         pixels, colors = (decoding.crop_padding(square, size) for square in (pixels, lab))
     is_kept = config.encoding != "rgb_png" and lab.nbytes <= _MAX_LAB_BYTES
     return dataclasses.replace(
-        image, lab=lab if is_kept else None, measures=measures.measure(pixels, colors)
+        image,
+        lab=lab if is_kept else None,
+        measures=measures.measure(pixels, colors),
+        hash=perceptual_hash.compute_hash(pixels) if config.has_near_duplicates else None,
     )

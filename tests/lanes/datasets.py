@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import io
@@ -25,7 +26,7 @@ from skimage.color import rgb2lab
 
 from beam_pipeline import dataset, naming
 from beam_pipeline.dataset_info import Statistics
-from beam_pipeline.reading import dataset_dir, validation
+from beam_pipeline.reading import dataset_dir, near_duplicates, validation
 from beam_pipeline.reading.statistics import read as read_statistics
 from beam_pipeline.storage import any_path
 from beam_pipeline.storage.filesystem import list_folder, read_bytes
@@ -45,7 +46,10 @@ OPTIONS = (
 )
 
 
-CONTAINER_OPTIONS = ("--checkpoint", "none", "--validation_fraction", "0.2", "--image_size", "64")
+CONTAINER_OPTIONS = (
+    *("--checkpoint", "none", "--validation_fraction", "0.2", "--image_size", "64"),
+    *("--drop_grey", "--near_duplicates"),
+)
 
 
 class Dataset(NamedTuple):
@@ -56,12 +60,16 @@ class Dataset(NamedTuple):
       failures: The stage and the reason, by URL.
       description: `dataset.json`.
       statistics: The statistics in `transform/`; None if there are none.
+      clusters: The URLs in each cluster of near-duplicates.
+      filtered: The sample of filtered images.
     """
 
     examples: dict[str, tuple[str, dict[str, Any]]]
     failures: dict[str, tuple[str, str]]
     description: dict[str, Any]
     statistics: Statistics | None
+    clusters: set[frozenset[str]]
+    filtered: bytes
 
 
 def write_list(path: Path, origin: Origin, good: int = 48) -> None:
@@ -90,7 +98,7 @@ def write_list(path: Path, origin: Origin, good: int = 48) -> None:
 def write_containers(folder: Path) -> str:
     """Write a tar of tars, a compressed tar, a zip and a Parquet file of images.
 
-    Each has two classes, and a file that is not an image.
+    Each has two classes, a file that is not an image, and a grey image.
 
     Returns:
       The value of `--images`.
@@ -101,6 +109,9 @@ def write_containers(folder: Path) -> str:
         for number in range(12)
     }
     members[f"{archives.WNIDS[0]}/broken.JPEG"] = b"not an image"
+    grey = io.BytesIO()
+    Image.open(io.BytesIO(image("grey.jpg", 80, 60))).convert("L").save(grey, "JPEG")
+    members[f"{archives.WNIDS[1]}/grey.JPEG"] = grey.getvalue()
     inner = {
         f"{wnid}.tar": archives.make_tar(
             (name.partition("/")[2], body) for name, body in members.items() if wnid in name
@@ -172,13 +183,24 @@ def read_dataset(folder: str | Path) -> Dataset:
         failure["url"]: (failure["stage"], failure["reason"]) for failure in map(json.loads, lines)
     }
     assert len(failures) == len(lines)
+    sample = f"{folder}/{naming.FILTERED_SAMPLE}"
     has_statistics = any_path.is_local(folder) and any_path.exists(f"{folder}/{naming.TRANSFORM}")
     return Dataset(
         examples,
         failures,
         description,
         read_statistics(dataset_dir.open_dataset_dir(folder)) if has_statistics else None,
+        _read_clusters(folder),
+        read_bytes(sample) if any_path.exists(sample) else b"",
     )
+
+
+def _read_clusters(folder: str) -> set[frozenset[str]]:
+    table = near_duplicates.read_table(folder, dataset.read_info(folder))
+    clusters = collections.defaultdict(set)
+    for row in table.to_pylist():
+        clusters[row["cluster"]].add(row["url"])
+    return set(map(frozenset, clusters.values()))
 
 
 def assert_right(made: Dataset) -> None:
@@ -226,7 +248,9 @@ def assert_reads_containers(
     assert done.returncode == 0, done.stderr
     made = read_dataset(output)
     assert made.description["counts"]["examples"] == 4 * 24
-    assert {reason for _, reason in made.failures.values()} == {"not_an_image"}
+    assert {reason for _, reason in made.failures.values()} == {"not_an_image", "grey"}
+    # Each image is in the four containers.
+    assert sorted(map(len, made.clusters)) == [4] * 24
     assert set(archives.WNIDS) < set(made.description["classes"])
     assert_same(made, reference)
 
@@ -254,7 +278,8 @@ def _expected_pixels(url: str) -> np.ndarray:
 def assert_same(made: Dataset, reference: Dataset) -> None:
     """Check that examples, splits and failures are equal, and embeddings to 1e-4."""
     assert made.failures == reference.failures
-    for name in ("counts", "failures_by_stage", "classes", "hosts"):
+    assert (made.clusters, made.filtered) == (reference.clusters, reference.filtered)
+    for name in ("counts", "failures_by_stage", "classes", "hosts", "measures"):
         assert made.description[name] == reference.description[name]
     if made.statistics:
         assert reference.statistics

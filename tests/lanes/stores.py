@@ -473,7 +473,16 @@ def test_containers(bucket, containers, container_reference, tmp_path):
         for url, (_, example) in container_reference.examples.items()
     }
     assert {url: example["image_id"] for url, (_, example) in made.examples.items()} == bodies
-    assert made.description["counts"] == container_reference.description["counts"]
+    for name in ("counts", "measures"):
+        assert made.description[name] == container_reference.description[name]
+    assert {
+        frozenset(url.replace(bucket, local) for url in urls) for urls in made.clusters
+    } == container_reference.clusters
+    kept = [
+        len(dataset.examples(f"{bucket}/contained", split, exclude=("near_duplicates",)))
+        for split in ("train", "validation")
+    ]
+    assert sum(kept) == len(made.clusters)
     # A record of an object store is found by the index of its shard.
     examples = dataset.examples(f"{bucket}/contained")
     assert examples[7]["image_name"] == list(examples)[7]["image_name"]

@@ -34,6 +34,7 @@ DEFAULTS = {
     "drop_tinted": None,
     "min_colorfulness": None,
     "filter_preset": None,
+    "near_duplicates": None,
     "measures": False,
     "batch_size": 32,
     "precision": "float32",
@@ -118,7 +119,7 @@ FULL = {
 OTHERS = ("images", "validation_input", "validation_images", "validation_ids")
 FLAGS = (
     *("allow_private_addresses", "stratify", "statistics", "report", "overwrite", "verbose"),
-    *("drop_grey", "drop_tinted", "measures"),
+    *("drop_grey", "drop_tinted", "near_duplicates", "measures"),
 )
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
@@ -447,7 +448,7 @@ def test_options_that_shape_the_dataset_are_distinguished():
     }
     config, _, _ = parse(REQUIRED)
     expected = {name: value for name, value in DEFAULTS.items() if name not in others}
-    assert config.dataset_options() == {**expected, "statistics": True}
+    assert config.dataset_options() == {**expected, "statistics": True, "near_duplicates": True}
 
 
 @pytest.mark.parametrize(

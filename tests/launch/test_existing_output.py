@@ -25,7 +25,7 @@ def finalize_commit(config, number=0, is_last=False, digests=commit_manifest.NO_
     for name in (shard.name, f"{shard.name}.idx", metadata.name):
         Path(config.output, name).write_text("ten bytes.")
     commit_manifest.finalize_commit(
-        config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [metadata], [], [], []
+        config, number, is_last, "", digests, {"lines": 1}, [shard], [], [], [metadata], [], []
     )
     return shard.name
 
@@ -103,7 +103,6 @@ def test_a_run_in_which_no_image_succeeded_may_be_corrected(tmp_path):
             [],
             [],
             [failures],
-            [],
             [],
             [],
             [],

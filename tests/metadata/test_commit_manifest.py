@@ -49,7 +49,7 @@ def close(
         Path(config.output, shard.name).touch()
     digests = {**commit_manifest.NO_DIGESTS, "checkpoint": "abc"}
     commit_manifest.finalize_commit(
-        config, number, is_last, "digest", digests, counts, *shards, [], [], []
+        config, number, is_last, "digest", digests, counts, *shards, [], []
     )
 
 
@@ -201,7 +201,6 @@ def test_a_shard_that_is_not_there_is_no_part_of_a_record(config):
             METADATA,
             [],
             [],
-            [],
         )
     assert commit_manifest.read_commits(config.output) == []
 
@@ -228,11 +227,10 @@ def test_credentials_are_in_no_description(tmp_path):
         [Shard("metadata-00000-of-00001.parquet", 2, 60)],
         [repeat],
         [],
-        [],
     )
     written = "".join(path.read_text() for path in tmp_path.glob("commit-*.json"))
     commit_manifest.finalize_commit(
-        config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [], [], []
+        config, 1, True, "", commit_manifest.NO_DIGESTS, {"lines": 0}, [], [], [], [], [], []
     )
     written += (tmp_path / "dataset.json").read_text()
     assert "s3cr3t" not in written and "https://REDACTED@a.example/urls.txt?sig=REDACTED" in written

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
 from beam_pipeline.images.measures import Measures
+from beam_pipeline.images.perceptual_hash import PerceptualHash
 from beam_pipeline.records import metadata_table
 
 # JSON and file names may hold surrogates.
@@ -33,7 +34,11 @@ def test_a_row_of_each_example():
     ref = ImageRef("n1_2", "http://a/1.jpg", image_class="cat")
     measures = Measures(*(index + 0.5 for index in range(7)))
     image = make_image(
-        ref, body_sha256="ab" * 32, final_url="https://me:secret@b/2.jpg", measures=measures
+        ref,
+        body_sha256="ab" * 32,
+        final_url="https://me:secret@b/2.jpg",
+        measures=measures,
+        hash=PerceptualHash(b"\x07" * 32, 80),
     )
     [first, second] = make_rows([image, make_image(ImageRef("", "/a/\udcff.jpg"))])
     assert first == {
@@ -48,12 +53,15 @@ def test_a_row_of_each_example():
         "original_width": 40,
         "original_height": 30,
         **{name: index + 0.5 for index, name in enumerate(Measures._fields)},
+        "pdq": b"\x07" * 32,
+        "pdq_quality": 80,
         "sha256": "ab" * 32,
         "final_url": "https://REDACTED@b/2.jpg",
     }
     assert (second["url"], second["index"], second["offset"]) == ("/a/%FF.jpg", 1, 100)
     assert (second["id"], second["class"]) == ("", "")
     assert second["sha256"] is second["final_url"] is second["tint"] is None
+    assert second["pdq"] is second["pdq_quality"] is None
 
 
 def test_a_gzipped_shard_has_no_offsets():
