@@ -164,7 +164,7 @@ class MetadataFile:
 
 @dataclasses.dataclass(frozen=True)
 class TransformFile:
-    """A file of `transform/`: its path in the folder, and its number of bytes."""
+    """A file of `--statistics`: its path in the folder, and its number of bytes."""
 
     name: str
     bytes: Count
@@ -299,7 +299,7 @@ class Statistics(NamedTuple):
       lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
       embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
       ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b*
-        (columns). Bins are 10 wide, with centres from -110 to 110. The prior of Zhang et al. 2016.
+        (columns). Bins are 10 wide, with centres from -110 to 110.
     """
 
     examples: int

@@ -57,6 +57,8 @@ _UNFINISHED = tuple(
         REPORT,
         naming.FILTERED_SAMPLE,
         naming.NEAR_DUPLICATES,
+        naming.POINTS,
+        naming.PRIOR,
         naming.STARTED,
         f"{naming.COMMIT_PREFIX}{_DIGITS}*",
     )
@@ -73,9 +75,13 @@ _MAX_CHECKED = 10  # images checked in a folder of kept images
 _MAX_MARK = 1 << 20  # bytes
 
 # Only these are removed: another program's folder may be called transform as well.
-_STATISTICS_FILES = tuple(
-    f"{TRANSFORM}/{name}/**"
-    for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp")
+_STATISTICS_FILES = (
+    *(
+        f"{TRANSFORM}/{name}/**"
+        for name in ("transform_fn", "transformed_metadata", "metadata", "transform_tmp")
+    ),
+    naming.POINTS,
+    naming.PRIOR,
 )
 
 

@@ -321,10 +321,7 @@ def describe(
             for split in SPLITS
             for shard in getattr(manifest, split)
         ],
-        transform=[
-            TransformFile(name, size)
-            for name, size in sorted(any_path.list_files(config.output, TRANSFORM).items())
-        ],
+        transform=_list_statistics(config.output),
         failure_files=[
             FailureFile(shard.name, shard.records, shard.bytes) for shard in manifest.failures
         ],
@@ -333,6 +330,14 @@ def describe(
             MetadataFile(shard.name, shard.records, shard.bytes) for shard in manifest.metadata
         ],
     )
+
+
+def _list_statistics(folder: str) -> list[TransformFile]:
+    sizes = any_path.list_files(folder, TRANSFORM)
+    if sizes:
+        there = any_path.list_files(folder)
+        sizes |= {name: there[name] for name in (naming.POINTS, naming.PRIOR) if name in there}
+    return [TransformFile(name, size) for name, size in sorted(sizes.items())]
 
 
 def _sorted(shards: Iterable[Shard]) -> list[Shard]:

@@ -2,7 +2,8 @@
 
 The analysis runs in the graph that makes the examples. It adds up one row of sums per batch, so no
 pixels are shuffled, and each commit starts from the sums of the one before. From the sums of the
-last commit tensorflow_transform writes `transform/`, for training and serving: the SavedModel
+last commit it writes the prior of Zhang et al. 2016, and tensorflow_transform writes `transform/`,
+for training and serving: the SavedModel
 `transform_fn`, which normalizes raw examples, the schema of its outputs, and the schema of the raw
 examples.
 """
@@ -23,6 +24,7 @@ from beam_pipeline import naming
 from beam_pipeline.config import Config
 from beam_pipeline.dataset_info import Features
 from beam_pipeline.elements import Commit
+from beam_pipeline.images import ab_gamut
 from beam_pipeline.naming import TRANSFORM
 from beam_pipeline.process import native_output
 from beam_pipeline.records import example_codec, example_proto, tf_decode
@@ -39,7 +41,7 @@ _BATCH = 16
 
 
 class AnalyzeExamples(beam.PTransform):
-    """Analyze serialized training examples and write `transform/`.
+    """Analyze serialized training examples; write `transform/` and the prior of colours.
 
     A commit that is not the last one writes its sums for the next one instead. Returns a
     PCollection of one element, which is emitted when the files are written.
@@ -71,7 +73,8 @@ class AnalyzeExamples(beam.PTransform):
         arrow = tfxio.TFExampleBeamRecord(
             "beam", ["beam_pipeline"], schema=metadata.schema
         ).TensorAdapterConfig()
-        add_up = functools.partial(AddRows, before=self._before, after=self._after)
+        prior = None if self._after else self._output
+        add_up = functools.partial(AddRows, before=self._before, after=self._after, prior=prior)
 
         def preprocess(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return preprocessing_fn.transform_examples(inputs, features, encoding, add_up)
@@ -124,19 +127,19 @@ class AddRows(beam.PTransform):
 
     The input is batches of rows, float64 (N, width), in tuples of one; the output is one array,
     float64 (width,). The sums in the file `before` are added; the total is saved in the file
-    `after`.
+    `after`, or the prior of colours in the folder `prior`.
     """
 
-    def __init__(self, width: int, before: str | None, after: str | None):
+    def __init__(self, width: int, before: str | None, after: str | None, prior: str | None):
         super().__init__()
-        self._width, self._before, self._after = width, before, after
+        self._width, self._before, self._after, self._prior = width, before, after, prior
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         rows = batches | "TakeRow" >> beam.MapTuple(lambda rows: rows.sum(axis=0))
         return (
             rows
             | "Add" >> beam.CombineGlobally(add_rows)
-            | "KeepSums" >> beam.Map(keep_sums, self._width, self._before, self._after)
+            | "KeepSums" >> beam.Map(keep_sums, self._width, self._before, self._after, self._prior)
         )
 
 
@@ -146,16 +149,31 @@ def add_rows(rows: Iterable[np.ndarray]) -> np.ndarray | float:
 
 
 def keep_sums(
-    sums: np.ndarray | float, width: int, before: str | None, after: str | None
+    sums: np.ndarray | float,
+    width: int,
+    before: str | None,
+    after: str | None,
+    prior: str | None,
 ) -> np.ndarray:
-    """Add the sums in the file `before`, save the total in the file `after`, and return it."""
+    """Add the sums in the file `before`, save the total in the file `after`, and return it.
+
+    With a folder `prior`, write the bins of colours and their prior to it.
+    """
     total = np.load(io.BytesIO(filesystem.read_bytes(before))) if before else np.zeros(width)
     total += sums
     if after:
-        file = io.BytesIO()
-        np.save(file, total)
-        filesystem.write_bytes(after, file.getvalue())
+        save_array(after, total)
+    if prior:
+        save_array(FileSystems.join(prior, naming.POINTS), ab_gamut.POINTS)
+        probabilities = ab_gamut.smooth_prior(total[preprocessing_fn.BINS])
+        save_array(FileSystems.join(prior, naming.PRIOR), probabilities)
     return total
+
+
+def save_array(path: str, array: np.ndarray) -> None:
+    file = io.BytesIO()
+    np.save(file, array)
+    filesystem.write_bytes(path, file.getvalue())
 
 
 def remove_folder(unused_done: Any, folder: str) -> None:

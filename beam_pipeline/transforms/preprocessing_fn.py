@@ -5,15 +5,13 @@ Pure.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
 import apache_beam as beam
-import numpy as np
 
 from beam_pipeline.dataset_info import Features
-from beam_pipeline.images import lab_color
+from beam_pipeline.images import ab_gamut, lab_color
 from beam_pipeline.process import native_output
 from beam_pipeline.records import tf_decode
 
@@ -21,9 +19,9 @@ with native_output.suppress_stderr():
     import tensorflow as tf
     import tensorflow_transform as tft
 
-# Zhang et al. 2016, https://arxiv.org/abs/1603.08511: the standard deviation that smooths the
-# frequencies, and the share of uniform ones mixed in.
-SIGMA, UNIFORM = 5.0, 0.5
+# The bins of a*, b* in the sums of `transform_examples`: after the number of examples, and the sums
+# of Lab and of its squares.
+BINS = slice(7, 7 + lab_color.AB_BINS**2)
 
 
 def transform_examples(
@@ -121,10 +119,10 @@ def _to_bins(ab: tf.Tensor) -> tf.Tensor:
 def rebalance(frequency: tf.Tensor) -> tf.Tensor:
     """Return the weight of each bin: section 2.2 of Zhang et al. 2016.
 
-    The frequencies are smoothed over the bins that sRGB reaches, mixed half and half with uniform
-    ones, and inverted. The weights are scaled so that the mean weight of the training pixels is 1;
-    the scale of a loss then does not depend on how grey they are. In the paper the mean weight of
-    pixels with the smoothed frequencies is 1.
+    The frequencies are smoothed over the 313 bins (`ab_gamut.smooth_prior`), mixed half and half
+    with uniform ones, and inverted. The weights are scaled so that the mean weight of the training
+    pixels is 1; the scale of a loss then does not depend on how grey they are. In the paper the
+    mean weight of pixels with the smoothed frequencies is 1.
 
     Args:
       frequency: float64 (529,), sum 1.
@@ -132,32 +130,8 @@ def rebalance(frequency: tf.Tensor) -> tf.Tensor:
     Returns:
       float64 (529,).
     """
-    kernel, reached = _smoothing()
-    smoothed = tf.linalg.matvec(kernel, frequency)
-    weights = 1 / ((1 - UNIFORM) * smoothed + UNIFORM / reached)
+    shares = tf.math.unsorted_segment_sum(frequency, ab_gamut.NEAREST, len(ab_gamut.POINTS))
+    smoothed = tf.linalg.matvec(ab_gamut.SMOOTHING, shares)
+    uniform = ab_gamut.UNIFORM / len(ab_gamut.POINTS)
+    weights = tf.gather(1 / ((1 - ab_gamut.UNIFORM) * smoothed + uniform), ab_gamut.NEAREST)
     return tf.math.divide_no_nan(weights, tf.maximum(tf.reduce_sum(frequency * weights), 1e-12))
-
-
-@functools.cache
-def _smoothing() -> tuple[np.ndarray, int]:
-    """Return the smoothing kernel, (529, 529), and the number of bins that sRGB reaches.
-
-    Column j of the kernel holds the shares of bin j that the bins receive.
-    """
-    levels = np.arange(0, 256, 3, dtype=np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    indices = np.floor(
-        lab_color.rgb_to_lab(cube)[0, :, 1:] / lab_color.AB_BIN + lab_color.AB_BINS // 2 + 0.5
-    ).astype(int)
-    is_reached = np.zeros((lab_color.AB_BINS, lab_color.AB_BINS), bool)
-    is_reached[indices[:, 0], indices[:, 1]] = True
-    centres = (
-        np.stack(
-            np.meshgrid(np.arange(lab_color.AB_BINS), np.arange(lab_color.AB_BINS), indexing="ij"),
-            -1,
-        ).reshape(-1, 2)
-        * lab_color.AB_BIN
-    )
-    distances = np.square(centres[:, None] - centres[None]).sum(-1)
-    kernel = np.exp(-distances / (2 * SIGMA**2)) * is_reached.reshape(-1, 1)
-    return kernel / np.maximum(kernel.sum(0), 1e-300), int(is_reached.sum())

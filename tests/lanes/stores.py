@@ -34,8 +34,9 @@ from datasets import (
 )
 from programs import free_port, program, wait_for_port
 
-from beam_pipeline import dataset, naming, report, validate
+from beam_pipeline import dataset, report, validate
 from beam_pipeline.config import UsageError
+from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.elements import Failure
 from beam_pipeline.embedding import checkpoints
 from beam_pipeline.fetching.image_fetcher import read_file
@@ -163,13 +164,9 @@ def upload(path: Path, url: str) -> str:
 
 def list_written(made: Dataset) -> set[str]:
     """Return the names of all files of a complete dataset."""
-    names = [
-        file["name"]
-        for kind in ("files", "failure_files", "metadata_files")
-        for file in made.description[kind]
-    ]
+    info = DatasetInfo.from_json(json.dumps(made.description))
     own = ("dataset.json", "metrics.json", "report.html")
-    return {*own, *names, *naming.index_names(names)}
+    return {*own, *info.file_sizes, *info.index_names}
 
 
 def test_list_checkpoint_originals_and_dataset(

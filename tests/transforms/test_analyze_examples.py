@@ -10,12 +10,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from google.protobuf import text_format
 from origin import image
+from scipy.spatial import cKDTree
 from tensorflow_metadata.proto.v0 import schema_pb2
 from written_dataset import SIZE, analyze, cut_shard, read_records, write_dataset
 
 from beam_pipeline import dataset, run
 from beam_pipeline.dataset_info import Statistics
 from beam_pipeline.images import lab_color
+from beam_pipeline.images.ab_gamut import POINTS
 from beam_pipeline.reading import dataset_dir, statistics, validation
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import tf_decode
@@ -58,11 +60,32 @@ def assert_equal(reported: Statistics, wanted: Statistics) -> None:
     assert reported.ab_frequency.sum() == pytest.approx(1)
 
 
+def assert_has_prior(folder: DatasetDir) -> None:
+    """Compare `prior_probs.npy` with NumPy on the pixels of the records."""
+    points, prior = (
+        np.load(f"{folder.path}/{name}.npy") for name in ("pts_in_hull", "prior_probs")
+    )
+    np.testing.assert_array_equal(points, POINTS)
+    ab = np.concatenate(
+        [127 * one["image_ab"].reshape(-1, 2) for one in dataset.examples(folder.path)]
+    )
+    # A pixel in the middle of two bins is in the upper one, as in `expected`.
+    nearest = cKDTree(points).query(10 * np.floor(ab / 10 + 0.5))[1]
+    counts = np.bincount(nearest, minlength=313)
+    expected = np.zeros(313)
+    for point, share in zip(points, counts / len(ab), strict=True):
+        density = np.exp(-((points - point) ** 2).sum(axis=1) / (2 * 5**2))
+        expected += share * density / density.sum()
+    np.testing.assert_allclose(prior, expected, atol=1e-3)
+    assert prior.sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("encoding", ["lab_float32", "lab_uint8", "rgb_png"])
 def test_every_statistic_is_numpys(tmp_path, encoding):
     folder = dataset_dir.open_dataset_dir(write_dataset(tmp_path, encoding))
     analyze(folder, read_records(folder))
     assert_equal(statistics.read(folder), expected(folder))
+    assert_has_prior(folder)
     assert not (tmp_path / "beam-temp-analysis").exists()
 
 
@@ -77,6 +100,7 @@ def test_commits_add_up(tmp_path):
         assert not (tmp_path / "transform").exists()
         analyze(folder, part, before, after)
     assert_equal(statistics.read(folder), expected(folder))
+    assert_has_prior(folder)
 
 
 def test_no_example_at_all(tmp_path):
@@ -92,11 +116,7 @@ def test_no_example_at_all(tmp_path):
 
 def weights(frequency: np.ndarray) -> np.ndarray:
     """An independent implementation of section 2.2 of Zhang et al. 2016."""
-    levels = np.arange(0, 256, 3, dtype=np.uint8)
-    lab = lab_color.rgb_to_lab(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))[
-        0
-    ]
-    reached = {tuple(bin) for bin in np.floor(lab[:, 1:] / 10 + 11.5).astype(int)}
+    reached = [(a // 10 + 11, b // 10 + 11) for a, b in POINTS.tolist()]
     smoothed = np.zeros((23, 23))
     for index in np.ndindex(23, 23):
         if frequency[index]:
@@ -188,6 +208,8 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     assert run.main(["--images", photographs, *options.split(), *commits]) == 0
     folder = dataset_dir.open_dataset_dir(output)
     assert_equal(statistics.read(folder), expected(folder))
+    assert_has_prior(folder)
+    assert {"pts_in_hull.npy", "prior_probs.npy"} < set(folder.info.file_sizes)
     listed = {name for name in folder.info.file_sizes if not name.startswith("transform/")}
     assert {path.name for path in Path(output).iterdir()} == {
         *listed,
@@ -218,3 +240,4 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
         == 0
     )
     assert not (output / "transform").exists()
+    assert not list(output.glob("*.npy"))
