@@ -110,6 +110,19 @@ class Bench:
             name = f"a. --statistics / bare network, {precision}, of a processor for an image"
             yield row(name, more, network, "ms", "0.03")
 
+    def curation(self) -> Iterator[Row]:
+        """Compare the cost of measures and hashes per image with that of the network."""
+        costs = json.loads(self._ask(program("curation.measure_costs")))
+        reported = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
+        for precision in ("float32", "bfloat16"):
+            network = 1000 * count_processors() / self._bare_rate(precision)
+            name = (
+                f"a. measures and hashes / bare network, {precision}, of a processor for an image"
+            )
+            yield row(
+                name, sum(costs.values()), network, "ms", "0.03", measured_how=f" ({reported})"
+            )
+
     def without_network(self) -> Iterator[Row]:
         rows: dict[str, Callable[[], float]] = {
             encoding: partial(
@@ -503,6 +516,7 @@ def main() -> None:
             bench.end_to_end,
             bench.bfloat16_error,
             bench.statistics,
+            bench.curation,
             bench.without_network,
             bench.inputs,
             bench.start_up,

@@ -18,7 +18,7 @@ from origin import Origin, image
 
 from beam_pipeline import pipeline, run
 from beam_pipeline.embedding import inception_resnet_v2
-from beam_pipeline.reading import dataset_dir, validation
+from beam_pipeline.reading import dataset_dir, near_duplicates, validation
 
 ROOT = Path(__file__).parent.parent
 KILLS = 4
@@ -30,6 +30,8 @@ def options(urls: Path, output: Path, *others: str) -> list[str]:
         "--examples_per_shard 7"
     )
     fixed += f" --original_dir {output}-originals --resized_dir {output}-resized"
+    # About a third of the images are less colourful.
+    fixed += " --near_duplicates --measures --min_colorfulness 90"
     fixed += " --urls_per_commit 40 --fetch_attempts 1 --allow_private_addresses --report=false"
     return ["--input", str(urls), "--output", str(output), *fixed.split(), *others]
 
@@ -53,14 +55,17 @@ def write_list(origin: Origin, folder: Path, images: int) -> Path:
 def contents(
     folder: Path,
 ) -> tuple[list[tuple[str, str, bytes]], list[str], list[tuple], dict]:
-    """Return the content of a dataset: examples with their split, failures, rows, and counts.
+    """Return the content of a dataset: examples with their split, failures, rows, and numbers.
 
     It does not depend on how the examples are distributed over shards.
     """
     description = json.loads((folder / "dataset.json").read_text())
     opened = dataset_dir.open_dataset_dir(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [*opened.info.file_sizes, *opened.info.index_names, "dataset.json", "metrics.json"]
+        [
+            *(*opened.info.file_sizes, *opened.info.index_names, *opened.info.descriptions),
+            *("dataset.json", "metrics.json"),
+        ]
     ), "stray files"
     assert validation.check(opened)[0] == []
     examples = []
@@ -77,7 +82,7 @@ def contents(
             examples.append((url, file["split"], record))
     lines = [
         line
-        for file in description["failure_files"]
+        for file in (*description["failure_files"], *description["filtered_files"])
         for line in (folder / file["name"]).read_text().splitlines()
     ]
     # An original that was kept is decoded without any attempt to fetch it.
@@ -89,7 +94,11 @@ def contents(
         for file in opened.info.metadata_files
         for row in pq.read_table(folder / file.name, columns=columns).to_pylist()
     ]
-    return sorted(examples), sorted(failures), sorted(rows), description["counts"]
+    clusters = near_duplicates.read_table(str(folder), opened.info).select(["name", "cluster"])
+    rows += [tuple(row.values()) for row in clusters.to_pylist()]
+    found = {**description["near_duplicates"], "bytes": 0}
+    numbers = {name: description[name] for name in ("counts", "measures")}
+    return sorted(examples), sorted(failures), sorted(rows, key=repr), {**numbers, "found": found}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -97,7 +106,8 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
     urls = write_list(origin, tmp_path, 400)
     assert run.main(options(urls, tmp_path / "whole")) == 0
     whole = contents(tmp_path / "whole")
-    assert len({url for url, _, _ in whole[0]}) == len(whole[0]) > 200
+    assert len({url for url, _, _ in whole[0]}) == len(whole[0]) > 100
+    assert whole[3]["counts"]["failures_by_reason"]["low_colorfulness"] > 50
 
     rng = random.Random(seed)
     killed = 0
@@ -156,7 +166,7 @@ def test_an_interruption_reports_its_cost_and_the_rerun_where_it_starts(origin, 
     urls = tmp_path / "urls.txt"
     good = [origin.url(f"good/{number}.jpg") for number in range(4)]
     urls.write_text("\n".join([*good, *good[:1], origin.url("hang/1"), origin.url("hang/2")]))
-    arguments = options(urls, tmp_path / "out", "--urls_per_commit", "5")
+    arguments = options(urls, tmp_path / "out", "--urls_per_commit", "5", "--min_colorfulness", "0")
     command = [sys.executable, "-m", "beam_pipeline.run", *arguments]
     process = subprocess.Popen(
         [*command, "--fetch_timeout", "3600"], cwd=ROOT, stderr=subprocess.PIPE, text=True

@@ -134,7 +134,7 @@ def test_every_line_is_accounted_for(origin, tmp_path):
     )
     info = dataset_dir.open_dataset_dir(config.output).info
     assert sorted(path.name for path in Path(config.output).iterdir()) == sorted(
-        [*info.file_sizes, *info.index_names, "dataset.json"]
+        [*info.file_sizes, *info.index_names, *info.descriptions, "dataset.json"]
     )
     assert sorted(file["examples"] for file in description["files"]) == [2, 5, 5]
 

@@ -221,7 +221,7 @@ def test_what_an_interrupted_run_left_is_cleared(urls, tmp_path):
     (output / "run.json").write_text('{"started_by": "beam_pipeline 0.1"}')
     assert run.main(options(urls, output)) == 0
     assert {path.name for path in output.iterdir()} == {
-        "dataset.json",
+        *("README.md", "croissant.json", "dataset.json"),
         "failures-00000-of-00001.jsonl",
         "lab_images_00000-of-00001.tfrecord",
         "lab_images_00000-of-00001.tfrecord.idx",

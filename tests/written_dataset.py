@@ -171,6 +171,7 @@ def make_info(**fields: Any) -> DatasetInfo:
         failure_files=[],
         filtered_files=[],
         metadata_files=[],
+        descriptions={},
     )
     return dataclasses.replace(empty, **fields)
 

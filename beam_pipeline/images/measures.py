@@ -1,7 +1,7 @@
 """Measures of colour and light of an image. Pure.
 
 Colour measures use 8-bit sRGB, as their papers do; the others use CIE L*a*b*. Each is computed from
-all pixels: 0.8 ms of a processor for 299x299 pixels.
+all pixels: 0.9 ms of a processor for 299x299 pixels.
 """
 
 from __future__ import annotations

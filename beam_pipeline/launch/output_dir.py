@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import hashlib
 import itertools
 import json
 import os
@@ -32,6 +33,7 @@ from beam_pipeline.naming import (
     TRANSFORM,
     VALIDATION_PREFIX,
 )
+from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import listing
 from beam_pipeline.sources import paths as input_paths
@@ -59,6 +61,8 @@ _UNFINISHED = tuple(
         naming.NEAR_DUPLICATES,
         naming.POINTS,
         naming.PRIOR,
+        naming.CARD,
+        naming.CROISSANT,
         naming.STARTED,
         f"{naming.COMMIT_PREFIX}{_DIGITS}*",
     )
@@ -255,10 +259,11 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
         for commit in commits
         for name in (*commit.index_names, *(shard.name for shard in commit.shards))
     }
-    records = (
+    records: tuple[str, ...] = (
         ()
         if commits
         else (
+            *_find_unedited(config.output),
             naming.DATASET_INFO,
             METRICS,
             REPORT,
@@ -289,6 +294,23 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
         # The exceptions of object store clients have no common base class.
         except Exception as error:
             raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
+
+
+def _find_unedited(folder: str) -> list[str]:
+    """Return the names of the descriptions that are as an earlier run wrote them."""
+    try:
+        info = dataset_dir.read_info(folder)
+        written = info.descriptions if info else {}
+        return [
+            name
+            for name in (naming.CARD, naming.CROISSANT)
+            if (digest := written.get(name))
+            and any_path.exists(path := any_path.join(folder, name))
+            and hashlib.sha256(filesystem.read_bytes(path, _MAX_MARK)).hexdigest() == digest
+        ]
+    # Nothing is known of what a broken folder holds.
+    except (OSError, ValueError, BeamIOError):
+        return []
 
 
 def was_begun_by_run(folder: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -34,7 +35,7 @@ from beam_pipeline.dataset_info import (
     from_fields,
 )
 from beam_pipeline.elements import OutcomeCount, Shard
-from beam_pipeline.metadata import outcome_counts, repeated_content
+from beam_pipeline.metadata import croissant, dataset_card, outcome_counts, repeated_content
 from beam_pipeline.metadata.outcome_counts import Outcomes
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.naming import DATASET_INFO, SPLITS, TRANSFORM
@@ -233,8 +234,10 @@ def finish(config: Config) -> None:
         filesystem.read_bytes(path) for path in _list_of_commits(config, naming.COMMIT_FILTERED)
     )
     filtered = _write_sample(FileSystems.join(config.output, naming.FILTERED_SAMPLE), dropped)
-    info = describe(config, manifest, repeated, outcomes, filtered).to_json().encode()
-    filesystem.write_bytes(FileSystems.join(config.output, DATASET_INFO), info, durable=True)
+    info = describe(config, manifest, repeated, outcomes, filtered)
+    info.descriptions.update(_write_descriptions(config, info))
+    path = FileSystems.join(config.output, DATASET_INFO)
+    filesystem.write_bytes(path, info.to_json().encode(), durable=True)
     for pattern in (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*"):
         FileSystems.delete(list(filesystem.list_folder(config.output, pattern)))
 
@@ -329,7 +332,26 @@ def describe(
         metadata_files=[
             MetadataFile(shard.name, shard.records, shard.bytes) for shard in manifest.metadata
         ],
+        descriptions={},
     )
+
+
+def _write_descriptions(config: Config, info: DatasetInfo) -> dict[str, str]:
+    """Write the files that describe the dataset; return the sha256 of each in hex.
+
+    A file that a person has put there is neither replaced nor returned.
+    """
+    written = {}
+    for name, module in ((naming.CROISSANT, croissant), (naming.CARD, dataset_card)):
+        path = FileSystems.join(config.output, name)
+        data = module.describe(info, config.kept_columns).encode(errors="replace")
+        if not any_path.exists(path):
+            filesystem.write_bytes(path, data)
+        # An interrupted attempt may have written it.
+        elif filesystem.read_bytes(path, len(data) + 1) != data:
+            continue
+        written[name] = hashlib.sha256(data).hexdigest()
+    return written
 
 
 def _list_statistics(folder: str) -> list[TransformFile]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from beam_pipeline.elements import EmbeddedImage, as_text
 from beam_pipeline.images import perceptual_hash
 from beam_pipeline.images.measures import Measures
+from beam_pipeline.records import example_codec
 from beam_pipeline.redaction import redact
 
 # The column of each feature of a record that is repeated in the row.
@@ -47,6 +48,34 @@ _COLUMNS = (
     ("sha256", pa.string()),
     ("final_url", pa.string()),
 )
+
+
+# What each column holds.
+MEANINGS = {
+    "name": "md5(url).jpeg, the key of the image",
+    "url": "the URL, the file's path, or PATH#MEMBER for an image in a container",
+    "id": "the line's ID or the file's stem, empty if there is none",
+    "class": "name of the class, empty if unknown",
+    "split": "train or validation",
+    "shard": "file name of the shard",
+    "index": "index of the record in the shard, from 0",
+    "offset": "position of the record's frame in the shard, bytes; null if that is gzipped",
+    "original_width": "width of the image before it was resized, upright, pixels",
+    "original_height": "height of the image before it was resized, upright, pixels",
+    **example_codec.MEANINGS,
+    "pdq": "PDQ hash of the image without padding, 32 bytes; null if it was not computed",
+    "pdq_quality": "quality of the hash, 0 to 100; null if it was not computed",
+    "sha256": "of the image file, in hex; null if it is not known",
+    "final_url": "URL after redirects, or path of the file; null if an earlier run kept the image",
+}
+
+
+def kept_meanings(kept: Sequence[str]) -> dict[str, str]:
+    """Return what each column of `--keep_columns` holds."""
+    return {
+        column: f"{name} of the source; a value that is no string as JSON"
+        for column, name in zip(kept_names(kept), kept, strict=True)
+    }
 
 
 def make_schema(kept: Sequence[str] = ()) -> pa.Schema:

@@ -12,6 +12,7 @@ from beam_pipeline.naming import SPLITS
 
 # Columns of `metadata-*.parquet` that are repeated.
 REPEATED = ("name", "url", "split", "shard", "index")
+CLUSTER_MEANING = "number of the cluster, from 0; its images look the same"
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),

@@ -168,7 +168,10 @@ def _unpack(raw: IO[bytes], path: str, stack: contextlib.ExitStack) -> Iterator[
             continue
         lists += 1
         if lists > 1:
-            raise UsageError(f"{path} holds more than one file; unpack it and give the list itself")
+            raise UsageError(
+                f"{path} holds more than one file: give it as --images if it "
+                "holds images, else unpack it and give the list itself"
+            )
         content = archive.extractfile(member)
         assert content is not None
         yield from _blocks(content)

@@ -63,7 +63,9 @@ def test_a_complete_dataset_is_found(tmp_path):
     output_dir.clear_strays(str(tmp_path), found.info)
     shard = "lab_images_00000-00000-of-00001.tfrecord"
     metadata = "metadata-00000-00000-of-00001.parquet"
-    assert names(tmp_path) == ["dataset.json", shard, f"{shard}.idx", metadata]
+    assert names(tmp_path) == [
+        *("README.md", "croissant.json", "dataset.json", shard, f"{shard}.idx", metadata)
+    ]
 
 
 @pytest.mark.parametrize("is_last", [False, True])

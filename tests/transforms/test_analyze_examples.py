@@ -214,7 +214,7 @@ def test_a_run_learns_of_its_training_examples(photographs, tmp_path, commits):
     assert {path.name for path in Path(output).iterdir()} == {
         *listed,
         *folder.info.index_names,
-        "dataset.json",
+        *("README.md", "croissant.json", "dataset.json"),
         "metrics.json",
         "transform",
     }

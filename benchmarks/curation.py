@@ -1,6 +1,6 @@
-"""Recall, precision and cost of near-duplicates.
+"""The cost of measures and hashes, and recall and precision of near-duplicates.
 
-    python -m benchmarks.near_duplicates --photographs FOLDER
+    python -m benchmarks.curation --photographs FOLDER
 
 Makes versions of photographs (JPEG quality 40 to 95, scale 0.5 to 1, cut by up to 5%, brightness
 +-10%), hashes them as a run does, and compares the pairs that bands find with those of comparing
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import resource
 import time
 from collections.abc import Iterator
@@ -19,11 +20,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from beam_pipeline.images import decoding, near_duplicates
+from beam_pipeline.images import decoding, lab_color, measures, near_duplicates
 from beam_pipeline.images.near_duplicates import BANDS, MAX_DISTANCE, MIN_QUALITY
 from beam_pipeline.images.perceptual_hash import compute_hash
+from benchmarks import photographs
+from benchmarks.kernels import milliseconds
 
 _VERSIONS, _SIDE = 8, 299
+
+
+def measure_costs() -> None:
+    """Print the processor milliseconds of the measures, and of the hash, for an image, as JSON."""
+    files = photographs.make_photographs()
+    pixels = [prepare(Image.open(io.BytesIO(file))) for file in files]
+    both = [(image, lab_color.rgb_to_lab(image)) for image in pixels]
+    costs = {
+        "measures": milliseconds(lambda images: measures.measure(*images), both),
+        "hash": milliseconds(compute_hash, pixels),
+    }
+    print(json.dumps(costs))
 
 
 def vary(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -62,15 +77,15 @@ def measure_recall(folder: Path) -> None:
     seconds = time.process_time() - began
     good = np.array([one.quality >= MIN_QUALITY for one in found])
     hashes = np.array([np.frombuffer(one.pdq, np.uint8) for one in found])[good]
-    photographs = np.array([number for number, _ in versions])[good]
+    sources = np.array([number for number, _ in versions])[good]
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=-1)
     one, other = np.nonzero(np.triu(distances <= MAX_DISTANCE, 1))
     forest = near_duplicates.find_similar(hashes, range(BANDS))
     labels = np.arange(len(hashes))
     labels[forest.rows] = forest.roots
     first, second = np.nonzero(np.triu(labels[:, None] == labels[None], 1))
-    versions_of_one = np.nonzero(np.triu(photographs[:, None] == photographs[None], 1))
-    print(f"{len(found)} images of {photographs.max() + 1} photographs, {(~good).sum()} left out")
+    versions_of_one = np.nonzero(np.triu(sources[:, None] == sources[None], 1))
+    print(f"{len(found)} images of {sources.max() + 1} photographs, {(~good).sum()} left out")
     print(f"hash: {1000 * seconds / len(found):.2f} ms of a processor an image")
     print(f"pairs at a distance of at most {MAX_DISTANCE}: {len(one)}")
     print(f"  found in one cluster: {(labels[one] == labels[other]).mean():.4f}")
@@ -80,7 +95,7 @@ def measure_recall(folder: Path) -> None:
         direct |= ~bits[:, near_duplicates.band_bits(band)].any(axis=1)
     print(f"  compared in a band: {direct.mean():.4f}")
     print(f"pairs in one cluster: {len(first)}")
-    print(f"  of one photograph: {(photographs[first] == photographs[second]).mean():.4f}")
+    print(f"  of one photograph: {(sources[first] == sources[second]).mean():.4f}")
     share = (labels[versions_of_one[0]] == labels[versions_of_one[1]]).mean()
     print(f"pairs of one photograph: {len(versions_of_one[0])}, in one cluster: {share:.4f}")
 
