@@ -101,9 +101,8 @@ def examples(
 
     The elements are those of `load`, as bytes, int, and float32 arrays. Iteration reads shard by
     shard. Random access such as `examples(folder)[7]` reads one record, at the offset in the
-    shard's index, `.idx`. Without an index the shard is searched once, on its first use; on an
-    object store it is then read completely. A gzip shard is decompressed up to the example on each
-    access.
+    shard's index, `.idx`, also from a gzipped shard. Without an index the shard is searched once,
+    on its first use; on an object store it is then read completely.
 
     The sequence is a map-style dataset for PyTorch's DataLoader, with any number of workers:
 

@@ -193,10 +193,12 @@ class EncodedExample(NamedTuple):
 
     Attributes:
       record: A serialized tf.train.Example.
+      stored: The record as it is in the shard: with its framing, and compressed if the shard is.
       row: The result of `metadata_table.encode_row`.
     """
 
     record: bytes
+    stored: bytes
     row: bytes
 
 

@@ -62,9 +62,10 @@ def shard_numbers(index: int, shards: int) -> str:
 
 
 def index_names(shards: Iterable[str]) -> list[str]:
-    """Return the names of the indices of shards; gzipped shards have none.
+    """Return the names of the indices of shards; other files have none.
 
-    >>> index_names(["lab_images_00000-of-00001.tfrecord"])
+    >>> index_names(["lab_images_00000-of-00001.tfrecord", "failures-00000-of-00001.jsonl"])
     ['lab_images_00000-of-00001.tfrecord.idx']
     """
-    return [f"{name}{INDEX_SUFFIX}" for name in shards if name.endswith(".tfrecord")]
+    endings = (".tfrecord", ".tfrecord.gz")
+    return [f"{name}{INDEX_SUFFIX}" for name in shards if name.endswith(endings)]

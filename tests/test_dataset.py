@@ -274,7 +274,7 @@ def test_examples_name_the_compressed_shard_that_is_broken(tmp_path, change):
     shard.write_bytes(change(shard.read_bytes()))
     with pytest.raises(ValueError, match=f"{shard} cannot be read"):
         list(dataset.examples(folder))
-    with pytest.raises(ValueError, match=f"{shard} cannot be read"):
+    with pytest.raises(ValueError, match=f"{shard} does not match its index"):
         dataset.examples(folder)[9]
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
@@ -24,6 +25,7 @@ from beam_pipeline.elements import Commit, ImageRef
 from beam_pipeline.images import decoding, lab_color
 from beam_pipeline.launch import output_dir
 from beam_pipeline.reading import dataset_dir, validation
+from beam_pipeline.records import tfrecord
 from beam_pipeline.sources.text_lines import MAX_LINE
 from beam_pipeline.transforms import write_metadata
 
@@ -184,6 +186,14 @@ def read_rows(config: Config) -> list[dict[str, Any]]:
     ]
 
 
+def stored_at(config: Config, row: dict, compression: str) -> bytes:
+    """Return the record at the offset in a row of metadata."""
+    with open(f"{config.output}/{row['shard']}", "rb") as file:
+        file.seek(row["offset"])
+        opened: Any = gzip.GzipFile(fileobj=file) if compression == "gzip" else file
+        return next(tfrecord.read_records(opened, row["shard"]))
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_row_of_metadata_for_each_record(origin, tmp_path, compression, monkeypatch):
     monkeypatch.setattr(write_metadata, "MAX_ROWS", 8)
@@ -224,7 +234,7 @@ def test_a_row_of_metadata_for_each_record(origin, tmp_path, compression, monkey
         records = list(tf.data.TFRecordDataset(f"{config.output}/{row['shard']}", kind))
         feature = tf.train.Example.FromString(records[row["index"]].numpy()).features.feature
         assert feature["image_url"].bytes_list.value == [row["url"].encode()]
-        assert (row["offset"] is None) == (compression == "gzip")
+        assert stored_at(config, row, compression) == records[row["index"]].numpy()
         assert row["sha256"] == hashlib.sha256(image(f"{index}.jpg")).hexdigest()
         assert row["final_url"] == origin.url(f"good/{index}.jpg")
         assert (row["id"], row["class"]) == (f"n{index}", f"class {index % 3}")

@@ -18,7 +18,7 @@ from beam_pipeline.elements import EmbeddedImage, Failure, ImageRef, OutcomeCoun
 from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import tf_reader
 from beam_pipeline.reading.dataset_dir import DatasetDir
-from beam_pipeline.records import example_codec, metadata_table
+from beam_pipeline.records import example_codec, gzip_members, metadata_table, tfrecord
 from beam_pipeline.storage import any_path
 from beam_pipeline.transforms import write_metadata
 from beam_pipeline.transforms.analyze_examples import AnalyzeExamples
@@ -57,12 +57,7 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
             ".gz" if compression == "gzip" else ""
         )
         rows_file = folder / f"{name}.rows"
-        with (
-            tf.io.TFRecordWriter(
-                str(folder / name), "GZIP" if compression == "gzip" else ""
-            ) as writer,
-            rows_file.open("wb") as lines,
-        ):
+        with (folder / name).open("wb") as writer, rows_file.open("wb") as lines:
             for index in part:
                 image = RgbImage(
                     ImageRef(
@@ -75,8 +70,9 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
                 )
                 embedded = EmbeddedImage(image, EMBEDDINGS[index] if embedding else None)
                 record = example_codec.encode_example(embedded, encoding)
-                writer.write(record)
-                lines.write(b"%d %s" % (len(record) + 16, metadata_table.encode_row(embedded)))
+                stored = store(record, compression)
+                writer.write(stored)
+                lines.write(b"%d %s" % (len(stored), metadata_table.encode_row(embedded)))
         shards.append(Shard(name, len(part), (folder / name).stat().st_size))
         split = "validation" if prefix.startswith("val") else "train"
         rows.append(write_metadata.ShardRows(shards[-1], split, str(rows_file)))
@@ -128,6 +124,12 @@ def write_dataset(folder, encoding, compression="none", embedding=True, urls="ht
     return str(folder)
 
 
+def store(record: bytes, compression: str) -> bytes:
+    """Return a record as it is in a shard."""
+    frame = tfrecord.frame(record)
+    return gzip_members.compress_frame(frame) if compression == "gzip" else frame
+
+
 def cut_shard(shard: Path, records: int) -> None:
     """Keep the first `records` records of a shard; with none, an empty file."""
     compression = "GZIP" if shard.suffix == ".gz" else ""
@@ -137,9 +139,8 @@ def cut_shard(shard: Path, records: int) -> None:
     if not kept:
         shard.write_bytes(b"")
         return
-    with tf.io.TFRecordWriter(str(shard), compression) as writer:
-        for record in kept:
-            writer.write(record)
+    kind = "gzip" if compression else "none"
+    shard.write_bytes(b"".join(store(record, kind) for record in kept))
 
 
 def make_info(**fields: Any) -> DatasetInfo:

@@ -27,7 +27,7 @@ def digest_record(
     raw: Mapping[str, Any],
     shard: Shard,
     index: int,
-    offset: int | None,
+    offset: int,
     kept: Sequence[str] = (),
 ) -> bytes:
     """Return a digest of what a record and its row both say.
@@ -36,7 +36,7 @@ def digest_record(
       raw: The result of `example_codec.decode_example`.
       shard: The shard of the record.
       index: Index of the record in the shard.
-      offset: Position of its frame in the shard; None if that is gzipped.
+      offset: Its position in the shard.
       kept: The names in `--keep_columns`.
     """
     values = [raw[name] for name in metadata_table.FEATURES if name in raw]

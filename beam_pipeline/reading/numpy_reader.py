@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
+import math
 import operator
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,12 @@ import numpy as np
 from beam_pipeline import naming
 from beam_pipeline.reading import class_labels
 from beam_pipeline.reading.dataset_dir import DatasetDir, Shard
-from beam_pipeline.records import example_codec, numpy_decode, tfrecord
+from beam_pipeline.records import example_codec, gzip_members, numpy_decode, tfrecord
 from beam_pipeline.storage import any_path
 from beam_pipeline.storage.any_path import open_file
 
 _MAX_INDEX_LINE = 42  # bytes: two numbers of 64 bits
+_MAX_TEXTS = 1 << 26  # bytes of a record beside its arrays
 
 
 class Examples(Sequence[dict[str, Any]]):
@@ -99,6 +101,27 @@ def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Itera
         yield from tfrecord.read_records(file, shard.path, checked)
 
 
+def read_stored(folder: DatasetDir, shard: Shard) -> Iterator[tuple[int, bytes]]:
+    """Yield the size of each record in a shard, and the record; verify all checksums.
+
+    Raises:
+      ValueError: The shard, which the message names, is broken.
+    """
+    with _naming(shard), open_file(shard.path) as file:
+        if folder.is_compressed:
+            limit = _max_frame(folder)
+            yield from gzip_members.read_records(file, shard.path, True, limit)
+        else:
+            for record in tfrecord.read_records(file, shard.path):
+                yield len(record) + tfrecord.FRAMING, record
+
+
+def _max_frame(folder: DatasetDir) -> int:
+    """Return a bound of the size of a record with its framing, bytes."""
+    arrays = (math.prod(feature.shape) for feature in folder.info.features.values())
+    return 4 * sum(arrays) + _MAX_TEXTS
+
+
 def decode_example(folder: DatasetDir, shard: Shard, record: bytes | memoryview) -> dict[str, Any]:
     """Return the arrays of a record, as in `dataset.examples`.
 
@@ -135,23 +158,26 @@ def _find_records(folder: DatasetDir, shard: Shard) -> np.ndarray:
     Raises:
       ValueError: The index or the shard, which the message names, is broken.
     """
-    index = None if folder.is_compressed else read_index(shard)
+    index = read_index(shard)
     if index is not None:
         name = f"{shard.path}{naming.INDEX_SUFFIX}"
         return np.array(tfrecord.parse_index(index, name, shard.examples, shard.bytes), np.int64)
-    with open_file(shard.path, folder.is_compressed) as file:
-        offsets = tfrecord.find_records(file, shard.path)
+    with open_file(shard.path) as file:
+        if folder.is_compressed:
+            members = gzip_members.read_members(file, shard.path, _max_frame(folder))
+            offsets = list(itertools.accumulate((size for size, _ in members), initial=0))
+        else:
+            offsets = tfrecord.find_records(file, shard.path)
     _check_count(shard, len(offsets) - 1)
     return np.array(offsets, np.int64)
 
 
 def _read_record(folder: DatasetDir, shard: Shard, start: int, end: int) -> bytes | memoryview:
-    if not folder.is_compressed:
-        frame = any_path.read_range(shard.path, start, end - start)
-        return tfrecord.parse_frame(frame, end - start, shard.path)
-    with open_file(shard.path, compressed=True) as file:
-        file.seek(start)
-        return next(tfrecord.read_records(file, shard.path, checked=False))
+    stored = any_path.read_range(shard.path, start, end - start)
+    if folder.is_compressed:
+        limit = _max_frame(folder)
+        return gzip_members.parse_member(stored, end - start, shard.path, limit)
+    return tfrecord.parse_frame(stored, end - start, shard.path)
 
 
 @contextlib.contextmanager

@@ -59,21 +59,20 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
     report, names, digests, sizes = ShardReport(shard), [], [], []
     offset = 0
     try:
-        for index, record in enumerate(numpy_reader.read_shard(folder, shard, checked=True)):
+        for index, (size, record) in enumerate(numpy_reader.read_stored(folder, shard)):
             report.examples += 1
-            sizes.append(len(record) + tfrecord.FRAMING)
+            sizes.append(size)
             try:
                 raw = example_codec.decode_example(record, folder.info.features)
                 names.append(_check_example(raw, folder, report.ranges))
-                position = None if folder.is_compressed else offset
                 digests.append(
-                    metadata_check.digest_record(raw, shard, index, position, folder.kept_columns)
+                    metadata_check.digest_record(raw, shard, index, offset, folder.kept_columns)
                 )
             except ValueError as error:
                 report.problems.append(f"{shard.name}: record {index}: {error}")
             offset += sizes[-1]
         if report.examples == shard.examples:
-            _check_index(folder, shard, sizes)
+            _check_index(shard, sizes)
     # The client of an object store may raise any exception.
     except Exception as error:
         message = str(error) or type(error).__name__
@@ -90,9 +89,9 @@ def check_shard(folder: DatasetDir, shard: Shard) -> ShardReport:
     return report
 
 
-def _check_index(folder: DatasetDir, shard: Shard, sizes: Sequence[int]) -> None:
-    """Raise ValueError if a shard's index is not that of its frames, of the given sizes."""
-    index = None if folder.is_compressed else numpy_reader.read_index(shard)
+def _check_index(shard: Shard, sizes: Sequence[int]) -> None:
+    """Raise ValueError if a shard's index is not that of its records, of the given sizes."""
+    index = numpy_reader.read_index(shard)
     if index is not None and index != tfrecord.format_index(sizes):
         raise ValueError(f"{shard.name}{naming.INDEX_SUFFIX} does not match the records")
 

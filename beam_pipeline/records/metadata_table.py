@@ -59,7 +59,7 @@ MEANINGS = {
     "split": "train or validation",
     "shard": "file name of the shard",
     "index": "index of the record in the shard, from 0",
-    "offset": "position of the record's frame in the shard, bytes; null if that is gzipped",
+    "offset": "position of the record, with its framing, in the shard, bytes",
     "original_width": "width of the image before it was resized, upright, pixels",
     "original_height": "height of the image before it was resized, upright, pixels",
     **example_codec.MEANINGS,
@@ -121,7 +121,7 @@ def make_table(
     rows: Iterable[bytes],
     split: str,
     shard: str,
-    offsets: Iterable[int | None],
+    offsets: Iterable[int],
     kept: Sequence[str] = (),
 ) -> pa.Table:
     """Return the rows of a shard, of the schema of `make_schema`.
@@ -130,7 +130,7 @@ def make_table(
       rows: Results of `encode_row`, in the order of the records.
       split: The split of the shard.
       shard: File name of the shard.
-      offsets: Position of the frame of each record, None in a gzipped shard; and perhaps others.
+      offsets: Position of each record, and perhaps others.
       kept: The names in `--keep_columns`.
     """
     schema = make_schema(kept)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from beam_pipeline import naming
 from beam_pipeline.dataset_info import DatasetInfo, Host, Split
 from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
+from beam_pipeline.process import deflate
 from beam_pipeline.reading import class_labels
 from beam_pipeline.reading.dataset_dir import DatasetDir
 from beam_pipeline.records import example_codec
@@ -151,8 +151,10 @@ def describe_sizes(folder: DatasetDir, sample: Sample) -> dict[str, Any]:
     rows = []
     for encoding in ("lab_float32", "lab_uint8", "rgb_png"):
         encoded = [_encode(pixels, embedding, encoding) for pixels in sample.pixels]
-        # The compression of Beam's shards.
-        sizes = {"none": map(len, encoded), "gzip": (len(zlib.compress(data)) for data in encoded)}
+        sizes = {
+            "none": map(len, encoded),
+            "gzip": (len(deflate.compress(data)) for data in encoded),
+        }
         for compression, values in sizes.items():
             is_this = (encoding, compression) == (options["encoding"], options["compression"])
             each = sum(values) / max(1, len(encoded))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO
+
+from beam_pipeline.process import deflate
 
 _REASONS: dict[int | None, str] = {
     errno.ENOENT: "there is no such file",
@@ -40,9 +41,7 @@ def open_file(path: str, compressed: bool = False) -> Iterator[IO[bytes]]:
             from beam_pipeline.storage import filesystem
 
             raw = stack.enter_context(filesystem.open_bytes(path))
-        yield (
-            cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw))) if compressed else raw
-        )
+        yield stack.enter_context(deflate.open_gzip(raw)) if compressed else raw
 
 
 def read_range(path: str, offset: int, size: int) -> bytes:

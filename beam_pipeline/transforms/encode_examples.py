@@ -6,7 +6,7 @@ import logging
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EmbeddedImage, EncodedExample, ImageRef
-from beam_pipeline.records import example_codec, metadata_table
+from beam_pipeline.records import example_codec, gzip_members, metadata_table, tfrecord
 from beam_pipeline.transforms.ticks import Ticks
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,4 +35,6 @@ def encode_example(image: EmbeddedImage, config: Config, ticks: Ticks | None) ->
     record = example_codec.encode_example(
         image, config.encoding, bool(config.kept_columns), config.measures
     )
-    return EncodedExample(record, metadata_table.encode_row(image))
+    frame = tfrecord.frame(record)
+    stored = gzip_members.compress_frame(frame) if config.compression == "gzip" else frame
+    return EncodedExample(record, stored, metadata_table.encode_row(image))

@@ -32,7 +32,7 @@ class ShardRows(NamedTuple):
     Attributes:
       shard: The shard.
       split: The split that it belongs to.
-      path: Path of the file with a line `SIZE ROW` for each record: the size of its frame, and the
+      path: Path of the file with a line `SIZE ROW` for each record: its size in the shard, and the
         result of `metadata_table.encode_row`.
     """
 
@@ -115,13 +115,10 @@ def write_file(plan: tuple[str, Sequence[ShardRows]], folder: str, kept: Sequenc
 
 
 def read_rows(shard: ShardRows, kept: Sequence[str]) -> tuple[list[int], pa.Table]:
-    """Return the sizes of the frames of a shard, and the rows of its examples."""
+    """Return the sizes of the records in a shard, and the rows of its examples."""
     with filesystem.open_bytes(shard.path) as file:
         lines = [line.split(b" ", 1) for line in file]
     sizes = [int(size) for size, _ in lines]
-    name, rows = shard.shard.name, [row for _, row in lines]
-    has_offsets = bool(naming.index_names([name]))
-    offsets: Iterator[int | None] = (
-        itertools.accumulate(sizes, initial=0) if has_offsets else itertools.repeat(None)
-    )
-    return sizes, metadata_table.make_table(rows, shard.split, name, offsets, kept)
+    offsets = itertools.accumulate(sizes, initial=0)
+    rows = [row for _, row in lines]
+    return sizes, metadata_table.make_table(rows, shard.split, shard.shard.name, offsets, kept)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -22,7 +22,6 @@ from apache_beam.metrics import Metrics
 
 from beam_pipeline import naming
 from beam_pipeline.elements import EncodedExample, Failure, Shard
-from beam_pipeline.records import tfrecord
 from beam_pipeline.storage import filesystem
 from beam_pipeline.transforms.write_metadata import ShardRows
 
@@ -47,7 +46,7 @@ class _Writer(iobase.Writer):
         self._writer = writer
 
     def write(self, value: Any) -> None:
-        """Write a record, bytes."""
+        """Write bytes."""
         began = time.perf_counter()
         with filesystem.naming(self._writer.temp_shard_path):
             self._writer.write(value)
@@ -71,9 +70,9 @@ class _ExampleWriter(_Writer):
         self._rows = FileSystems.create(rows_path, compression_type=CompressionTypes.UNCOMPRESSED)
 
     def write(self, value: EncodedExample) -> None:
-        super().write(value.record)
+        super().write(value.stored)
         with filesystem.naming(self._rows_path):
-            self._rows.write(b"%d %s" % (tfrecord.FRAMING + len(value.record), value.row))
+            self._rows.write(b"%d %s" % (len(value.stored), value.row))
 
     def close(self) -> tuple[str, int]:
         with filesystem.naming(self._rows_path):
@@ -88,36 +87,27 @@ class FileSink(filebasedsink.FileBasedSink):
     earlier attempt to finalize already renamed.
     """
 
-    def __init__(
-        self,
-        prefix: str,
-        suffix: str,
-        compression: str,
-        records_per_file: int,
-        frame: Callable[[bytes], bytes],
-    ):
+    def __init__(self, prefix: str, suffix: str, records_per_file: int):
         """Initialize the sink.
 
         Args:
           prefix: Path of the files up to the shard numbers.
           suffix: The part of the path after the shard numbers.
-          compression: One of Beam's `CompressionTypes`.
           records_per_file: Maximum number of records in a file.
-          frame: Returns the bytes in the file for those of a record.
         """
         super().__init__(
             prefix,
             coders.BytesCoder(),
             file_name_suffix=suffix,
             shard_name_template=naming.SHARD_TEMPLATE,
-            compression_type=compression,
+            compression_type=CompressionTypes.UNCOMPRESSED,
             max_records_per_shard=records_per_file,
             skip_if_empty=True,
         )
-        self._prefix, self._suffix, self._frame = prefix, suffix, frame
+        self._prefix, self._suffix = prefix, suffix
 
     def write_encoded_record(self, file_handle: Any, encoded_value: bytes) -> None:
-        file_handle.write(self._frame(encoded_value))
+        file_handle.write(encoded_value)
 
     def open_writer(self, init_result: str, uid: str) -> _Writer:
         return _Writer(super().open_writer(init_result, uid))
@@ -157,11 +147,8 @@ class ExampleSink(FileSink):
           examples_per_shard: Maximum number of examples in a shard.
           rows: Folder for the rows of the examples.
         """
-        suffix, beam_compression = {
-            "none": (".tfrecord", CompressionTypes.UNCOMPRESSED),
-            "gzip": (".tfrecord.gz", CompressionTypes.GZIP),
-        }[compression]
-        super().__init__(prefix, suffix, beam_compression, examples_per_shard, tfrecord.frame)
+        suffix = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}[compression]
+        super().__init__(prefix, suffix, examples_per_shard)
         self._rows = rows
 
     def open_writer(self, init_result: str, uid: str) -> _ExampleWriter:
@@ -209,13 +196,7 @@ class WriteFailures(beam.PTransform):
 
     def __init__(self, prefix: str):
         super().__init__()
-        self._sink = FileSink(
-            prefix,
-            ".jsonl",
-            CompressionTypes.UNCOMPRESSED,
-            FAILURES_PER_SHARD,
-            lambda line: line + b"\n",
-        )
+        self._sink = FileSink(prefix, ".jsonl", FAILURES_PER_SHARD)
 
     def expand(self, failures: beam.PCollection) -> beam.PCollection:
         return (
@@ -227,7 +208,7 @@ class WriteFailures(beam.PTransform):
 
 
 def encode_failure(failure: Failure) -> bytes:
-    return json.dumps(failure.as_json()).encode()
+    return json.dumps(failure.as_json()).encode() + b"\n"
 
 
 def read_shard(result: str) -> Shard:
