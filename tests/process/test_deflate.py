@@ -6,6 +6,7 @@ import gzip
 import importlib
 import io
 import sys
+import zlib
 
 import pytest
 
@@ -30,6 +31,10 @@ def test_members_are_gzip(module):
     decompressor = module.decompressor()
     assert decompressor.decompress(member + b"rest") == DATA
     assert decompressor.eof and decompressor.unused_data == b"rest"
+
+
+def test_streams_are_zlib(module):
+    assert zlib.decompress(module.compress_zlib(DATA)) == DATA
 
 
 def test_a_file_of_several_members(module):
