@@ -76,7 +76,7 @@ def test_the_page_shows_options_and_results(tmp_path):
         "b 0 2 1 http_404, 1 dns",
         "wait for images 3.0 12 250.0",
         "network 2.0 12 170.0",
-        "Lab and encode 0.0 12 4.0",
+        "encode 0.0 12 4.0",
         "of 2 parts in 90 seconds",
         "read 1.2 MB in 12 files",
         "lab_uint8 none (this dataset)",
@@ -222,8 +222,8 @@ def test_a_run_on_this_machine_ends_with_a_report(origin, tmp_path, capsys, opti
     if is_written:
         reported = text_of((tmp_path / "out" / "report.html").read_text())
         assert (
-            "decode and resize" in reported
-            and "Lab and encode" in reported
+            "decode, resize, Lab, measures" in reported
+            and "encode" in reported
             and "127.0.0.1 4 0" in reported
             and "n00004475 4" in reported
         )

@@ -104,6 +104,7 @@ def draw_measure(name: str, counts: MeasureCounts, thresholds: Mapping[str, floa
         axes.legend(frameon=False, ncols=2, loc="upper right")
     if name == "tint":
         axes.set_xscale("function", functions=(np.sqrt, np.square))
+        axes.set_xticks([value for value in (0, 100, 500, 1000, 2000, 4000) if value <= right])
     axes.set_xlim(edges[0], right)
     # Room for the legend and labels above the bars.
     axes.set_ylim(0, 1.6 * share * max(1, both.max()))

@@ -32,9 +32,9 @@ _MAX_LINES = 5_000  # lines of each file of failures that are searched for examp
 # Label, namespace and name of the time in Beam's metrics, and the counter of its images, if any.
 _STAGES = (
     ("wait for images", naming.FETCH, "waited_microseconds", "images"),
-    ("decode and resize", naming.DECODE, "microseconds", "images"),
+    ("decode, resize, Lab, measures", naming.DECODE, "microseconds", "images"),
     ("network", naming.EMBED, "microseconds", "num_inferences"),
-    ("Lab and encode", naming.ENCODE, "microseconds", "images"),
+    ("encode", naming.ENCODE, "microseconds", "images"),
     ("write", naming.WRITE, "microseconds", None),
 )
 

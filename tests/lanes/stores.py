@@ -166,7 +166,7 @@ def list_written(made: Dataset) -> set[str]:
     """Return the names of all files of a complete dataset."""
     info = DatasetInfo.from_json(json.dumps(made.description))
     own = ("dataset.json", "metrics.json", "report.html")
-    return {*own, *info.file_sizes, *info.index_names}
+    return {*own, *info.file_sizes, *info.index_names, *info.descriptions}
 
 
 def test_list_checkpoint_originals_and_dataset(
