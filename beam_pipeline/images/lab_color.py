@@ -23,8 +23,9 @@ TO_XYZ = (
     color.rgb2xyz(np.eye(3)) / color.xyz_tristimulus_values(illuminant="D65", observer="2")
 ).astype(np.float32)
 
+# Maps f(X), f(Y), f(Z) to L* + 16, a*, b*:
 # L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z)).
-_TO_LAB = np.array([[0, 500, 0], [116, -500, 200], [0, 0, -200]], np.float32)
+TO_LAB = np.array([[0, 500, 0], [116, -500, 200], [0, 0, -200]], np.float32)
 
 
 def rgb_to_lab(pixels: np.ndarray) -> np.ndarray:
@@ -43,7 +44,7 @@ def rgb_to_lab(pixels: np.ndarray) -> np.ndarray:
     xyz = np.take(LINEAR, pixels, mode="clip") @ TO_XYZ
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + np.float32(16 / 116), where=xyz <= 0.008856)
-    lab = f @ _TO_LAB
+    lab = f @ TO_LAB
     lab[..., 0] -= 16
     return lab
 

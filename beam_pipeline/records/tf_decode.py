@@ -86,7 +86,10 @@ def rgb_to_lab(pixels: tf.Tensor) -> tf.Tensor:
     Returns:
       float32 (..., 3).
     """
-    xyz = tf.tensordot(tf.gather(lab_color.LINEAR, tf.cast(pixels, tf.int32)), lab_color.TO_XYZ, 1)
-    f = tf.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116)
-    x, y, z = tf.unstack(f, axis=-1)
-    return tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    linear = tf.gather(lab_color.LINEAR, tf.cast(pixels, tf.int32))
+    xyz = tf.reshape(linear, [-1, 3]) @ lab_color.TO_XYZ
+    # TensorFlow's own power takes three times as long.
+    cube_root = tf.exp(tf.math.log(tf.maximum(xyz, 0.008856)) / 3)
+    f = tf.where(xyz > 0.008856, cube_root, 7.787 * xyz + 16 / 116)
+    lab = f @ lab_color.TO_LAB - tf.constant([16, 0, 0], tf.float32)
+    return tf.ensure_shape(tf.reshape(lab, tf.shape(pixels)), pixels.shape)
