@@ -297,7 +297,7 @@ class Config:
         group="curation",
     )
     min_colorfulness: float | None = _option(
-        "drop images whose colorfulness_abs is less than X: 10 slightly, 33 moderately colourful",
+        "drop images whose colorfulness_abs is less than X: published projects use 10 and 15",
         None,
         group="curation",
         at_least=0,
