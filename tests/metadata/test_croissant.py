@@ -84,7 +84,6 @@ def test_a_dataset_without_near_duplicates_has_one_table(tmp_path):
     assert [record_set.id for record_set in loaded.metadata.record_sets] == ["examples"]
     rows = rows_of(loaded, "examples")
     assert by_name(rows) == by_name(read_tables(output, "metadata-*.parquet"))
-    assert {row["offset"] for row in rows} == {None}
     patterns = {one.id: one.includes for one in loaded.metadata.distribution}
     assert patterns["train-shards"] == ["lab_images_*.tfrecord.gz"]
     assert "validation-shards" not in patterns
