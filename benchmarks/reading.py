@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from beam_pipeline.records import tf_decode
 
@@ -56,10 +57,11 @@ def write(encoding: str, compression: str, folder: str) -> None:
 
     The record is written as the job's sink writes it.
     """
+    from beam_pipeline.config import Config
     from beam_pipeline.elements import EmbeddedImage, ImageRef, RgbImage
     from beam_pipeline.images import decoding
-    from beam_pipeline.records import example_codec
     from beam_pipeline.transforms import write_shards
+    from beam_pipeline.transforms.encode_examples import encode_example
     from benchmarks import photographs
 
     ref = ImageRef("n00000000_0", "http://example.org/photograph.jpg")
@@ -68,6 +70,8 @@ def write(encoding: str, compression: str, folder: str) -> None:
         EmbeddedImage(RgbImage(ref, *decoding.decode(data, 299, "pad", 10**8)), None)
         for data in photos
     ]
+    options: dict[str, Any] = {"encoding": encoding, "compression": compression}
+    config = Config(input="urls.txt", output=folder, checkpoint="none", **options)
     sink = write_shards.ExampleSink(str(Path(folder) / "written"), compression, 10**6, folder)
     rounds = []
     for _ in range(5):
@@ -75,7 +79,7 @@ def write(encoding: str, compression: str, folder: str) -> None:
         began = time.process_time()
         file = sink.open(str(path))
         for image in pictures:
-            sink.write_record(file, example_codec.encode_example(image, encoding))
+            sink.write_record(file, encode_example(image, config, None).stored)
         sink.close(file)
         rounds.append((time.process_time() - began) / len(pictures) * 1000)
         path.unlink()

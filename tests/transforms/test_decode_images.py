@@ -13,8 +13,8 @@ from PIL import Image
 
 from beam_pipeline.elements import EmbeddedImage, EncodedImage, ImageRef, RgbImage
 from beam_pipeline.images import lab_color, measures
-from beam_pipeline.transforms import encode_examples
 from beam_pipeline.transforms.decode_images import check_body, decode_image
+from beam_pipeline.transforms.encode_examples import encode_example
 
 REF = ImageRef("n1", "http://a/1.jpg")
 
@@ -57,7 +57,7 @@ def test_lab_waits_for_the_network(tmp_path):
     embedded = EmbeddedImage(image, np.zeros(1001, np.float32))
     bare = EmbeddedImage(decode(config), np.zeros(1001, np.float32))
     object.__setattr__(bare.image, "lab", None)
-    assert encode_examples.encode(embedded, config) == encode_examples.encode(bare, config)
+    assert encode_example(embedded, config, None) == encode_example(bare, config, None)
 
 
 @pytest.mark.parametrize("options", [{"encoding": "rgb_png"}, {"image_size": 800}])
