@@ -198,7 +198,7 @@ class Config:
         shapes_dataset=False,
     )
     encoding: Encoding = _option(
-        "lab_float32; lab_uint8 (a quarter of the size, rounded); rgb_png (about an eighth, "
+        "lab_float32; lab_uint8 (a quarter of the size, rounded); rgb_png (about a ninth, "
         "lossless, converted to Lab when it is read)",
         "lab_float32",
         group="output",
