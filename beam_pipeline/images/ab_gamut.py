@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from beam_pipeline.images.lab_color import AB_BIN, AB_BINS
+from beam_pipeline.images.lab_color import AB_BIN, AB_BINS, rgb_to_lab
 
 # The standard deviation of the smoothing, and the share of uniform frequencies in the weights.
 SIGMA, UNIFORM = 5.0, 0.5
 
-# The first and the last b* of the bins of each a*, from -90 to 100 in steps of 10. They are the
-# corners of all squares of the grid that hold an sRGB colour, and four more: (40, 90), (100, -90),
-# (100, -10) and (100, 0).
-_B_RANGES = (
-    *((50, 90), (20, 90), (0, 90), (-20, 90), (-30, 100), (-40, 100), (-50, 100), (-50, 100)),
-    *((-60, 100), (-70, 100), (-80, 90), (-80, 90), (-90, 90), (-100, 90), (-100, 80)),
-    *((-110, 80), (-110, 80), (-110, 70), (-110, 70), (-90, 0)),
-)
+_AXIS = AB_BIN * (np.arange(AB_BINS) - AB_BINS // 2)
+_GRID = np.stack(np.meshgrid(_AXIS, _AXIS, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _find_points() -> np.ndarray:
+    """Return the points of the grid that are corners of squares which the gamut's hull reaches.
+
+    That is, those less than one step from the convex hull of the sRGB gamut in both a* and b*. The
+    paper states no rule; this one gives exactly the published points.
+    """
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    colors = rgb_to_lab(cube)[0, :, 1:].astype(np.float64)
+    # A point outside of a convex set is farther out than the set in some direction.
+    angles = np.radians(np.arange(360))
+    directions = np.stack([np.cos(angles), np.sin(angles)])
+    reach = (colors @ directions).max(axis=0) + AB_BIN * np.abs(directions).sum(axis=0)
+    return _GRID[(_GRID @ directions < reach).all(axis=1)]
+
 
 # int64 (313, 2): the centres of the bins, by a*, then b*.
-POINTS = np.array(
-    [
-        (a, b)
-        for a, (first, last) in zip(range(-90, 110, AB_BIN), _B_RANGES, strict=True)
-        for b in range(first, last + 1, AB_BIN)
-    ],
-    np.int64,
-)
+POINTS = _find_points()
 
 
 def _square_distances(points: np.ndarray) -> np.ndarray:
@@ -39,8 +43,6 @@ def _square_distances(points: np.ndarray) -> np.ndarray:
     return np.square(points[:, None].astype(np.float64) - POINTS).sum(axis=2)
 
 
-_AXIS = AB_BIN * (np.arange(AB_BINS) - AB_BINS // 2)
-_GRID = np.stack(np.meshgrid(_AXIS, _AXIS, indexing="ij"), axis=-1).reshape(-1, 2)
 # int64 (529,): the index in `POINTS` that is nearest to each bin of `Statistics.ab_frequency`. Bins
 # beyond the 313 are empty but for the rounding of 8-bit encodings.
 NEAREST = _square_distances(_GRID).argmin(axis=1)
