@@ -212,8 +212,9 @@ def in_threads(
     It works up to one batch ahead, within `MAX_BYTES`, so that the next batch is ready when the
     network can start it.
     """
+    batch = config.batch_size if config.has_network else 0
     max_in_flight = min(
-        max(config.batch_size, MAX_THREADS), 1 + MAX_BYTES // (_PIXEL_BYTES * config.image_size**2)
+        max(batch, MAX_THREADS), 1 + MAX_BYTES // (_PIXEL_BYTES * config.image_size**2)
     )
     return beam.ParDo(
         ThreadMap(
