@@ -130,21 +130,7 @@ def build(
         | "Counts" >> beam.Flatten()
         | "SumCounts" >> beam.CombinePerKey(sum)
     )
-    # Of images and failures apart: some runners materialize what is flattened.
-    survived = embedded | "CountExampleOutcomes" >> beam.ParDo(
-        count_outcomes.CountOutcomes(config.validation_fraction)
-    )
-    lost = failures | "CountFailureOutcomes" >> beam.ParDo(
-        count_outcomes.CountOutcomes(config.validation_fraction)
-    )
-    dropped = filtered.dropped | "CountDroppedMeasures" >> beam.ParDo(
-        count_outcomes.CountOutcomes(config.validation_fraction)
-    )
-    outcomes = (
-        (survived, lost, dropped)
-        | "Outcomes" >> beam.Flatten()
-        | "SumOutcomes" >> beam.CombinePerKey(sum)
-    )
+    outcomes = (embedded, failures, filtered.dropped) | "SumOutcomes" >> sum_outcomes(config)
     sample = (
         filtered.dropped
         | "SampleDropped" >> beam.ParDo(SampleDropped(config.resize))
@@ -251,6 +237,19 @@ def analyze(examples: beam.PCollection, config: Config, commit: Commit) -> beam.
 
     records = examples | "TakeRecord" >> beam.Map(lambda example: example.record)
     return records | analyze_commit(config, commit)
+
+
+@beam.ptransform_fn
+def sum_outcomes(results: tuple[beam.PCollection, ...], config: Config) -> beam.PCollection:
+    """Sum the outcomes of examples, failures and dropped images."""
+    # Each apart: some runners materialize what is flattened.
+    counted = [
+        result
+        | f"Count{name}Outcomes"
+        >> beam.ParDo(count_outcomes.CountOutcomes(config.validation_fraction))
+        for name, result in zip(("Example", "Failure", "Dropped"), results, strict=True)
+    ]
+    return counted | beam.Flatten() | beam.CombinePerKey(sum)
 
 
 @beam.ptransform_fn

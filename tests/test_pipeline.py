@@ -44,7 +44,7 @@ NO_PIXELS = ("failures", "digests")  # outputs, without pixels, of steps that ho
 NO_PIXELS_OUT = (
     *("WriteBundles", "CountExampleOutcomes", "ApplySavedModel"),
     # Of dropped images: counts, and a few small pictures.
-    *("CountDroppedMeasures", "SampleDropped"),
+    *("CountDroppedOutcomes", "SampleDropped"),
 )
 
 
