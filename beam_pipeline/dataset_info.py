@@ -199,8 +199,6 @@ class DatasetInfo:
       failure_files: The files of failures.
       filtered_files: The file with a sample of the filtered images, if there are any.
       metadata_files: The files with a row for each example.
-      descriptions: The sha256, in hex, of `README.md` and `croissant.json` as the run wrote them;
-        a file that it found in the folder is not listed.
     """
 
     description: str
@@ -229,7 +227,6 @@ class DatasetInfo:
     failure_files: list[FailureFile]
     filtered_files: list[FailureFile]
     metadata_files: list[MetadataFile]
-    descriptions: dict[str, str]
 
     @property
     def file_sizes(self) -> dict[str, int]:

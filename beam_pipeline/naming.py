@@ -27,7 +27,7 @@ DATASET_INFO, METRICS, REPORT, TRANSFORM, FILTERED_SAMPLE, NEAR_DUPLICATES = (
 POINTS, PRIOR = "pts_in_hull.npy", "prior_probs.npy"
 
 # Descriptions for people and other programs, which a person may edit.
-CROISSANT, CARD = "croissant.json", "README.md"
+DESCRIPTIONS = CROISSANT, CARD = "croissant.json", "README.md"
 
 # Files of a run that is in progress or was interrupted. STARTED is written at the start, so that
 # the next run recognizes shards without a record as output of a run.

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from origin import Origin, image
 
-from beam_pipeline import pipeline, run
+from beam_pipeline import naming, pipeline, run
 from beam_pipeline.embedding import inception_resnet_v2
 from beam_pipeline.reading import dataset_dir, near_duplicates, validation
 
@@ -63,7 +63,7 @@ def contents(
     opened = dataset_dir.open_dataset_dir(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [
-            *(*opened.info.file_sizes, *opened.info.index_names, *opened.info.descriptions),
+            *(*opened.info.file_sizes, *opened.info.index_names, *naming.DESCRIPTIONS),
             *("dataset.json", "metrics.json"),
         ]
     ), "stray files"

@@ -19,7 +19,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from origin import image
 from PIL import Image
 
-from beam_pipeline import pipeline
+from beam_pipeline import naming, pipeline
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Commit, ImageRef
 from beam_pipeline.images import decoding, lab_color
@@ -136,7 +136,7 @@ def test_every_line_is_accounted_for(origin, tmp_path):
     )
     info = dataset_dir.open_dataset_dir(config.output).info
     assert sorted(path.name for path in Path(config.output).iterdir()) == sorted(
-        [*info.file_sizes, *info.index_names, *info.descriptions, "dataset.json"]
+        [*info.file_sizes, *info.index_names, *naming.DESCRIPTIONS, "dataset.json"]
     )
     assert sorted(file["examples"] for file in description["files"]) == [2, 5, 5]
 

@@ -172,7 +172,6 @@ def make_info(**fields: Any) -> DatasetInfo:
         failure_files=[],
         filtered_files=[],
         metadata_files=[],
-        descriptions={},
     )
     return dataclasses.replace(empty, **fields)
 

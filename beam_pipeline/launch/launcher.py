@@ -122,6 +122,11 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         return complain(explain(error), 1)
     if info is None:
         return complain(f"the job has ended without {config.output}/{naming.DATASET_INFO}", 1)
+    for name in output_dir.find_edited(config.output):
+        write_line(
+            f"{name} is kept, because a person has written or edited it: check that it describes "
+            "this dataset"
+        )
     finish(config, beam_options, info)
     return 0
 

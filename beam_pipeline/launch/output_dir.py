@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-import hashlib
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.fetching import kept_images
-from beam_pipeline.metadata import commit_manifest
+from beam_pipeline.metadata import commit_manifest, generated_text
 from beam_pipeline.naming import (
     FAILURES_PREFIX,
     METADATA_PREFIX,
@@ -33,7 +32,6 @@ from beam_pipeline.naming import (
     TRANSFORM,
     VALIDATION_PREFIX,
 )
-from beam_pipeline.reading import dataset_dir
 from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import listing
 from beam_pipeline.sources import paths as input_paths
@@ -61,8 +59,7 @@ _UNFINISHED = tuple(
         naming.NEAR_DUPLICATES,
         naming.POINTS,
         naming.PRIOR,
-        naming.CARD,
-        naming.CROISSANT,
+        *naming.DESCRIPTIONS,
         naming.STARTED,
         f"{naming.COMMIT_PREFIX}{_DIGITS}*",
     )
@@ -263,7 +260,7 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
         ()
         if commits
         else (
-            *_find_unedited(config.output),
+            *(set(naming.DESCRIPTIONS) - set(find_edited(config.output))),
             naming.DATASET_INFO,
             METRICS,
             REPORT,
@@ -296,21 +293,13 @@ def prepare(config: Config, commits: Sequence[commit_manifest.CommitManifest]) -
             raise UsageError(f"--{option} {folder} cannot be used: {error}") from error
 
 
-def _find_unedited(folder: str) -> list[str]:
-    """Return the names of the descriptions that are as an earlier run wrote them."""
-    try:
-        info = dataset_dir.read_info(folder)
-        written = info.descriptions if info else {}
-        return [
-            name
-            for name in (naming.CARD, naming.CROISSANT)
-            if (digest := written.get(name))
-            and any_path.exists(path := any_path.join(folder, name))
-            and hashlib.sha256(filesystem.read_bytes(path, _MAX_MARK)).hexdigest() == digest
-        ]
-    # Nothing is known of what a broken folder holds.
-    except (OSError, ValueError, BeamIOError):
-        return []
+def find_edited(folder: str) -> list[str]:
+    """Return the names of the descriptions that a person has written or edited."""
+    return [
+        name
+        for name in naming.DESCRIPTIONS
+        if not generated_text.is_replaceable(any_path.join(folder, name))
+    ]
 
 
 def was_begun_by_run(folder: str) -> bool:

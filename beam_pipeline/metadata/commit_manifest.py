@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -35,7 +34,13 @@ from beam_pipeline.dataset_info import (
     from_fields,
 )
 from beam_pipeline.elements import OutcomeCount, Shard
-from beam_pipeline.metadata import croissant, dataset_card, outcome_counts, repeated_content
+from beam_pipeline.metadata import (
+    croissant,
+    dataset_card,
+    generated_text,
+    outcome_counts,
+    repeated_content,
+)
 from beam_pipeline.metadata.outcome_counts import Outcomes
 from beam_pipeline.metadata.repeated_content import Repeat
 from beam_pipeline.naming import DATASET_INFO, SPLITS, TRANSFORM
@@ -235,7 +240,7 @@ def finish(config: Config) -> None:
     )
     filtered = _write_sample(FileSystems.join(config.output, naming.FILTERED_SAMPLE), dropped)
     info = describe(config, manifest, repeated, outcomes, filtered)
-    info.descriptions.update(_write_descriptions(config, info))
+    _write_descriptions(config, info)
     path = FileSystems.join(config.output, DATASET_INFO)
     filesystem.write_bytes(path, info.to_json().encode(), durable=True)
     for pattern in (naming.STARTED, f"{naming.COMMIT_PREFIX}[0-9]*"):
@@ -292,8 +297,7 @@ def describe(
     options = config.as_json()
     files = [InputFile(name=options[name], sha256=manifest.digests[name]) for name in DIGESTED]
     return DatasetInfo(
-        description="CIE Lab planes and Inception-ResNet-v2 embeddings of images, "
-        "as tf.train.Example in TFRecords",
+        description=_summarize(config),
         format_version=FORMAT_VERSION,
         encoding=config.encoding,
         compression=config.compression,
@@ -332,26 +336,23 @@ def describe(
         metadata_files=[
             MetadataFile(shard.name, shard.records, shard.bytes) for shard in manifest.metadata
         ],
-        descriptions={},
     )
 
 
-def _write_descriptions(config: Config, info: DatasetInfo) -> dict[str, str]:
-    """Write the files that describe the dataset; return the sha256 of each in hex.
-
-    A file that a person has put there is neither replaced nor returned.
-    """
-    written = {}
+def _write_descriptions(config: Config, info: DatasetInfo) -> None:
+    """Write the files that describe the dataset, unless a person has written or edited them."""
     for name, module in ((naming.CROISSANT, croissant), (naming.CARD, dataset_card)):
         path = FileSystems.join(config.output, name)
-        data = module.describe(info, config.kept_columns).encode(errors="replace")
-        if not any_path.exists(path):
-            filesystem.write_bytes(path, data)
-        # An interrupted attempt may have written it.
-        elif filesystem.read_bytes(path, len(data) + 1) != data:
-            continue
-        written[name] = hashlib.sha256(data).hexdigest()
-    return written
+        if generated_text.is_replaceable(path):
+            data = generated_text.sign(module.describe(info, config.kept_columns))
+            filesystem.write_bytes(path, data, durable=True)
+
+
+def _summarize(config: Config) -> str:
+    """Return what the records hold, in a few words."""
+    planes = "sRGB pixels" if config.encoding == "rgb_png" else "CIE Lab planes"
+    embeddings = " and Inception-ResNet-v2 embeddings" if config.has_network else ""
+    return f"{planes}{embeddings} of images, as tf.train.Example in TFRecords"
 
 
 def _list_statistics(folder: str) -> list[TransformFile]:

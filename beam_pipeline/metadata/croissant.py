@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from beam_pipeline import naming
 from beam_pipeline.dataset_info import DatasetInfo
+from beam_pipeline.images import perceptual_hash
 from beam_pipeline.metadata.dataset_card import name_of
+from beam_pipeline.metadata.generated_text import DIGEST_PLACE
 from beam_pipeline.records import metadata_table, near_duplicate_table
 
 _PARQUET, _TFRECORD = "application/x-parquet", "application/x-tfrecord"
-_TYPES = {pa.string(): "sc:Text", pa.int64(): "sc:Integer", pa.float32(): "sc:Float"}
-# The context of the specification.
+_TYPES = {
+    pa.string(): "sc:Text",
+    pa.int64(): "sc:Integer",
+    pa.float32(): "sc:Float",
+    # Bytes have no type of their own.
+    pa.binary(perceptual_hash.HASH_BYTES): "sc:Text",
+}
+# The context of the specification, and a term that is no part of the description.
 _CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -31,6 +39,7 @@ _CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "digest": None,
     "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
@@ -62,7 +71,7 @@ _CONTEXT = {
 
 
 def describe(info: DatasetInfo, kept: tuple[str, ...]) -> str:
-    """Return the content of `croissant.json`.
+    """Return the content of `croissant.json`, to be signed by `generated_text.sign`.
 
     Args:
       info: The content of `dataset.json`.
@@ -114,6 +123,7 @@ def describe(info: DatasetInfo, kept: tuple[str, ...]) -> str:
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "distribution": file_sets,
         "recordSet": record_sets,
+        "digest": f"a run replaces this file unless it was edited: sha256 {DIGEST_PLACE}",
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -138,8 +148,7 @@ def _describe_table(
             "@id": f"{name}/{identifier}",
             "name": column.name,
             "description": meanings[column.name],
-            # Bytes have no type of their own.
-            "dataType": _TYPES.get(column.type, "sc:Text"),
+            "dataType": _TYPES[column.type],
             "source": {"fileSet": {"@id": files}, "extract": {"column": column.name}},
         }
         for identifier, column in zip(_identify(schema.names), schema, strict=True)
@@ -153,10 +162,13 @@ def _describe_table(
     }
 
 
-def _identify(names: Iterable[str]) -> list[str]:
-    """Return distinct identifiers of columns; names with other characters get a number."""
-    names = list(names)
+def _identify(names: Sequence[str]) -> list[str]:
+    """Return distinct identifiers of columns; names with other characters get a number.
+
+    >>> _identify(["name", "licence \u00e9"])
+    ['name', 'column-1']
+    """
     return [
-        name if re.fullmatch(r"\w+", name, re.ASCII) else f"column_{index}"
+        name if re.fullmatch(r"\w+", name, re.ASCII) else f"column-{index}"
         for index, name in enumerate(names)
     ]

@@ -168,7 +168,7 @@ def check_failures(folder: DatasetDir) -> tuple[dict[str, int], list[str]]:
 # Files that a run writes and `dataset.json` does not list.
 BESIDE = (
     *(naming.DATASET_INFO, naming.METRICS, naming.REPORT, naming.LOCK),
-    *(naming.CARD, naming.CROISSANT),
+    *naming.DESCRIPTIONS,
 )
 
 

@@ -34,7 +34,7 @@ from datasets import (
 )
 from programs import free_port, program, wait_for_port
 
-from beam_pipeline import dataset, report, validate
+from beam_pipeline import dataset, naming, report, validate
 from beam_pipeline.config import UsageError
 from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.elements import Failure
@@ -166,7 +166,7 @@ def list_written(made: Dataset) -> set[str]:
     """Return the names of all files of a complete dataset."""
     info = DatasetInfo.from_json(json.dumps(made.description))
     own = ("dataset.json", "metrics.json", "report.html")
-    return {*own, *info.file_sizes, *info.index_names, *info.descriptions}
+    return {*own, *info.file_sizes, *info.index_names, *naming.DESCRIPTIONS}
 
 
 def test_list_checkpoint_originals_and_dataset(
