@@ -88,7 +88,8 @@ def write_clusters(
     roots[np.searchsorted(members, forest.rows)] = forest.roots
     table = near_duplicate_table.make_table(_read_rows(folder, ordered, members), roots)
     size = _write(FileSystems.join(folder, naming.NEAR_DUPLICATES), table) if len(table) else 0
-    compared = len(read_hashes(folder, ordered)[0])
+    qualities = _iterate(folder, ordered, ["pdq_quality"])
+    compared = sum(len(_find_good(batch)) for _, batch in qualities)
     counts = near_duplicate_table.count(table)
     return NearDuplicates(
         **counts._asdict(), not_compared=images - compared, capped=forest.capped, bytes=size
@@ -103,13 +104,18 @@ def read_hashes(folder: str, files: Sequence[Shard]) -> tuple[np.ndarray, np.nda
     """
     indices, hashes = [np.empty(0, np.int64)], [np.empty((0, HASH_BYTES), np.uint8)]
     for start, batch in _iterate(folder, files, ["pdq", "pdq_quality"]):
-        # An image without a hash has no quality either.
-        is_good = pc.fill_null(pc.greater_equal(batch["pdq_quality"], MIN_QUALITY), False)
-        good = np.flatnonzero(is_good.to_numpy(zero_copy_only=False))
+        good = _find_good(batch)
         data = b"".join(batch["pdq"].take(pa.array(good)).to_pylist())
         indices.append(start + good)
         hashes.append(np.frombuffer(data, np.uint8).reshape(-1, HASH_BYTES))
     return np.concatenate(indices), np.concatenate(hashes)
+
+
+def _find_good(batch: pa.RecordBatch) -> np.ndarray:
+    """Return the indices of the rows whose hash has a sufficient quality, int64 (N,)."""
+    # An image without a hash has no quality either.
+    is_good = pc.fill_null(pc.greater_equal(batch["pdq_quality"], MIN_QUALITY), False)
+    return np.flatnonzero(is_good.to_numpy(zero_copy_only=False))
 
 
 def _read_rows(folder: str, files: Sequence[Shard], indices: np.ndarray) -> pa.Table:
