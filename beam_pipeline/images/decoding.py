@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from beam_pipeline.images import headers, icc
+from beam_pipeline.images import headers, icc, resizing
 from beam_pipeline.images.headers import FORMATS, DecodeError
 
 # `decode` checks its own limit, which a user may set higher.
@@ -164,14 +164,16 @@ def make_square(image: Image.Image, size: int, resize: str) -> Image.Image:
         fills the square and keeps the centre; `stretch` ignores the aspect ratio.
     """
     if resize == "stretch":
-        return image.resize((size, size), Image.Resampling.LANCZOS)
+        return resizing.resize(image, (size, size))
     if resize == "crop":
-        return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return resizing.resize(image, (size, size), (left, top, left + side, top + side))
     ratio = min(size / image.width, size / image.height)
     width, height = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
     square = Image.new("RGB", (size, size), "white")
     square.paste(
-        image.resize((width, height), Image.Resampling.LANCZOS),
+        resizing.resize(image, (width, height)),
         ((size - width) // 2, (size - height) // 2),
     )
     return square

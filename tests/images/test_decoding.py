@@ -922,7 +922,11 @@ def test_a_lack_of_memory_is_not_the_images_fault(tmp_path, kind, options):
 
 @pytest.mark.parametrize(
     "seam",
-    ["PIL.ImageFile.ImageFile.load", "PIL.ImageOps.exif_transpose", "PIL.Image.Image.resize"],
+    [
+        "PIL.ImageFile.ImageFile.load",
+        "PIL.ImageOps.exif_transpose",
+        "cykooz_resizer.Resizer.resize_pil",
+    ],
 )
 def test_a_memory_error_anywhere_is_raised(monkeypatch, seam):
     def fail(*unused_arguments, **unused_options):
