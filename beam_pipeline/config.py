@@ -346,14 +346,14 @@ class Config:
         "images in one call of the network", 32, group="network", at_least=1, shapes_dataset=False
     )
     fetch_concurrency: int = _option(
-        "requests in flight in a worker process",
+        "requests in flight; on an engine, in each worker process",
         64,
         group="fetching",
         at_least=1,
         shapes_dataset=False,
     )
     host_concurrency: int = _option(
-        "requests in flight to one host in a worker process",
+        "requests in flight to one host; on an engine, in each worker process",
         16,
         group="fetching",
         at_least=1,
@@ -468,6 +468,14 @@ class Config:
     def kept_columns(self) -> tuple[str, ...]:
         """The names in `--keep_columns`."""
         return split_names(self.keep_columns)
+
+    def share_requests(self, processes: int) -> Config:
+        """Return a copy with one process's share, at least 1, of the limits on requests."""
+        return dataclasses.replace(
+            self,
+            fetch_concurrency=max(1, self.fetch_concurrency // processes),
+            host_concurrency=max(1, self.host_concurrency // processes),
+        )
 
     @property
     def has_network(self) -> bool:

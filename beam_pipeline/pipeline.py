@@ -56,6 +56,7 @@ def build(
     digests: Mapping[str, str | None] = commit_manifest.NO_DIGESTS,
     excluded: frozenset[str] = frozenset(),
     ticks: Ticks | None = None,
+    processes: int = 1,
 ) -> None:
     """Add the graph that makes a dataset, or one commit of it, to a pipeline.
 
@@ -68,6 +69,7 @@ def build(
       excluded: The sha256 of bodies that are not photographs, in hex.
       ticks: Counts processed images for the progress line, on the machine of the run; None
         elsewhere.
+      processes: Number of worker processes that share the limits on requests.
 
     Raises:
       UsageError: the graph reads the list itself, and that is a pipe.
@@ -84,7 +86,9 @@ def build(
     unique = groups | "DropDuplicates" >> flat_map(drop_duplicates, tags=["counts"])
     checked = unique.main | "CheckRefs" >> flat_map(check_ref)
     refs_to_fetch = checked.main | "GroupRows" >> group_rows(config)
-    fetched = refs_to_fetch | "FetchImages" >> tagged(beam.ParDo(FetchImages(config)))
+    fetched = refs_to_fetch | "FetchImages" >> tagged(
+        beam.ParDo(FetchImages(config.share_requests(processes)))
+    )
     bodies = fetched.main | "CheckBodies" >> flat_map(
         check_body, excluded, tags=["failures", "digests"]
     )

@@ -21,10 +21,12 @@ from beam_pipeline.fetching import image_fetcher
 from beam_pipeline.launch import commits, output_dir, runner_options
 from beam_pipeline.launch.commits import ListChangedError, PartSize
 from beam_pipeline.launch.progress import Progress
+from beam_pipeline.launch.worker_pool import WorkerPool
 from beam_pipeline.metadata import commit_manifest, worker_metrics
 from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
+from beam_pipeline.process.plurals import count
 from beam_pipeline.sources import listing
 from beam_pipeline.transforms.ticks import Ticks
 
@@ -85,8 +87,9 @@ def _run_rest(job: Job, done: Sequence[CommitManifest]) -> None:
 
 def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
     """Run the rest of the list on this machine, and report the progress."""
-    config = job.config
-    part_size = PartSize(runner_options.count_workers(job.beam_options), config.urls_per_commit)
+    config, beam_options = job.config, job.beam_options
+    workers = runner_options.count_workers(beam_options)
+    part_size = PartSize(workers, config.urls_per_commit)
     images = sum(manifest.images for manifest in done)
     failures = sum(sum(manifest.reasons.values()) for manifest in done)
     # This reference keeps the state of hosts from commit to commit.
@@ -95,6 +98,7 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
         tempfile.NamedTemporaryFile(prefix="ticks-") as file,
         Progress(file.name, sys.stderr, images, failures) as progress,
         signals.describing_interruption(progress.describe_interruption),
+        _make_pool(beam_options) as pool,
     ):
         threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
 
@@ -102,8 +106,20 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
             part_size.adapt(len(commit.refs or ()), seconds)
             progress.complete_part(commit.images)
 
-        _run_commits(job, commits.plan(config, part_size, done), Ticks(file.name), complete)
+        _run_commits(job, commits.plan(config, part_size, done), Ticks(file.name), complete, pool)
     fetcher.close()
+
+
+def _make_pool(
+    beam_options: PipelineOptions,
+) -> contextlib.AbstractContextManager[WorkerPool | None]:
+    """Return the worker processes; None if the worker is a thread of this process."""
+    if not runner_options.has_processes(beam_options):
+        return contextlib.nullcontext()
+    runner_options.use_pool(beam_options)
+    workers = runner_options.count_workers(beam_options)
+    write_line(f"{count(workers, 'worker process', 'worker processes')} on this machine")
+    return WorkerPool(workers)
 
 
 def _run_commits(
@@ -111,15 +127,18 @@ def _run_commits(
     parts: Iterable[Commit],
     ticks: Ticks | None = None,
     complete: Callable[[Commit, float], None] = lambda commit, seconds: None,
+    pool: WorkerPool | None = None,
 ) -> None:
     """Run the graph for each commit; `complete` is called with the seconds that it took."""
     beam_options = job.beam_options
     name = runner_options.name_of(beam_options)
+    processes = runner_options.count_workers(beam_options)
     for commit in parts:
         # A portable runner removes its name from the options.
         beam_options.view_as(StandardOptions).runner = name
-        graph = beam.Pipeline(runner=runner_options.make_runner(beam_options), options=beam_options)
-        pipeline.build(graph, job.config, commit, job.digests, job.excluded, ticks)
+        runner = pool.make_runner() if pool else runner_options.make_runner(beam_options)
+        graph = beam.Pipeline(runner=runner, options=beam_options)
+        pipeline.build(graph, job.config, commit, job.digests, job.excluded, ticks, processes)
         began = time.monotonic()
         result = graph.run()
         if page := runner_options.job_page(result, beam_options):
@@ -131,7 +150,7 @@ def _run_commits(
             complete(commit, seconds)
         # A graph that has run has reference cycles, which hold files and memory that the next
         # one needs.
-        del graph
+        del graph, runner
         gc.collect()
 
 

@@ -50,7 +50,7 @@ def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int
       UsageError: the options, the input or the output folder are not usable.
     """
     config = dataclasses.replace(config, output=config.output.rstrip("/") or "/")
-    beam_options = runner_options.parse_options(beam_argv)
+    beam_options = runner_options.parse_options(beam_argv, runner_options.choose_processes(config))
     if not runner_options.is_in_this_process(beam_options):
         config = output_dir.make_absolute(config)
     if not runner_options.reaches_local_files(beam_options):

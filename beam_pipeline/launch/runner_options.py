@@ -24,20 +24,24 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_pipeline.config import UsageError
-from beam_pipeline.process.processors import count_processors
+from beam_pipeline.config import Config, UsageError
+from beam_pipeline.process.processors import count_processors, has_gpu
 from beam_pipeline.storage import filesystem
 
 _IN_THIS_PROCESS = ("directrunner", "fnapirunner")
 _PROCESSES_A_MACHINE = ("no_use_multiple_sdk_containers", "use_multiple_sdk_containers")
 _WORKER_MEMORY = "min_ram=4GB"
+_MULTI_PROCESSING, _POOL = "multi_processing", "pool"
+_WORKERS, _MODE = "--direct_num_workers", "--direct_running_mode"
 
 
-def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
+def parse_options(beam_argv: Sequence[str], processes: int = 1) -> PipelineOptions:
     """Parse Beam's options, check them as Beam does before a graph runs, and complete them.
 
     Args:
       beam_argv: The arguments for Beam.
+      processes: Number of worker processes on this machine if the arguments do not give it. More
+        than one worker is as many processes, unless the arguments give another running mode.
 
     Returns:
       The options, with the settings that the runner needs.
@@ -59,6 +63,12 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
         ) from None
     except Exception as error:
         raise UsageError(f"Beam cannot run with these options: {last_line(str(error))}") from error
+    if not _is_given(_MODE, beam_argv):
+        direct = options.view_as(DirectOptions)
+        if not _is_given(_WORKERS, beam_argv):
+            direct.direct_num_workers = processes
+        if direct.direct_num_workers != 1:
+            direct.direct_running_mode = _MULTI_PROCESSING
     _share_processors(options)
     if _is_dataflow(options):
         _size_workers(options)
@@ -68,6 +78,10 @@ def parse_options(beam_argv: Sequence[str]) -> PipelineOptions:
             "address as --job_endpoint."
         )
     return options
+
+
+def _is_given(flag: str, argv: Sequence[str]) -> bool:
+    return any(argument.partition("=")[0] == flag for argument in argv)
 
 
 def name_of(options: PipelineOptions) -> str:
@@ -178,23 +192,43 @@ def _size_workers(options: PipelineOptions) -> None:
         standard.resource_hints = [*standard.resource_hints, _WORKER_MEMORY]
 
 
-def count_workers(options: PipelineOptions) -> int:
-    """Return the number of worker processes on this machine.
+def choose_processes(config: Config) -> int:
+    """Return the number of worker processes on this machine that suits a config.
 
-    Each commit starts them anew, so a commit must be large enough for all of them.
+    The network uses all processors from one process. Everything else is limited by the
+    interpreter's lock of a process, which an image needs for a third of its time.
     """
+    processors = count_processors()
+    if processors <= 2 or (config.has_network and not has_gpu()):
+        return 1
+    # Each process may have one request to a host in flight.
+    return min(processors, config.host_concurrency) if config.input else processors
+
+
+def has_processes(options: PipelineOptions) -> bool:
+    """Return whether the workers on this machine are processes of their own."""
+    mode = options.view_as(DirectOptions).direct_running_mode
+    return is_in_this_process(options) and mode in (_MULTI_PROCESSING, _POOL)
+
+
+def count_workers(options: PipelineOptions) -> int:
+    """Return the number of worker processes on this machine."""
     direct = options.view_as(DirectOptions)
-    return (
-        (direct.direct_num_workers or count_processors())
-        if direct.direct_running_mode == "multi_processing"
-        else 1
-    )
+    return (direct.direct_num_workers or count_processors()) if has_processes(options) else 1
+
+
+def use_pool(options: PipelineOptions) -> None:
+    """Make Beam leave the processes to a `worker_pool.WorkerPool` of `count_workers`."""
+    direct = options.view_as(DirectOptions)
+    direct.direct_num_workers = count_workers(options)
+    direct.direct_running_mode = _POOL
 
 
 def _share_processors(options: PipelineOptions) -> None:
-    """Limit the network threads of all local worker processes to the number of processors."""
+    """Limit the network of each local worker process to its share of processors and GPU memory."""
     if (workers := count_workers(options)) > 1:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, count_processors() // workers)))
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 def last_line(text: str) -> str:

@@ -7,13 +7,14 @@ import os
 import pytest
 from apache_beam.options.pipeline_options import (
     DebugOptions,
+    DirectOptions,
     PipelineOptions,
     SetupOptions,
     StandardOptions,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_pipeline.config import UsageError
+from beam_pipeline.config import Config, UsageError
 from beam_pipeline.launch import runner_options
 
 
@@ -43,7 +44,7 @@ def test_other_runners_are_beams(name):
     ("flags", "threads"),
     [
         ("", None),
-        ("--direct_num_workers 4", None),
+        ("--direct_num_workers 4", "2"),
         ("--direct_num_workers 4 --direct_running_mode multi_processing", "2"),
         ("--direct_num_workers 9 --direct_running_mode multi_processing", "1"),
         # One per processor.
@@ -127,6 +128,53 @@ def test_dataflow_starts_one_process_a_machine_with_room_for_the_network(
 )
 def test_names_of_runners(flags, name):
     assert runner_options.name_of(PipelineOptions(flags.split())) == name
+
+
+@pytest.mark.parametrize(
+    ("options", "processors", "gpu", "processes"),
+    [
+        ({"checkpoint": "none", "images": "folder"}, 2, False, 1),
+        ({"checkpoint": "none", "images": "folder"}, 8, False, 8),
+        ({"checkpoint": "none", "input": "urls.txt"}, 64, False, 16),
+        ({"checkpoint": "none", "input": "urls.txt", "host_concurrency": 4}, 64, False, 4),
+        ({"images": "folder"}, 8, False, 1),
+        ({"images": "folder"}, 8, True, 8),
+    ],
+)
+def test_a_run_without_the_network_on_processors_takes_a_process_for_each(
+    monkeypatch, options, processors, gpu, processes
+):
+    monkeypatch.setattr(runner_options, "count_processors", lambda: processors)
+    monkeypatch.setattr(runner_options, "has_gpu", lambda: gpu)
+    assert runner_options.choose_processes(Config(output="out", **options)) == processes
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ("", 4),
+        ("--direct_num_workers=1", 1),
+        ("--direct_num_workers 3", 3),
+        ("--direct_num_workers 3 --direct_running_mode multi_processing", 3),
+        ("--direct_running_mode multi_threading", 1),
+        ("--runner FlinkRunner", 1),
+    ],
+)
+def test_the_number_of_processes_that_a_user_gives_counts(monkeypatch, flags, workers):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    options = runner_options.parse_options(flags.split(), processes=4)
+    assert runner_options.count_workers(options) == workers
+    assert runner_options.has_processes(options) == (workers > 1)
+
+
+def test_the_pool_has_a_process_for_each_processor_if_none_is_given(monkeypatch):
+    monkeypatch.setattr(runner_options, "count_processors", lambda: 8)
+    options = PipelineOptions(
+        ["--direct_num_workers", "0", "--direct_running_mode", "multi_processing"]
+    )
+    runner_options.use_pool(options)
+    assert options.view_as(DirectOptions).direct_num_workers == 8
+    assert runner_options.count_workers(options) == 8
 
 
 @pytest.mark.parametrize(
