@@ -4,6 +4,7 @@
 #   docker build --tag IMAGE .                             without a checkpoint: --checkpoint names
 #                                                          a file on gs://, a mounted file or a URL
 #   docker build --tag IMAGE --target with_checkpoint .    with the checkpoint
+#   docker build --tag IMAGE --target cuda .               with CUDA, for machines with a GPU
 
 FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:20230622_RC00 AS launcher
 FROM apache/beam_python3.11_sdk:2.77.0 AS worker
@@ -30,6 +31,11 @@ ENTRYPOINT ["/opt/apache/beam/boot"]
 
 FROM plain AS with_checkpoint
 COPY inception_resnet_v2_2016_08_30.ckpt /opt/checkpoint/
+
+# The extra brings the CUDA libraries that this TensorFlow was built with; the driver is the host's.
+FROM plain AS cuda
+RUN pip install --no-cache-dir --constraint constraints.txt 'tensorflow[and-cuda]' && pip check
+ENV TF_FORCE_GPU_ALLOW_GROWTH=true
 
 # Docker builds the last target if none is named.
 FROM plain

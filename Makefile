@@ -14,7 +14,7 @@ NOTHING = $(shell git hash-object -t tree /dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint build lanes test-flink test-spark test-prism test-dataflow test-stores \
-	soak bench bench-fetching profile clean
+	soak bench bench-fetching bench-gpu profile clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -99,6 +99,9 @@ bench: .venv/ready .venv-img2dataset/ready  ## Measure speed, memory and size as
 
 bench-fetching: .venv/ready .venv-img2dataset/ready  ## Measure fetching beside img2dataset
 	$(BIN)/python -m benchmarks.fetching --img2dataset .venv-img2dataset/bin/python
+
+bench-gpu: .venv/ready  ## Measure the network and the job on a machine with a GPU
+	$(BIN)/python -m benchmarks.gpu
 
 profile: .venv/ready  ## Print where a run without the network holds the interpreter's lock
 	$(BIN)/python -m benchmarks.profiling

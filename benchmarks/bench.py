@@ -81,7 +81,7 @@ class Bench:
             yield row(name, median(figures["run"]), median(figures["bare"]), "images/s", goal)
 
     def bfloat16_error(self) -> Iterator[Row]:
-        reported = json.loads(self._ask(program("network.compare_precisions")))
+        reported = json.loads(measure.ask(program("network.compare_precisions")))
         measured = (
             f"{reported['mean']:.3f} (largest {reported['largest']:.2f}, "
             f"least cosine {reported['cosine']:.5f})"
@@ -112,7 +112,7 @@ class Bench:
 
     def curation(self) -> Iterator[Row]:
         """Compare the cost of measures and hashes per image with that of the network."""
-        costs = json.loads(self._ask(program("curation.measure_costs")))
+        costs = json.loads(measure.ask(program("curation.measure_costs")))
         reported = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
         for precision in ("float32", "bfloat16"):
             network = 1000 * count_processors() / self._bare_rate(precision)
@@ -146,7 +146,7 @@ class Bench:
                 "benchmarks.kernels",
                 self._origin,
             ]
-            kernels.append(json.loads(self._ask(pinned)))
+            kernels.append(json.loads(measure.ask(pinned)))
             return sum(kernels[-1].values())
 
         figures = measure.in_turns(self._rounds, {**rows, "kernels": take_kernels})
@@ -208,7 +208,9 @@ class Bench:
 
         def take_parts() -> float:
             parts.append(
-                json.loads(self._ask(program("network.start", self._checkpoint, time.monotonic())))
+                json.loads(
+                    measure.ask(program("network.start", self._checkpoint, time.monotonic()))
+                )
             )
             return parts[-1]["ready"]
 
@@ -294,9 +296,9 @@ class Bench:
                 )
                 files = json.loads((output / "dataset.json").read_text())["files"]
                 size = sum(file["bytes"] for file in files) / images
-                rates = json.loads(self._ask(program("reading.read", output)))
+                rates = json.loads(measure.ask(program("reading.read", output)))
                 written = float(
-                    self._ask(program("reading.write", encoding, compression, self._folder))
+                    measure.ask(program("reading.write", encoding, compression, self._folder))
                 )
                 name = f"{encoding}{', gzip' if compression == 'gzip' else ''}"
                 reported = (
@@ -395,7 +397,7 @@ class Bench:
         return self._run_with_network(precision)[1]
 
     def _bare_rate(self, precision: str) -> float:
-        return float(self._ask(program("network.bare", precision, STEADY_BATCHES)))
+        return float(measure.ask(program("network.bare", precision, STEADY_BATCHES)))
 
     def _milliseconds(
         self,
@@ -455,18 +457,6 @@ class Bench:
     def _output(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             yield Path(folder) / "dataset"
-
-    @staticmethod
-    def _ask(command: list[str]) -> str:
-        done = subprocess.run(
-            command,
-            cwd=measure.ROOT,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        return done.stdout.splitlines()[-1]
 
 
 def _get(written: Mapping[int, Path], unused_path: Path, images: int) -> Path:

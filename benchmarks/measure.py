@@ -110,6 +110,14 @@ def program(text: str, *arguments: object) -> list[str]:
     ]
 
 
+def ask(command: list[str]) -> str:
+    """Return the last line that a command prints."""
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
 def count_written(output: Path) -> int:
     """Return the number of images that a run has written.
 

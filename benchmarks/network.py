@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import time
 
 BATCH = 32
 
 
-def bare(precision: str, batches: str) -> None:
+def bare(precision: str, batches: str, size: str = str(BATCH)) -> None:
     """Print the images per second of the `tf.function` on batches of photographs."""
     import numpy as np
     from PIL import Image
@@ -19,7 +20,7 @@ def bare(precision: str, batches: str) -> None:
     from benchmarks import photographs
 
     network = load_network("untrained", precision)
-    files = photographs.make_photographs()[:BATCH]
+    files = itertools.islice(itertools.cycle(photographs.make_photographs()), int(size))
     pixels = np.stack(
         [
             np.asarray(Image.open(io.BytesIO(data)).resize((NETWORK_SIZE, NETWORK_SIZE)))
@@ -30,7 +31,7 @@ def bare(precision: str, batches: str) -> None:
     began = time.monotonic()
     for _ in range(int(batches)):
         network.embed(pixels)
-    print(int(batches) * BATCH / (time.monotonic() - began))
+    print(int(batches) * int(size) / (time.monotonic() - began))
 
 
 def start(checkpoint: str, began: str) -> None:

@@ -38,15 +38,23 @@ def rgb_to_lab(pixels: np.ndarray) -> np.ndarray:
 
     Returns:
       float32 (H, W, 3): L* in [0, 100], a* and b* in about [-108, 99]. Within 2e-4 of
-      `skimage.color.rgb2lab` in float64.
+      `skimage.color.rgb2lab` in float64. In memory the three planes follow one another, since most
+      users read them one by one.
     """
     # All indices are valid; "clip" is faster than the default, which checks them.
-    xyz = np.take(LINEAR, pixels, mode="clip") @ TO_XYZ
+    linear = np.take(LINEAR, pixels, mode="clip").reshape(-1, 3)
+    xyz = TO_XYZ.T @ linear.T
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + np.float32(16 / 116), where=xyz <= 0.008856)
-    lab = f @ TO_LAB
-    lab[..., 0] -= 16
-    return lab
+    x, y, z = f
+    l, a, b = lab = np.empty_like(f)
+    np.multiply(y, 116, out=l)
+    l -= 16
+    np.subtract(x, y, out=a)
+    a *= 500
+    np.subtract(y, z, out=b)
+    b *= 200
+    return np.moveaxis(lab.reshape(3, *pixels.shape[:-1]), 0, -1)
 
 
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
@@ -64,7 +72,13 @@ def scale_lab(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       `L* / 50 - 1`, float32 (H, W, 1) in [-1, 1], and `a*, b*` divided by 127, float32 (H, W, 2)
       in (-1, 1).
     """
-    return np.clip(lab[..., :1] / 50 - 1, -1, 1), lab[..., 1:] / 127
+    l = lab[..., :1] / 50
+    l -= 1
+    ab = np.empty((*lab.shape[:-1], 2), np.float32)
+    # Plane by plane is twice as fast.
+    for plane in (0, 1):
+        np.divide(lab[..., plane + 1], 127, out=ab[..., plane])
+    return l.clip(-1, 1, out=l), ab
 
 
 def unscale_lab(l: np.ndarray, ab: np.ndarray) -> np.ndarray:
@@ -80,7 +94,8 @@ def quantize_lab(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       `round(L* * 255 / 100)`, uint8 (H, W, 1), and `round(a*, b* + 128)`, uint8 (H, W, 2).
     """
-    quantized_l = np.clip(np.rint(lab[..., :1] * 2.55), 0, 255)
-    return quantized_l.astype(np.uint8), np.clip(np.rint(lab[..., 1:] + 128), 0, 255).astype(
-        np.uint8
-    )
+    quantized_l = np.rint(lab[..., :1] * 2.55).clip(0, 255)
+    ab = np.empty((*lab.shape[:-1], 2), np.uint8)
+    for plane in (0, 1):
+        ab[..., plane] = np.rint(lab[..., plane + 1] + 128).clip(0, 255)
+    return quantized_l.astype(np.uint8), ab
