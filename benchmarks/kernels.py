@@ -1,27 +1,28 @@
-"""Measure the library calls that do the job's task, each alone in a loop.
+"""Measure the calls that do the job's task, each alone in a loop, in processor milliseconds.
 
-The unit is processor milliseconds per image. For one of the calls, rgb2lab, the job has a faster
-implementation of its own.
+They are those of the job: what the job takes beyond them is Beam, threads, the event loop and
+bookkeeping.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiohttp
 import google_crc32c
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from skimage import color
 
+from beam_pipeline.images import decoding, lab_color, measures, png_notes, resizing
 from benchmarks import photographs
 
 SIDE = 299
@@ -42,23 +43,21 @@ def main(origin: str) -> None:
     files = photographs.make_photographs()
     decoded = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
     fitted = (SIDE, round(SIDE * photographs.HEIGHT / photographs.WIDTH))
-    resized = [image.resize(fitted, Image.Resampling.LANCZOS) for image in decoded]
-    pixels = [np.asarray(ImageOps.pad(image, (SIDE, SIDE), color="white")) for image in resized]
-    labs = [color.rgb2lab(image.astype(np.float32) / 255) for image in pixels]
-    planes = [(lab[..., :1] / 50 - 1).tobytes() + (lab[..., 1:] / 127).tobytes() for lab in labs]
-    padded = [ImageOps.pad(image, (SIDE, SIDE), color="white") for image in resized]
-    pngs = [_png(image) for image in padded]
+    resized = [np.asarray(resizing.resize(image, fitted)) for image in decoded]
+    squares = [np.asarray(decoding.make_square(image, SIDE, "pad")) for image in decoded]
+    labs = [lab_color.rgb_to_lab(square) for square in squares]
+    pairs = list(zip(resized, [lab_color.rgb_to_lab(image) for image in resized], strict=True))
+    planes = [b"".join(part.tobytes() for part in lab_color.scale_lab(lab)) for lab in labs]
+    pngs = [png_notes.encode_png(square) for square in squares]
     with tempfile.TemporaryFile(buffering=0) as file:
         milliseconds_of = {
             "decode": milliseconds(lambda data: Image.open(io.BytesIO(data)).load(), files),
-            "resize": milliseconds(
-                lambda image: image.resize(fitted, Image.Resampling.LANCZOS), decoded
-            ),
-            "rgb2lab": milliseconds(
-                lambda image: color.rgb2lab(image.astype(np.float32) / 255), pixels
-            ),
-            "scale": milliseconds(lambda lab: (lab[..., :1] / 50 - 1, lab[..., 1:] / 127), labs),
-            "png": milliseconds(_png, padded),
+            "sha256": milliseconds(lambda data: hashlib.sha256(data).digest(), files),
+            "resize": milliseconds(lambda image: resizing.resize(image, fitted), decoded),
+            "lab": milliseconds(lab_color.rgb_to_lab, squares),
+            "measures": milliseconds(lambda pair: measures.measure(*pair), pairs),
+            "scale": milliseconds(lab_color.scale_lab, labs),
+            "png": milliseconds(png_notes.encode_png, squares),
             "crc": milliseconds(google_crc32c.value, planes),
             "write": milliseconds(file.write, planes),
             "crc png": milliseconds(google_crc32c.value, pngs),
@@ -66,12 +65,6 @@ def main(origin: str) -> None:
             "request": asyncio.run(_request(origin)),
         }
     print(json.dumps(milliseconds_of))
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_type=zlib.Z_RLE)
-    return file.getvalue()
 
 
 async def _request(origin: str) -> float:

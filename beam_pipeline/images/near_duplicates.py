@@ -25,6 +25,7 @@ BANDS, BAND_BITS = 64, 20
 # A hash is compared with at most so many others of its bucket, the next ones.
 MAX_NEIGHBOURS = 1_000
 _CHUNK = 1 << 16  # rows compared at a time
+_MAX_PAIRS = 1 << 22  # pairs held before they are joined
 
 
 class Forest(NamedTuple):
@@ -54,14 +55,17 @@ def find_similar(hashes: np.ndarray, bands: Sequence[int]) -> Forest:
     distinct = np.ascontiguousarray(hashes[representatives]).view(np.uint64)
     forests, capped = [equal], np.zeros(len(distinct), bool)
     for band in bands:
-        pairs, is_capped = _compare_band(distinct, band_bits(band))
+        found, is_capped = _compare_band(distinct, band_bits(band))
         capped |= is_capped
-        forests.append(join(len(hashes), [Forest(*representatives[pairs].T)]))
-    return join(len(hashes), forests)._replace(capped=int(capped.sum()))
+        forests.append(Forest(representatives[found.rows], representatives[found.roots]))
+    return join(forests)._replace(capped=int(capped.sum()))
 
 
-def join(rows: int, forests: Iterable[Forest]) -> Forest:
-    """Join clusters that have a row in common, among a number of rows."""
+def join(forests: Iterable[Forest]) -> Forest:
+    """Join clusters that have a row in common.
+
+    The order of the two rows of a pair may be any.
+    """
     forests = list(forests)
     pairs = [np.concatenate([forest[side] for forest in forests]) for side in (0, 1)]
     if not len(pairs[0]):
@@ -110,15 +114,15 @@ def _digest(hashes: np.ndarray) -> np.ndarray:
     return digest
 
 
-def _compare_band(words: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the similar pairs that agree in some bits, and which hashes the cap affected.
+def _compare_band(words: np.ndarray, bits: np.ndarray) -> tuple[Forest, np.ndarray]:
+    """Join the similar rows that agree in some bits.
 
     Args:
       words: uint64 (N, 4).
       bits: Indices of the bits.
 
     Returns:
-      int64 (M, 2), and bool (N,).
+      The clusters, and which rows the cap affected, bool (N,).
     """
     octets = words.view(np.uint8)
     keys = np.zeros(len(words), np.uint32)
@@ -130,7 +134,7 @@ def _compare_band(words: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.n
     ends = np.searchsorted(keys, keys, side="right")
     capped = np.zeros(len(words), bool)
     capped[order] = ends - np.arange(len(words)) > MAX_NEIGHBOURS + 1
-    pairs = [np.empty((0, 2), np.int64)]
+    pairs, size, limit = [EMPTY], 0, _MAX_PAIRS
     for start in range(0, len(words), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(words)))
         for step in range(1, MAX_NEIGHBOURS + 1):
@@ -140,5 +144,11 @@ def _compare_band(words: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.n
             one, other = order[rows], order[rows + step]
             distances = np.bitwise_count(words[one] ^ words[other]).sum(axis=1)
             near = distances <= MAX_DISTANCE
-            pairs.append(np.stack([one[near], other[near]], axis=1))
-    return np.concatenate(pairs), capped
+            pairs.append(Forest(one[near], other[near]))
+            size += len(pairs[-1].rows)
+            # Among many images that are nearly equal, each is similar to a thousand others.
+            if size > limit:
+                pairs = [join(pairs)]
+                size = len(pairs[0].rows)
+                limit = _MAX_PAIRS + 2 * size
+    return join(pairs), capped

@@ -82,7 +82,7 @@ def write_clusters(
     """Join clusters, and write `near_duplicates.parquet`; no file is written without clusters."""
     ordered = _in_order(earlier, files)
     images = sum(file.records for file in ordered)
-    forest = near_duplicates.join(images, forests)
+    forest = near_duplicates.join(forests)
     members = np.union1d(forest.rows, forest.roots)
     roots = members.copy()
     roots[np.searchsorted(members, forest.rows)] = forest.roots

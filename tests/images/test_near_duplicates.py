@@ -132,6 +132,26 @@ def test_a_crowded_bucket_is_compared_in_part(monkeypatch):
     assert find_similar(hashes, [0]).capped == 0
 
 
+def test_many_nearly_equal_hashes_are_one_cluster_in_little_memory(monkeypatch):
+    """Each is similar to a thousand others of its bucket."""
+    hashes = flip(np.repeat(make_hashes(1), 3_000, axis=0), 3)
+    expected = find_similar(hashes, range(2))
+    monkeypatch.setattr(near_duplicates, "_MAX_PAIRS", 1_000)
+    held = []
+    join_pairs = near_duplicates.join
+
+    def join_and_note(forests):
+        held.append(sum(len(forest.rows) for forest in forests))
+        return join_pairs(forests)
+
+    monkeypatch.setattr(near_duplicates, "join", join_and_note)
+    found = find_similar(hashes, range(2))
+    np.testing.assert_array_equal(labels_of(found, 3_000), labels_of(expected, 3_000))
+    assert len(found.rows) > 2_900
+    # Twice the rows, the limit, and the pairs of one step.
+    assert max(held) <= 1_000 + 3 * 3_000
+
+
 def test_bands_are_distinct_bits_and_cover_the_hash():
     bands = [band_bits(band) for band in range(BANDS)]
     assert all(len(np.unique(bits)) == BAND_BITS for bits in bands)
@@ -144,7 +164,7 @@ def test_tasks_find_together_what_one_finds():
     both = np.concatenate([hashes, flip(hashes, 20), flip(hashes, 28, seed=1)])
     whole = find_similar(both, range(BANDS))
     tasks = [find_similar(both, list(range(BANDS))[task::8]) for task in range(8)]
-    joined = join(len(both), tasks)
+    joined = join(tasks)
     assert (labels_of(joined, 900) == labels_of(whole, 900)).all()
 
 
@@ -161,6 +181,6 @@ def test_clusters_are_the_connected_components(pairs):
         parent[high] = low
     columns = np.array(pairs, np.int64).reshape(-1, 2).T
     forests = [Forest(*columns[:, ::2]), Forest(*columns[:, 1::2]), EMPTY]
-    forest = join(31, forests)
+    forest = join(forests)
     assert labels_of(forest, 31).tolist() == [find(row) for row in range(31)]
     assert (forest.roots < forest.rows).all()
