@@ -95,7 +95,7 @@ class NearDuplicates:
       largest: Number of images in the largest cluster.
       leaks: Number of training images whose cluster has a validation image.
       not_compared: Number of images whose hash has too low a quality.
-      capped: At least so many hashes are like so many others that not all were compared.
+      capped: At least so many hashes had too many candidates to be compared with all of them.
       bytes: Size of `near_duplicates.parquet`; 0 if it was not written, without clusters.
     """
 
@@ -111,10 +111,16 @@ class NearDuplicates:
         """Return the numbers in one line for a person."""
         clusters = count(self.clusters, "cluster")
         leaks = count(self.leaks, "training image")
-        return (
-            f"near-duplicates: {count(self.images, 'image')} in {clusters}, the largest of "
-            f"{self.largest:,}; {leaks} like a validation image"
+        found = (
+            f"{count(self.images, 'image')} in {clusters}, the largest of {self.largest:,}; "
+            f"{leaks} like a validation image"
         )
+        parts = [f"near-duplicates: {found if self.clusters else 'none'}"]
+        if self.not_compared:
+            parts.append(f"{count(self.not_compared, 'image')} too flat to compare")
+        if self.capped:
+            parts.append(f"at least {count(self.capped, 'image')} compared in part")
+        return "; ".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,8 +159,8 @@ def test_a_run_without_filters_has_no_sample(images, tmp_path):
     assert "No image was filtered." in (tmp_path / "report.html").read_text()
 
 
-def test_parts_add_up_and_resume(images, filtered, tmp_path):
-    """A run in parts, interrupted after the first ones, filters as a run in one part does."""
+def test_parts_add_up(images, filtered, tmp_path):
+    """A run in parts filters as a run in one part does. `test_interruption` kills runs."""
     part = ("--urls_per_commit", "4", *FILTERS.split(), "--measures", "--encoding", "rgb_png")
     assert make(images, tmp_path, *part) == 0
     assert dropped(tmp_path) == EXPECTED
@@ -253,6 +253,8 @@ def test_every_reader_leaves_out_what_is_excluded(similar, exclude, train, valid
 def test_what_cannot_be_excluded(similar, filtered):
     with pytest.raises(ValueError, match="'others' is not known: it is leaks or near_duplicates"):
         dataset.examples(similar, exclude=("others",))
+    with pytest.raises(ValueError, match="exclude is None, not a sequence of leaks or"):
+        dataset.examples(similar, exclude=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="made without --near_duplicates"):
         dataset.load(filtered, exclude=("leaks",))
 

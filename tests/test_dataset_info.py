@@ -14,6 +14,7 @@ from beam_pipeline.dataset_info import (
     Feature,
     Host,
     InputFile,
+    NearDuplicates,
     RepeatedBody,
 )
 
@@ -84,3 +85,14 @@ def test_any_value_is_read_or_refused(name, value):
     except ValueError:
         return
     assert isinstance(info, DatasetInfo)
+
+
+def test_near_duplicates_are_described_in_one_line():
+    assert NearDuplicates(0, 0, 0, 0, 0, 0, 0).describe() == "near-duplicates: none"
+    found = NearDuplicates(
+        clusters=2, images=5, largest=3, leaks=1, not_compared=4, capped=1_000, bytes=9
+    )
+    assert found.describe() == (
+        "near-duplicates: 5 images in 2 clusters, the largest of 3; 1 training image like a "
+        "validation image; 4 images too flat to compare; at least 1,000 images compared in part"
+    )

@@ -69,7 +69,7 @@ def find_reason(
     if filters.drop_grey and is_grey:
         return "grey", f"max_chroma_ab is {measures.max_chroma_ab:.4g}, at most {GREY_CHROMA:g}"
     if filters.drop_tinted and not is_grey and measures.tint <= TINTED:
-        return "tinted", f"tint is {measures.tint:.4g}, at most {TINTED:g}"
+        return "tinted", f"tint is {round(measures.tint, 3):g}, at most {TINTED:g}"
     lowest = filters.min_colorfulness
     if lowest is not None and measures.colorfulness_abs < lowest:
         return (

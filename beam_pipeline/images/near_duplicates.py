@@ -25,6 +25,7 @@ BANDS, BAND_BITS = 64, 20
 # A hash is compared with at most so many others of its bucket, the next ones.
 MAX_NEIGHBOURS = 1_000
 _CHUNK = 1 << 16  # rows compared at a time
+_DENSE = 16  # neighbours that are all similar, after which a row is compared no further
 _MAX_PAIRS = 1 << 22  # pairs held before they are joined
 
 
@@ -137,13 +138,18 @@ def _compare_band(words: np.ndarray, bits: np.ndarray) -> tuple[Forest, np.ndarr
     pairs, size, limit = [EMPTY], 0, _MAX_PAIRS
     for start in range(0, len(words), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(words)))
+        # Rows with a neighbour that is not similar. The next ones of a row whose first neighbours
+        # are all similar are in its cluster, by way of these.
+        is_mixed = np.zeros(len(rows), bool)
         for step in range(1, MAX_NEIGHBOURS + 1):
-            rows = rows[rows + step < ends[rows]]
+            goes_on = (rows + step < ends[rows]) & (is_mixed | (step <= _DENSE))
+            rows, is_mixed = rows[goes_on], is_mixed[goes_on]
             if not len(rows):
                 break
             one, other = order[rows], order[rows + step]
             distances = np.bitwise_count(words[one] ^ words[other]).sum(axis=1)
             near = distances <= MAX_DISTANCE
+            is_mixed |= ~near
             pairs.append(Forest(one[near], other[near]))
             size += len(pairs[-1].rows)
             # Among many images that are nearly equal, each is similar to a thousand others.

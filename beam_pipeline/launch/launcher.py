@@ -170,7 +170,7 @@ def summarize(info: DatasetInfo, folder: str) -> str:
         f"{folder}: {splits.count('train'):,} training and "
         f"{count(splits.count('validation'), 'validation shard')}"
     )
-    if info.near_duplicates and info.near_duplicates.clusters:
+    if info.near_duplicates:
         lines.append(info.near_duplicates.describe())
     return "\n".join(lines)
 

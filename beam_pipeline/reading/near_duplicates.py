@@ -30,6 +30,8 @@ def read_exclusions(
     Raises:
       ValueError: A name is unknown, near-duplicates were not searched, or their file is broken.
     """
+    if not isinstance(exclude, (list, tuple, set, frozenset)):
+        raise ValueError(f"exclude is {exclude!r}, not a sequence of {' or '.join(KINDS)}")
     if unknown := set(exclude) - set(KINDS):
         raise ValueError(f"exclude {min(unknown)!r} is not known: it is {' or '.join(KINDS)}")
     if not exclude:

@@ -24,7 +24,7 @@ _EXPLANATIONS = {
     "not_found": "the file does not exist",
     "placeholder": "a substitute picture, such as “photo unavailable”",
     "timeout": "the server did not answer completely in time",
-    "tinted": "all colours have one hue, as in a sepia photograph",
+    "tinted": "one hue, as in a sepia photograph, or hardly any colour",
     "tls": "the connection is not secure: for example, the certificate has expired",
     "too_elongated": "longer and narrower than --max_aspect_ratio",
     "too_large": "more bytes than --max_image_bytes",

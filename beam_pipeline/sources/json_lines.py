@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_pipeline.config import Config, UsageError
@@ -46,6 +46,8 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef | None]:
     if not objects and any(sample):
         raise UsageError(f"{path} holds no JSON objects: none of its first lines is one")
     are_failures = all(row.keys() >= {"url", "stage", "reason"} for row in objects)
+    if are_failures:
+        _refuse_files(path, objects)
     names = list(dict.fromkeys(itertools.chain(*objects)))
     found = columns.FAILURES if are_failures else columns.resolve(path, names, config)
     for number, row in enumerate(itertools.chain(sample, rows), 1):
@@ -56,6 +58,17 @@ def read_refs(path: str, config: Config) -> Iterator[ImageRef | None]:
         else:
             ref = columns.make_ref(path, number, found, row)
             yield _restore(ref, row, config) if are_failures and not ref.problem else ref
+
+
+def _refuse_files(path: str, failures: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UsageError for failures of images that were read from files."""
+    for row in failures:
+        url = row.get("url")
+        if row.get("stage") in ("decode", "filter") and isinstance(url, str) and "://" not in url:
+            raise UsageError(
+                f"{path} lists images that --images has read, such as {url}. Give the same "
+                "--images again, and another --output."
+            )
 
 
 def _restore(ref: ImageRef, row: dict[str, Any], config: Config) -> ImageRef:

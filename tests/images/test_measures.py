@@ -162,3 +162,26 @@ def test_bins_hold_their_values(name):
         assert find_bin(name, low) == find_bin(name, (low + high) / 2) == index
     assert find_bin(name, -1.0) == 0
     assert find_bin(name, edges[-1]) == find_bin(name, 1e9) == len(edges) - 2
+
+
+def test_the_maxima_of_colorfulness_are_the_documented_ones():
+    """They are reached by mixtures of the corners of the RGB cube."""
+
+    def make(shares: dict[tuple[int, int, int], int]) -> np.ndarray:
+        return np.concatenate([np.full((n, 10, 3), rgb, np.uint8) for rgb, n in shares.items()])
+
+    extreme = measure(make({(0, 255, 0): 350, (255, 0, 0): 20, (255, 0, 255): 630}))
+    assert 297 < extreme.colorfulness < 297.7
+    extreme = measure(
+        make(
+            {
+                (0, 0, 0): 113,
+                (0, 0, 255): 73,
+                (0, 255, 0): 345,
+                (255, 0, 0): 110,
+                (255, 0, 255): 28,
+                (255, 255, 0): 331,
+            }
+        )
+    )
+    assert 214 < extreme.colorfulness_abs < 214.3

@@ -134,6 +134,7 @@ def test_a_crowded_bucket_is_compared_in_part(monkeypatch):
 
 def test_many_nearly_equal_hashes_are_one_cluster_in_little_memory(monkeypatch):
     """Each is similar to a thousand others of its bucket."""
+    monkeypatch.setattr(near_duplicates, "_DENSE", near_duplicates.MAX_NEIGHBOURS)
     hashes = flip(np.repeat(make_hashes(1), 3_000, axis=0), 3)
     expected = find_similar(hashes, range(2))
     monkeypatch.setattr(near_duplicates, "_MAX_PAIRS", 1_000)
@@ -150,6 +151,14 @@ def test_many_nearly_equal_hashes_are_one_cluster_in_little_memory(monkeypatch):
     assert len(found.rows) > 2_900
     # Twice the rows, the limit, and the pairs of one step.
     assert max(held) <= 1_000 + 3 * 3_000
+
+
+def test_many_nearly_equal_hashes_need_few_comparisons():
+    """100,000 rows would be compared a hundred million times."""
+    hashes = np.repeat(make_hashes(1), 100_000, axis=0)
+    hashes[:, :4] ^= np.arange(100_000, dtype=np.uint32)[:, None].view(np.uint8)
+    forest = find_similar(hashes, range(3))
+    assert len(forest.rows) == 99_999 and not forest.roots.any()
 
 
 def test_bands_are_distinct_bits_and_cover_the_hash():

@@ -196,6 +196,14 @@ def test_what_a_failure_cannot_have_is_ignored(tmp_path, field, value):
     assert ref == ImageRef("", "http://a.example/7.jpg", is_retried=True)
 
 
+def test_failures_of_files_are_refused(tmp_path):
+    """They cannot be fetched, and each would be an invalid URL."""
+    failure = Failure(ImageRef("1", "photos/1.jpg"), "filter", "grey", "", 0, "")
+    data = json.dumps(failure.as_json()).encode() + b"\n"
+    with pytest.raises(UsageError, match=r"photos/1\.jpg\. Give the same --images again"):
+        read(tmp_path, data, "failures-00000-of-00001.jsonl")
+
+
 def test_failures_for_other_reasons_are_ignored(tmp_path):
     data = failures(http_503="fetch", dns="fetch", timeout="fetch")
     data += b'{"url": "x", "stage": "", "reason": ["dns"]}\n{\n[]\n'

@@ -76,7 +76,7 @@ def assert_has_prior(folder: DatasetDir) -> None:
     for point, share in zip(points, counts / len(ab), strict=True):
         density = np.exp(-((points - point) ** 2).sum(axis=1) / (2 * 5**2))
         expected += share * density / density.sum()
-    np.testing.assert_allclose(prior, expected, atol=1e-3)
+    np.testing.assert_allclose(prior, expected, rtol=1e-3, atol=1e-7)
     assert prior.sum() == pytest.approx(1)
 
 
