@@ -63,7 +63,7 @@ def parse_options(beam_argv: Sequence[str], processes: int = 1) -> PipelineOptio
         ) from None
     except Exception as error:
         raise UsageError(f"Beam cannot run with these options: {last_line(str(error))}") from error
-    if not _is_given(_MODE, beam_argv):
+    if is_in_this_process(options) and not _is_given(_MODE, beam_argv):
         direct = options.view_as(DirectOptions)
         if not _is_given(_WORKERS, beam_argv):
             direct.direct_num_workers = processes

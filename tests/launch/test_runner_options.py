@@ -165,6 +165,8 @@ def test_the_number_of_processes_that_a_user_gives_counts(monkeypatch, flags, wo
     options = runner_options.parse_options(flags.split(), processes=4)
     assert runner_options.count_workers(options) == workers
     assert runner_options.has_processes(options) == (workers > 1)
+    if "Flink" in flags:
+        assert options.view_as(DirectOptions).direct_num_workers == 1
 
 
 def test_the_pool_has_a_process_for_each_processor_if_none_is_given(monkeypatch):
