@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from origin import Origin, image
 from PIL import Image
-from skimage.color import rgb2lab
+from skimage.color import lab2rgb
 
 from beam_pipeline import dataset, naming
 from beam_pipeline.dataset_info import Statistics
@@ -221,9 +221,10 @@ def assert_right(made: Dataset) -> None:
     assert max(file["examples"] for file in made.description["files"]) <= EXAMPLES_PER_SHARD
     for url, (_, example) in made.examples.items():
         assert example["image_name"].decode() == hashlib.md5(url.encode()).hexdigest() + ".jpeg"
-        lab = rgb2lab(_expected_pixels(url))
-        np.testing.assert_allclose(example["image_l"], lab[..., :1] / 50 - 1, atol=1e-4)
-        np.testing.assert_allclose(example["image_ab"], lab[..., 1:] / 127, atol=1e-4)
+        lab = np.concatenate([(example["image_l"] + 1) * 50, example["image_ab"] * 127], axis=-1)
+        # Another library resizes: some values differ by one level, few by two.
+        difference = np.abs(255 * lab2rgb(lab) - _expected_pixels(url))
+        assert difference.max() < 2.1 and difference.mean() < 0.05, url
         assert example["image_embedding"].shape == (1001,)
 
 
