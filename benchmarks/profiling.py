@@ -2,7 +2,7 @@
 
 Prints where the interpreter's lock is held, or where processors are used with `--processors`: by
 thread, by module of Beam and of this package (inclusive), and by function (exclusive). The images
-are photographs of 500x375 from an origin on loopback, in a process of its own.
+are photographs of 500x375 that another process serves on loopback.
 """
 
 from __future__ import annotations
