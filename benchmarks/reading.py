@@ -52,6 +52,23 @@ def read(folder: str) -> None:
     print(json.dumps({name: sorted(values[1:])[ROUNDS // 2] for name, values in rates.items()}))
 
 
+def read_at_random(folder: str) -> None:
+    """Print the rate of `examples[i]` in a random order, in examples per second."""
+    import numpy as np
+
+    from beam_pipeline import dataset
+
+    examples = dataset.examples(folder)
+    order = np.random.default_rng(0).integers(0, len(examples), 2 * len(examples))
+    rates = []
+    for _ in range(ROUNDS + 1):
+        began = time.monotonic()
+        for index in order:
+            examples[int(index)]
+        rates.append(len(order) / (time.monotonic() - began))
+    print(sorted(rates[1:])[ROUNDS // 2])
+
+
 def write(encoding: str, compression: str, folder: str) -> None:
     """Print the processor milliseconds that it takes to encode and write an image.
 

@@ -32,6 +32,12 @@ def test_lab_is_that_of_scikit_image(levels):
     np.testing.assert_allclose(lab, exact_lab(colors), rtol=0, atol=2e-4)
 
 
+def test_lab_of_an_image_that_is_converted_in_several_blocks():
+    pixels = np.random.default_rng(0).integers(0, 256, (210, 199, 3), np.uint8)
+    assert pixels.size // 3 > 2 * lab_color._BLOCK
+    np.testing.assert_allclose(lab_color.rgb_to_lab(pixels), exact_lab(pixels), rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize(
     ("rgb", "lab"),
     [
