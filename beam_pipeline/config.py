@@ -49,6 +49,8 @@ NETWORK_SIZE = 299
 # has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
 PART_SECONDS = 120.0
 MIN_PART, FIRST_PART, MAX_PART = 100, 200, 3_000
+# The same of a job on an engine, whose start takes minutes.
+ENGINE_PART = 500_000
 
 # Minimum number of URLs in a commit that justifies an analysis, which takes two seconds to start.
 _MANY = 1_000
@@ -384,11 +386,18 @@ class Config:
     )
     urls_per_commit: int | None = _option(
         "images in one part of the list; an interrupted run repeats at most one part (default: "
-        "about two minutes' worth on the DirectRunner, 100 to 3,000 images a worker process; "
-        "elsewhere the complete list)",
+        "about two minutes' worth on the DirectRunner, 100 to 3,000 images a worker process; on an "
+        "engine, where each part is a job, 500,000)",
         None,
         group="reliability",
         at_least=1,
+        shapes_dataset=False,
+    )
+    parts: bool = _option(
+        "in a Flex Template: let the launcher submit a job for each part of the list and wait for "
+        "it, so that a failed job costs one part; elsewhere the command does so by itself",
+        False,
+        group="reliability",
         shapes_dataset=False,
     )
     max_failed_fraction: float = _option(

@@ -276,13 +276,25 @@ class Shard:
     bytes: int
 
 
+class ListFile(NamedTuple):
+    """A file of images that `sources.part_list` has written.
+
+    Attributes:
+      path: Its path, on any filesystem that Beam supports.
+      sha256: Its SHA-256 digest, in hex.
+    """
+
+    path: str
+    sha256: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Commit:
     """A part of the list.
 
     Attributes:
       index: Index of the commit, from 0.
-      refs: Its images; None if the graph reads the list itself.
+      refs: Its images, or a file of them; None if the graph reads the list itself.
       counts: Numbers of `lines`, `ignored` and `duplicates` (of images in earlier commits) that
         were read with the images.
       is_last: Whether this is the end of the list.
@@ -290,7 +302,7 @@ class Commit:
     """
 
     index: int = 0
-    refs: Sequence[ImageRef] | None = None
+    refs: Sequence[ImageRef] | ListFile | None = None
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     is_last: bool = True
     list_digest: str = ""

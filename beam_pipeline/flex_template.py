@@ -21,7 +21,7 @@ from beam_pipeline.process import console
 
 IMAGE = "REGION-docker.pkg.dev/PROJECT/REPOSITORY/beam_pipeline"
 
-_NOT_HERE = ("urls_per_commit", "report")  # a launcher submits one job and does not wait
+_NOT_HERE = ("report",)  # a launcher does not wait for the last job
 _NUMBERS = {int: r"[0-9]+", float: r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"}
 
 

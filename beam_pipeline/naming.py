@@ -39,7 +39,12 @@ COMMIT_RECORD, COMMIT_BODIES, COMMIT_OUTCOMES, COMMIT_FILTERED = (
     ".outcomes.jsonl",
     ".filtered.jsonl",
 )
-ANALYSIS_PREFIX, ROWS_PREFIX = "beam-temp-analysis-", "beam-temp-metadata-"
+ANALYSIS_PREFIX, ROWS_PREFIX, LIST_PREFIX, TICKS_PREFIX = (
+    "beam-temp-analysis-",
+    "beam-temp-metadata-",
+    "beam-temp-list-",
+    "beam-temp-progress-",
+)
 
 # The namespaces of the workers' metrics, which metrics.json holds.
 STAGES = FETCH, DECODE, KEEP, EMBED, ENCODE, WRITE = (

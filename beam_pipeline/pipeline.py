@@ -67,8 +67,7 @@ def build(
       digests: The sha256 of the files that options name, in hex, for `dataset.json`; workers refuse
         another checkpoint.
       excluded: The sha256 of bodies that are not photographs, in hex.
-      ticks: Counts processed images for the progress line, on the machine of the run; None
-        elsewhere.
+      ticks: Counts processed images for the progress line; None if nobody waits for the job.
       processes: Number of worker processes that share the limits on requests.
 
     Raises:

@@ -468,8 +468,12 @@ def test_many_commits_leave_nothing_open(origin, tmp_path):
     assert after[0] <= before[0] + 3 and after[1] <= before[1] + 1
 
 
+# A command that does not wait for its job.
+LEAVING = ("--runner", "PortableRunner", "--job_endpoint", "localhost:9", "--no_wait_until_finish")
+
+
 def test_commits_are_not_mixed_with_a_job_of_the_complete_list(urls, tmp_path, capsys):
-    """A list with completed commits is refused by an engine that takes the complete list."""
+    """A list with completed commits is refused by a command that submits one job and leaves."""
     output = tmp_path / "out"
     config, _, _ = command_line.parse(options(urls, output))
     output.mkdir()
@@ -479,22 +483,19 @@ def test_commits_are_not_mixed_with_a_job_of_the_complete_list(urls, tmp_path, c
     commit_manifest.finalize_commit(
         config, 0, False, "", commit_manifest.NO_DIGESTS, counts, [], [], failed, [], [], []
     )
-    assert run.main([*options(urls, output), "--runner", "FlinkRunner"]) == 2
+    assert run.main([*options(urls, output), *LEAVING]) == 2
     assert "first parts" in capsys.readouterr().err
 
 
 def test_commits_need_a_command_that_waits(urls, tmp_path, capsys):
-    flags = [
-        "--urls_per_commit",
-        "5",
-        "--runner",
-        "PortableRunner",
-        "--job_endpoint",
-        "localhost:9",
-        "--no_wait_until_finish",
-    ]
+    flags = ["--urls_per_commit", "5", *LEAVING]
     assert run.main([*options(urls, tmp_path / "out"), *flags]) == 2
     assert "--urls_per_commit" in capsys.readouterr().err
+
+
+def test_parts_are_for_the_launcher_of_a_template(urls, tmp_path, capsys):
+    assert run.main([*options(urls, tmp_path / "out"), "--parts"]) == 2
+    assert "Flex Template, which gives --template_location: leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("offset", [0, 0.5, 1.5])

@@ -18,7 +18,7 @@ from beam_pipeline import naming
 from beam_pipeline.config import NETWORK_SIZE
 from beam_pipeline.elements import EmbeddedImage, RgbImage
 from beam_pipeline.embedding import checkpoints
-from beam_pipeline.process import native_output
+from beam_pipeline.process import native_output, stage_times
 from beam_pipeline.records.example_codec import EMBEDDING_SIZE
 
 with native_output.suppress_stderr():
@@ -191,7 +191,9 @@ class EmbeddingHandler(ModelHandler[RgbImage, EmbeddedImage, Network]):
             image.pixels if image.network_pixels is None else image.network_pixels
             for image in batch
         ]
+        began = time.perf_counter()
         embeddings = model.embed(seen)
+        stage_times.add(naming.EMBED, round((time.perf_counter() - began) * 1e6))
         return (
             EmbeddedImage(dataclasses.replace(image, network_pixels=None), embedding)
             for image, embedding in zip(batch, embeddings, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import sys
 import tempfile
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from beam_pipeline import pipeline
-from beam_pipeline.config import Config, UsageError
-from beam_pipeline.elements import WHOLE_LIST, Commit
+from beam_pipeline import naming, pipeline
+from beam_pipeline.config import ENGINE_PART, Config, UsageError
+from beam_pipeline.elements import WHOLE_LIST, Commit, ListFile
 from beam_pipeline.fetching import image_fetcher
 from beam_pipeline.launch import commits, output_dir, runner_options
 from beam_pipeline.launch.commits import ListChangedError, PartSize
@@ -27,8 +28,9 @@ from beam_pipeline.metadata.commit_manifest import CommitManifest
 from beam_pipeline.process import signals
 from beam_pipeline.process.console import complain, write_line
 from beam_pipeline.process.plurals import count
-from beam_pipeline.sources import listing
-from beam_pipeline.transforms.ticks import Ticks
+from beam_pipeline.sources import listing, part_list
+from beam_pipeline.storage import any_path
+from beam_pipeline.transforms.ticks import WRITE_INTERVAL, TickFile, TickFolder, Ticks
 
 
 class Job(NamedTuple):
@@ -67,22 +69,56 @@ def _run_rest(job: Job, done: Sequence[CommitManifest]) -> None:
     if done and done[-1].is_last:
         commit_manifest.finish(config)
         return
-    if done and not (is_local or config.urls_per_commit):
-        raise UsageError(
-            f"--output {config.output} holds the first parts of a dataset: resume with the "
-            "DirectRunner or --urls_per_commit, or remove them"
-        )
-    if config.urls_per_commit and not runner_options.waits_for_job(job.beam_options):
-        raise UsageError(
-            "--urls_per_commit needs a command that waits for the job of each part: leave it out"
-        )
     if is_local:
         _run_here(job, done)
+    elif config.parts or runner_options.waits_for_job(job.beam_options):
+        _run_jobs(job, done)
+    elif done:
+        raise UsageError(
+            f"--output {config.output} holds the first parts of a dataset: resume with a command "
+            "that waits for its jobs, or with a template and --parts; or remove them"
+        )
     elif config.urls_per_commit:
-        size = config.urls_per_commit
-        _run_commits(job, commits.plan(config, lambda: size, done))
+        raise UsageError(
+            "--urls_per_commit needs a command that waits for the job of each part, or a template "
+            "and --parts: leave it out"
+        )
     else:
         _run_commits(job, [WHOLE_LIST])
+
+
+def _run_jobs(job: Job, done: Sequence[CommitManifest]) -> None:
+    """Run the rest of the list on an engine, one job for each part, and report the progress."""
+    config = job.config
+    size = config.urls_per_commit or ENGINE_PART
+    images, failures = _count_done(done)
+    source = TickFolder(config.output, len(done))
+    part_jobs = runner_options.PartJobs(job.beam_options)
+    with Progress(
+        source, sys.stderr, images, failures, terminal_interval=WRITE_INTERVAL
+    ) as progress:
+        threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
+        for commit in commits.plan(config, lambda: size, done):
+            if commit.file_prefix:
+                write_line(
+                    f"part {commit.index + 1}: {count(commit.images, 'image')} after {images:,} "
+                    "complete ones. If its job or the cluster dies, give the same command again."
+                )
+            assert commit.refs is not None and not isinstance(commit.refs, ListFile)
+            path = any_path.join(config.output, f"{naming.LIST_PREFIX}{commit.index:05}")
+            part_jobs.prepare(commit)
+            part = dataclasses.replace(commit, refs=part_list.write(path, commit.refs))
+            _run_commits(job, [part], TickFolder(config.output, commit.index))
+            images += commit.images
+            progress.complete_part(commit.images)
+
+
+def _count_done(done: Sequence[CommitManifest]) -> tuple[int, int]:
+    """Return the numbers of images, and of failures among them, in complete parts."""
+    return (
+        sum(manifest.images for manifest in done),
+        sum(sum(manifest.reasons.values()) for manifest in done),
+    )
 
 
 def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
@@ -90,13 +126,12 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
     config, beam_options = job.config, job.beam_options
     workers = runner_options.count_workers(beam_options)
     part_size = PartSize(workers, config.urls_per_commit)
-    images = sum(manifest.images for manifest in done)
-    failures = sum(sum(manifest.reasons.values()) for manifest in done)
+    images, failures = _count_done(done)
     # This reference keeps the state of hosts from commit to commit.
     fetcher = image_fetcher.shared_fetcher(config)
     with (
         tempfile.NamedTemporaryFile(prefix="ticks-") as file,
-        Progress(file.name, sys.stderr, images, failures) as progress,
+        Progress(TickFile(file.name), sys.stderr, images, failures) as progress,
         signals.describing_interruption(progress.describe_interruption),
         _make_pool(beam_options) as pool,
     ):
@@ -106,7 +141,8 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
             part_size.adapt(len(commit.refs or ()), seconds)
             progress.complete_part(commit.images)
 
-        _run_commits(job, commits.plan(config, part_size, done), Ticks(file.name), complete, pool)
+        parts = commits.plan(config, part_size, done)
+        _run_commits(job, parts, TickFile(file.name), complete, pool)
     fetcher.close()
 
 

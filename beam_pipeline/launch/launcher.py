@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Collection, Sequence
 
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipeline import naming
@@ -55,8 +56,13 @@ def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int
         config = output_dir.make_absolute(config)
     if not runner_options.reaches_local_files(beam_options):
         output_dir.refuse_local_files(config)
-    if not (runner_options.is_in_this_process(beam_options) or config.urls_per_commit):
+    if not (config.parts or runner_options.waits_for_job(beam_options)):
         listing.refuse_pipe(config)
+    if config.parts and not runner_options.makes_template(beam_options):
+        raise UsageError(
+            "--parts is for the launcher of a Flex Template, which gives --template_location: "
+            "leave it out"
+        )
     if config.report and not runner_options.waits_for_job(beam_options):
         raise UsageError(
             "--report needs a command that waits for the job: leave it out, and give "
@@ -184,6 +190,10 @@ def explain(error: Exception) -> str:
 
     The text of Beam's errors contains the complete traceback of the worker.
     """
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return (
+            f"the job server or the engine does not answer: {error.code().name}, {error.details()}"
+        )
     summary = re.sub(
         r" \[while running '.*?'\]$",
         "",

@@ -70,7 +70,11 @@ _TEMPORARY = (
         f"beam-temp-{name}*{'[0-9a-f]' * 32}/**"
         for name in (TRAIN_PREFIX, VALIDATION_PREFIX, FAILURES_PREFIX)
     ),
-    *(f"{prefix}{_DIGITS}/**" for prefix in (naming.ANALYSIS_PREFIX, naming.ROWS_PREFIX)),
+    *(
+        f"{prefix}{_DIGITS}/**"
+        for prefix in (naming.ANALYSIS_PREFIX, naming.ROWS_PREFIX, naming.TICKS_PREFIX)
+    ),
+    f"{naming.LIST_PREFIX}{_DIGITS}*",
 )
 _MAX_CHECKED = 10  # images checked in a folder of kept images
 _MAX_MARK = 1 << 20  # bytes

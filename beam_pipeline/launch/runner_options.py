@@ -25,6 +25,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import Commit
 from beam_pipeline.process.processors import count_processors, has_gpu
 from beam_pipeline.storage import filesystem
 
@@ -106,16 +107,37 @@ def is_in_this_process(options: PipelineOptions) -> bool:
     return name_of(options) == "DirectRunner"
 
 
+def makes_template(options: PipelineOptions) -> bool:
+    """Return whether the job becomes a file from which Dataflow starts it."""
+    return bool(options.view_as(GoogleCloudOptions).template_location)
+
+
+class PartJobs:
+    """Gives the job of each part its options.
+
+    On Dataflow, no two jobs that run have the same name. Of the parts in a Flex Template, only the
+    last one becomes the file that its launcher expects.
+    """
+
+    def __init__(self, options: PipelineOptions):
+        self._google = options.view_as(GoogleCloudOptions)
+        self._template, self._name = self._google.template_location, self._google.job_name
+
+    def prepare(self, commit: Commit) -> None:
+        """Set the options for the job of a part."""
+        self._google.template_location = self._template if commit.is_last else None
+        is_alone = commit.is_last and (self._template or not commit.index)
+        suffix = "" if is_alone else f"-part-{commit.index + 1}"
+        self._google.job_name = self._name and f"{self._name}{suffix}"
+
+
 def waits_for_job(options: PipelineOptions) -> bool:
     """Return whether the command waits for the end of the job.
 
     It does not with `--no_wait_until_finish`, or if it only makes a Dataflow template or an
     executable.
     """
-    made = (
-        options.view_as(GoogleCloudOptions).template_location
-        or options.view_as(PortableOptions).output_executable_path
-    )
+    made = makes_template(options) or options.view_as(PortableOptions).output_executable_path
     return not (made or options.view_as(StandardOptions).no_wait_until_finish)
 
 

@@ -187,7 +187,11 @@ def finalize_commit(
     filesystem.write_bytes(
         path + naming.COMMIT_RECORD, json.dumps(dataclasses.asdict(manifest)).encode(), durable=True
     )
-    filesystem.remove_folder(FileSystems.join(config.output, f"{naming.ROWS_PREFIX}{number:05}"))
+    for prefix in (naming.ROWS_PREFIX, naming.TICKS_PREFIX):
+        filesystem.remove_folder(FileSystems.join(config.output, f"{prefix}{number:05}"))
+    FileSystems.delete(
+        list(filesystem.list_folder(config.output, f"{naming.LIST_PREFIX}{number:05}"))
+    )
     if is_last:
         finish(config)
 

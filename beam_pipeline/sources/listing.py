@@ -217,7 +217,7 @@ def refuse_pipe(config: Config) -> None:
             for path in filter(opening.is_pipe, paths.match(option, part)):
                 raise UsageError(
                     f"{option} {path} is a pipe, which the workers of this runner cannot read. "
-                    "Save the list to a file, or give --urls_per_commit."
+                    "Save the list to a file, or let the command wait for the job."
                 )
 
 

@@ -57,7 +57,7 @@ class CountOutcomes(beam.DoFn):
 
 def count_reason(failure: Failure, ticks: Ticks | None) -> tuple[str, int]:
     if ticks:
-        ticks.failure()
+        ticks.failure(failure.reason)
     Metrics.counter("failures", failure.reason).inc()
     return f"failures/{failure.stage}/{failure.reason}", 1
 

@@ -20,6 +20,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef, Row
 from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
+from beam_pipeline.process import stage_times
 from beam_pipeline.transforms.read_groups import GroupReader
 from beam_pipeline.transforms.thread_map import in_global_window
 
@@ -86,7 +87,9 @@ class FetchImages(beam.DoFn):
     def _next(self) -> EncodedImage | TaggedOutput:
         began = time.perf_counter()
         future = self._done.get()
-        self._waited.inc(round((time.perf_counter() - began) * 1e6))
+        waited = round((time.perf_counter() - began) * 1e6)
+        self._waited.inc(waited)
+        stage_times.add(naming.FETCH, waited)
         self._under_way.discard(future)
         outcome = future.result()
         if isinstance(outcome, EncodedImage):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import Commit, Failure, ImageRef, Row, as_text
+from beam_pipeline.elements import Commit, Failure, ImageRef, ListFile, Row, as_text
 from beam_pipeline.fetching import http_urls
-from beam_pipeline.sources import listing
+from beam_pipeline.sources import listing, part_list
 
 
 def read_refs(
@@ -23,9 +23,14 @@ def read_refs(
       name; then the counts, such as `("lines", 3)`, with the tag "counts".
     """
     counts = collections.Counter(commit.counts)
-    for index, ref in enumerate(
-        listing.read_refs(config, counts) if commit.refs is None else commit.refs
-    ):
+    refs: Iterable[ImageRef]
+    if commit.refs is None:
+        refs = listing.read_refs(config, counts)
+    elif isinstance(commit.refs, ListFile):
+        refs = part_list.read(commit.refs)
+    else:
+        refs = commit.refs
+    for index, ref in enumerate(refs):
         yield ref.name, (index, ref)
     yield from (TaggedOutput("counts", count) for count in counts.items())
 

@@ -21,7 +21,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_pipeline.process import processors
+from beam_pipeline.process import processors, stage_times
 
 # More threads would wait for the interpreter's lock, which an image needs for a tenth of its time.
 MAX_THREADS = 8
@@ -69,7 +69,7 @@ class ThreadMap(beam.DoFn):
             low_priority,
             threads,
         )
-        self._given_max = max_in_flight
+        self._given_max, self._stage = max_in_flight, stage
         self._images = Metrics.counter(stage, "images")
         self._microseconds = Metrics.counter(stage, "microseconds")
 
@@ -105,6 +105,7 @@ class ThreadMap(beam.DoFn):
         # Beam drops counts from other threads.
         self._images.inc()
         self._microseconds.inc(microseconds)
+        stage_times.add(self._stage, microseconds)
         return outcome
 
 

@@ -18,6 +18,8 @@ from datasets import (
 )
 from origin import Origin
 
+from benchmarks.bench import write_checkpoint
+
 # Without this, pytest would end without stopping the programs that it started.
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -43,6 +45,12 @@ def reference(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Datas
     done = run_job(["--input", url_list, "--output", folder, *OPTIONS])
     assert done.returncode == 0, done.stderr
     return read_dataset(folder)
+
+
+@pytest.fixture(scope="session")
+def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint file with exactly the weights of `untrained`."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "untrained.ckpt")
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ on Beam's own runner, with only the staged files.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +42,36 @@ FnApiRunner().run_via_runner_api(graph, PipelineOptions()).wait_until_finish()
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Accepts jobs and reports that they are done."""
+    """Accepts jobs and reports their states.
+
+    Attributes:
+      jobs: The jobs that have arrived.
+      run: Runs a job when it arrives, and returns its final state.
+    """
 
     jobs: list[dict[str, Any]]
+    states: dict[str, str]
+    run: Callable[[dict[str, Any]], str]
 
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.jobs.append(job)
-        self.answer(
-            {
-                "id": "job-1",
-                "name": job["name"],
-                "projectId": "project",
-                "currentState": "JOB_STATE_RUNNING",
-            }
-        )
+        name = f"job-{len(self.jobs)}"
+        self.states[name] = "JOB_STATE_RUNNING"
+        threading.Thread(target=self.complete, args=[name, job], daemon=True).start()
+        self.answer(self.describe(name))
 
     def do_GET(self) -> None:
-        messages = "/messages" in self.path
+        name = self.path.partition("/jobs/")[2].split("/")[0].split("?")[0]
         self.answer(
-            {}
-            if messages
-            else {"id": "job-1", "projectId": "project", "currentState": "JOB_STATE_DONE"}
+            {} if name not in self.states or "messages" in self.path else self.describe(name)
         )
+
+    def complete(self, name: str, job: dict[str, Any]) -> None:
+        self.states[name] = self.run(job)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        return {"id": name, "projectId": "project", "currentState": self.states[name]}
 
     def answer(self, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode()
@@ -77,11 +85,15 @@ class Service(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+@contextlib.contextmanager
+def serve(
+    run: Callable[[dict[str, Any]], str],
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the URL of a stand-in for the service, and the list of jobs that arrive."""
     jobs: list[dict[str, Any]] = []
+    attributes = {"jobs": jobs, "states": {}, "run": staticmethod(run)}
     server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("Service", (Service,), {"jobs": jobs})
+        ("127.0.0.1", 0), type("Service", (Service,), attributes)
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://localhost:{server.server_port}", jobs
@@ -89,10 +101,40 @@ def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.server_close()
 
 
+@pytest.fixture
+def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Return a stand-in that reports that jobs are done without running them."""
+    with serve(lambda job: "JOB_STATE_DONE") as served:
+        yield served
+
+
+class Workers:
+    """Runs the graph of a job with its staged package only."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._library = folder, folder / "library"
+
+    def run(self, job: dict[str, Any]) -> None:
+        environment = job["environment"]
+        options = environment["sdkPipelineOptions"]["options"]
+        [pool] = environment["workerPools"]
+        staged = {package["name"]: package["location"] for package in pool["packages"]}
+        if not self._library.exists():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            command: list[str | Path] = [*pip, "--no-build-isolation", "--target", self._library]
+            subprocess.run([*command, staged["workflow.tar.gz"]], check=True)
+        run = [sys.executable, "-c", WORKER, options["pipelineUrl"], str(self._library)]
+        environ = {**os.environ, "PYTHONPATH": str(self._library)}
+        done = subprocess.run(
+            run, cwd=self._folder, env=environ, timeout=600, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
 def submit(
     endpoint: str, url_list: Path, folder: Path, *flags: str
 ) -> subprocess.CompletedProcess[str]:
-    (folder / "staged").mkdir()
+    (folder / "staged").mkdir(exist_ok=True)
     return run_job(
         [
             *(
@@ -148,7 +190,6 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [
         "registry/beam_pipeline"
     ]
-    staged = {package["name"]: Path(package["location"]) for package in pool["packages"]}
     graph_file = Path(options["pipelineUrl"])
 
     components = beam_runner_api_pb2.Pipeline.FromString(graph_file.read_bytes()).components
@@ -167,24 +208,7 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     } <= steps
     assert find_shuffled_pixels(components)[1] == []
 
-    library = tmp_path / "library"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-    ]
-    subprocess.run([*command, library, staged["workflow.tar.gz"]], check=True)
-    run = [sys.executable, "-c", WORKER, str(graph_file), str(library)]
-    environ = {**os.environ, "PYTHONPATH": str(library)}
-    done = subprocess.run(
-        run, cwd=tmp_path, env=environ, timeout=600, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    Workers(tmp_path).run(job)
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
     assert_same(made, reference)
@@ -199,3 +223,51 @@ def test_a_template_is_not_waited_for(service, url_list, tmp_path):
     assert "The job is submitted" in submitted.stdout
     assert not jobs
     assert json.loads((tmp_path / "staged" / "template").read_text())["environment"]
+
+
+def test_a_job_that_fails_costs_one_part(url_list, reference, tmp_path):
+    workers = Workers(tmp_path)
+
+    def run(job: dict[str, Any]) -> str:
+        if len(jobs) == 2:  # the second part, at the first attempt
+            return "JOB_STATE_FAILED"
+        workers.run(job)
+        return "JOB_STATE_DONE"
+
+    with serve(run) as (endpoint, jobs):
+        flags = ("--urls_per_commit", "26", "--job_name", "photographs")
+        first = submit(endpoint, url_list, tmp_path, *flags)
+        assert first.returncode == 1
+        assert "part 2: 26 images after 26 complete ones" in first.stdout
+        second = submit(endpoint, url_list, tmp_path, *flags)
+        assert second.returncode == 0, second.stderr
+        assert "resuming after 26 images" in second.stdout
+        parts = [1, 2, 2, 3]
+        assert [job["name"] for job in jobs] == [f"photographs-part-{part}" for part in parts]
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)
+
+
+def test_the_launcher_of_a_template_submits_part_after_part(url_list, reference, tmp_path):
+    workers = Workers(tmp_path)
+
+    def run(job: dict[str, Any]) -> str:
+        workers.run(job)
+        return "JOB_STATE_DONE"
+
+    template = tmp_path / "staged" / "template"
+    with serve(run) as (endpoint, jobs):
+        flags = ("--urls_per_commit", "26", "--template_location", str(template))
+        done = submit(
+            endpoint, url_list, tmp_path, *flags, "--parts=true", "--job_name", "photographs"
+        )
+        assert done.returncode == 0, done.stderr
+        names = [job["name"] for job in jobs]
+        assert names == ["photographs-part-1", "photographs-part-2"]
+    assert not (tmp_path / "dataset" / "dataset.json").exists()
+    # The service starts the job of the last part from the file that the launcher leaves.
+    workers.run(json.loads(template.read_text()))
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)

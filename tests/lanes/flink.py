@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from buckets import s3, upload, use
 from datasets import (
     OPTIONS,
     assert_makes_the_same,
@@ -30,7 +31,7 @@ from datasets import (
     read_dataset,
     run_job,
 )
-from programs import BEAM, CACHE, descendants, free_port, program
+from programs import BEAM, CACHE, descendants, free_port, program, wait_for_port
 
 FLINK = CACHE / "flink-1.19.3" / "deps"
 TASK_MANAGERS = 2
@@ -70,10 +71,19 @@ def settings(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("flink")
-    variables = settings(folder)
+@contextlib.contextmanager
+def start_cluster(
+    folder: Path, task_managers: int = TASK_MANAGERS, **extra: str
+) -> Iterator[Cluster]:
+    """Run a cluster; at the end, all of its processes are killed at once.
+
+    Args:
+      folder: A new folder for its files.
+      task_managers: Number of TaskManagers.
+      extra: Further environment variables of its workers.
+    """
+    folder.mkdir()
+    variables = {**settings(folder), "TASK_MANAGERS": str(task_managers), **extra}
     log = folder / "script.log"
     with program([SCRIPT, "start"], log, None, **variables) as process:
         deadline = time.monotonic() + 90
@@ -81,6 +91,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.2)
         yield Cluster(int(variables["REST_PORT"]), process.pid)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with start_cluster(tmp_path_factory.mktemp("flink") / "cluster") as started:
+        yield started
 
 
 def test_the_script_of_the_docs_makes_the_dataset(url_list, reference, tmp_path):
@@ -99,18 +115,17 @@ def test_the_script_of_the_docs_makes_the_dataset(url_list, reference, tmp_path)
     assert_same(made, reference)
 
 
-def engine(cluster: Cluster, parallelism: int) -> list[str | Path]:
+def engine(cluster: Cluster, parallelism: int, pool: int | None = None) -> list[str | Path]:
+    """Return the options of the engine; `pool` is the port of a worker pool."""
+    workers = (
+        ("--environment_type", "EXTERNAL", "--environment_config", f"localhost:{pool}")
+        if pool
+        else ("--environment_type", "PROCESS", "--environment_option", f"process_command={BOOT}")
+    )
     return [
-        *(
-            "--runner",
-            "FlinkRunner",
-            "--flink_master",
-            f"localhost:{cluster.port}",
-            "--flink_version",
-            "1.19",
-        ),
-        *("--flink_job_server_jar", JOB_SERVER, "--parallelism", str(parallelism)),
-        *("--environment_type", "PROCESS", "--environment_option", f"process_command={BOOT}"),
+        *("--runner", "FlinkRunner", "--flink_master", f"localhost:{cluster.port}"),
+        *("--flink_version", "1.19", "--flink_job_server_jar", JOB_SERVER),
+        *("--parallelism", str(parallelism), *workers),
     ]
 
 
@@ -198,3 +213,98 @@ def wait_for_record(output: Path, process: subprocess.Popen[str]) -> None:
     while not any(path.stat().st_size for path in output.glob("beam-temp-lab_images*/*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
+
+
+def test_a_cluster_that_dies_costs_one_part(url_list, reference, photographs, tmp_path):
+    """Kill the complete cluster in the second of three parts."""
+    output = tmp_path / "dataset"
+    options = [
+        *("--input", url_list, "--output", output, *OPTIONS),
+        *("--checkpoint", "none", "--urls_per_commit", "20"),
+    ]
+    with (
+        start_cluster(tmp_path / "first") as first,
+        job([*engine(first, 2), *options]) as process,
+    ):
+        while not (output / "commit-00000.json").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        asked = len(photographs.requests)
+        while len(photographs.requests) == asked:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        stop(first)
+        shown, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "part 2: 20 images after 20 complete ones" in shown
+    assert not (output / "commit-00001.json").exists()
+
+    with start_cluster(tmp_path / "second") as second:
+        done = run_job([*engine(second, 2), *options])
+    assert done.returncode == 0, done.stderr
+    assert "resuming after 20 images" in done.stdout
+    made = read_dataset(output)
+    parts = {file["name"].split("_")[-1][:5] for file in made.description["files"]}
+    assert parts == {"00000", "00001", "00002"}
+    assert_same(made, reference, has_embeddings=False)
+
+
+def stop(cluster: Cluster) -> None:
+    """Kill all processes of a cluster."""
+    for process in [cluster.pid, *descendants(cluster.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def test_workers_of_a_pool_with_all_files_on_s3(
+    url_list, untrained_checkpoint, reference, tmp_path
+):
+    python = str(Path(sys.executable).parent)
+    port, log = free_port(), tmp_path / "pool.log"
+    pool: list[str | Path] = [
+        sys.executable,
+        Path(__file__).with_name("worker_pool.py"),
+        str(port),
+    ]
+    with contextlib.ExitStack() as stack:
+        bucket = stack.enter_context(use(s3(tmp_path)))
+        path = f"{python}:{os.environ['PATH']}"
+        process = stack.enter_context(program(pool, log, None, PATH=path))
+        alone = stack.enter_context(start_cluster(tmp_path / "cluster", task_managers=1))
+        wait_for_port(port, process, log)
+        output = f"{bucket}/dataset"
+        options = [
+            *("--input", upload(url_list, f"{bucket}/urls.txt"), "--output", output, *OPTIONS),
+            *("--checkpoint", upload(untrained_checkpoint, f"{bucket}/untrained.ckpt")),
+        ]
+        done = run_job([*engine(alone, 2, pool=port), *options])
+        assert done.returncode == 0, done.stderr
+        made = read_dataset(output)
+        assert_right(made)
+        assert_same(made, reference)
+
+
+def test_an_interrupted_command_can_be_given_again(cluster, url_list, reference, tmp_path):
+    begun = time.time() * 1000
+    command = [*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]
+    with job(command) as process:
+        wait_for_record(tmp_path / "dataset", process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The job may still run" in errors
+    [left] = [each for each in cluster.ask("/jobs/overview")["jobs"] if each["start-time"] >= begun]
+    cancel(cluster, left["jid"])
+    done = run_job(command)
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)
+
+
+def cancel(cluster: Cluster, number: str) -> None:
+    """Cancel a job as Flink's page does, and wait until it has ended."""
+    url = f"http://127.0.0.1:{cluster.port}/jobs/{number}?mode=cancel"
+    urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=10).close()
+    while cluster.ask(f"/jobs/{number}")["state"] not in ("CANCELED", "FAILED", "FINISHED"):
+        time.sleep(0.2)

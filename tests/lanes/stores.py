@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import email
 import http.server
 import io
 import json
 import os
-import sys
 import threading
 import urllib.parse
 import urllib.request
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from buckets import gcs, s3, upload, use
 from datasets import (
     CONTAINER_OPTIONS,
     OPTIONS,
@@ -32,7 +31,6 @@ from datasets import (
     read_dataset,
     run_job,
 )
-from programs import free_port, program, wait_for_port
 
 from beam_pipeline import dataset, naming, report, validate
 from beam_pipeline.config import UsageError
@@ -43,98 +41,6 @@ from beam_pipeline.fetching.image_fetcher import read_file
 from beam_pipeline.launch import leases
 from beam_pipeline.sources import parquet_images
 from beam_pipeline.storage import filesystem, ranges
-from benchmarks.bench import write_checkpoint
-
-
-class Tokens(http.server.BaseHTTPRequestHandler):
-    """Returns a token for every request."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        kind = "urn:ietf:params:oauth:token-type:access_token"
-        token = {
-            "access_token": "token",
-            "issued_token_type": kind,
-            "token_type": "Bearer",
-            "expires_in": 3600,
-        }
-        body = json.dumps(token).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *unused_arguments: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def credentials(folder: Path) -> Iterator[Path]:
-    """Yield the file of a federated account.
-
-    Without credentials, the client looks for a Google machine for half a minute.
-    """
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    (folder / "subject").write_text("someone")
-    account = {
-        "type": "external_account",
-        "audience": "anyone",
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": f"http://127.0.0.1:{server.server_port}/token",
-        "credential_source": {"file": str(folder / "subject")},
-    }
-    (folder / "account.json").write_text(json.dumps(account))
-    yield folder / "account.json"
-    server.shutdown()
-    server.server_close()
-
-
-@contextlib.contextmanager
-def gcs(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the URL of an empty bucket, and the environment variables for its clients."""
-    port, log = free_port(), folder / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "gcp_storage_emulator",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--in-memory",
-    ]
-    with (
-        credentials(folder) as account,
-        program([*command, "--default-bucket", "bucket"], log) as server,
-    ):
-        wait_for_port(port, server, log)
-        environment = {
-            "GOOGLE_APPLICATION_CREDENTIALS": str(account),
-            "GOOGLE_CLOUD_PROJECT": "project",
-        }
-        yield "gs://bucket", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", **environment}
-
-
-@contextlib.contextmanager
-def s3(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    port, log = free_port(), folder / "log"
-    with program(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log
-    ) as server:
-        wait_for_port(port, server, log)
-        urllib.request.urlopen(
-            urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10
-        ).close()
-        environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        yield (
-            "s3://bucket",
-            {**environment, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"},
-        )
 
 
 @pytest.fixture(scope="module", params=[gcs, s3], ids=["gs", "s3"])
@@ -142,24 +48,8 @@ def bucket(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Yield the URL of an empty bucket, for this process and those that it starts."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        request.param(tmp_path_factory.mktemp("store")) as (url, environment),
-    ):
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with use(request.param(tmp_path_factory.mktemp("store"))) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint file with exactly the weights of `untrained`."""
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "untrained.ckpt")
-
-
-def upload(path: Path, url: str) -> str:
-    filesystem.write_bytes(url, path.read_bytes())
-    return url
 
 
 def list_written(made: Dataset) -> set[str]:
@@ -170,10 +60,10 @@ def list_written(made: Dataset) -> set[str]:
 
 
 def test_list_checkpoint_originals_and_dataset(
-    bucket, url_list, checkpoint, reference, photographs, tmp_path
+    bucket, url_list, untrained_checkpoint, reference, photographs, tmp_path
 ):
     urls = upload(url_list, f"{bucket}/lists/urls.txt")
-    weights = upload(checkpoint, f"{bucket}/models/untrained.ckpt")
+    weights = upload(untrained_checkpoint, f"{bucket}/models/untrained.ckpt")
     keep = ["--input", urls, "--original_dir", f"{bucket}/originals", *OPTIONS]
     first = run_job(
         [*keep, "--checkpoint", weights, "--output", f"{bucket}/dataset"],
@@ -183,7 +73,7 @@ def test_list_checkpoint_originals_and_dataset(
     made = read_dataset(f"{bucket}/dataset")
     assert_right(made)
     assert_same(made, reference)
-    assert made.description["checkpoint"]["sha256"] == checkpoints.verify(str(checkpoint))
+    assert made.description["checkpoint"]["sha256"] == checkpoints.verify(str(untrained_checkpoint))
 
     # A complete dataset is left alone; kept originals are not requested again.
     again = run_job(

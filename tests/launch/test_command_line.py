@@ -52,6 +52,7 @@ DEFAULTS = {
     "retry_reasons": None,
     "max_failed_fraction": 1.0,
     "urls_per_commit": None,
+    "parts": False,
     "class_names": None,
     "url_column": None,
     "id_column": None,
@@ -119,7 +120,7 @@ FULL = {
 OTHERS = ("images", "validation_input", "validation_images", "validation_ids")
 FLAGS = (
     *("allow_private_addresses", "stratify", "statistics", "report", "overwrite", "verbose"),
-    *("drop_grey", "drop_tinted", "near_duplicates", "measures"),
+    *("parts", "drop_grey", "drop_tinted", "near_duplicates", "measures"),
 )
 TEXTS = ("input", "output", "checkpoint", "user_agent", "original_dir", "resized_dir")
 NUMBERS = (
@@ -442,6 +443,7 @@ def test_options_that_shape_the_dataset_are_distinguished():
             "class_names",
             "report",
             "urls_per_commit",
+            "parts",
             "overwrite",
             "verbose",
         ),

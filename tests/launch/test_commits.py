@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipeline.config import FIRST_PART, MAX_PART, Config, UsageError
-from beam_pipeline.elements import Commit
+from beam_pipeline.elements import Commit, ListFile
 from beam_pipeline.launch import commits
 from beam_pipeline.launch.commits import PartSize
 from beam_pipeline.metadata.commit_manifest import CommitManifest
@@ -28,7 +28,7 @@ def done(commit: Commit) -> CommitManifest:
 
 
 def urls(commit: Commit) -> list[str]:
-    assert commit.refs is not None
+    assert commit.refs is not None and not isinstance(commit.refs, ListFile)
     return sorted(ref.url for ref in commit.refs)
 
 
@@ -126,7 +126,7 @@ def test_neighbours_are_apart_but_equal_ones_keep_their_order(tmp_path):
         100,
         [],
     )
-    assert commit.refs is not None
+    assert commit.refs is not None and not isinstance(commit.refs, ListFile)
     assert [ref.name for ref in commit.refs] == sorted(ref.name for ref in commit.refs)
     assert all(
         int(first.id) + 50 == int(second.id)

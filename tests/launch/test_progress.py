@@ -1,9 +1,7 @@
-"""Tests of the progress line, and of the file through which processes report progress."""
+"""Tests of the progress line."""
 
 import io
-import multiprocessing
 import os
-import pickle
 import pty
 import re
 import select
@@ -15,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.launch.progress import Progress, format_progress
-from beam_pipeline.transforms.ticks import Ticks
+from beam_pipeline.launch.progress import Progress, describe_tally, format_progress
+from beam_pipeline.transforms.ticks import Tally, TickFile, Ticks
 
 
 def tick(ticks: Ticks, examples: int, failures: int) -> None:
     for _ in range(examples):
         ticks.example()
     for _ in range(failures):
-        ticks.failure()
+        ticks.failure("dns")
 
 
 @pytest.mark.parametrize(
@@ -67,63 +65,15 @@ def test_progress_is_one_line_whatever_the_numbers(new, failures, seconds, total
     assert len(text.splitlines()) == 1 and len(text) <= (columns or 200)
 
 
-def test_ticks_are_bytes_in_a_file(tmp_path):
-    tick(Ticks(str(tmp_path / "ticks")), 2, 1)
-    assert (tmp_path / "ticks").read_bytes() == b"++-"
-
-
-def test_ticks_add_to_what_is_there(tmp_path):
-    path = tmp_path / "ticks"
-    for _ in range(2):
-        tick(Ticks(str(path)), 1, 1)
-    assert path.read_bytes() == b"+-+-"
-
-
-def test_ticks_that_were_used_can_still_be_sent_to_another_process(tmp_path):
-    ticks = Ticks(str(tmp_path / "ticks"))
-    ticks.example()
-    pickle.loads(pickle.dumps(ticks)).failure()
-    ticks.example()
-    assert (tmp_path / "ticks").read_bytes() == b"+-+"
-
-
-def test_no_tick_of_several_processes_is_lost(tmp_path):
-    path = tmp_path / "ticks"
-    ticks = Ticks(str(path))
-    ticks.example()
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=tick, args=(ticks, 3000, 1000)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    tick(ticks, 3000, 1000)
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    written = path.read_bytes()
-    assert (written.count(b"+"), written.count(b"-"), len(written)) == (9001, 3000, 12_001)
-
-
-def test_no_tick_of_several_threads_is_lost(tmp_path):
-    path = tmp_path / "ticks"
-    ticks = Ticks(str(path))
-    threads = [threading.Thread(target=tick, args=(ticks, 1000, 500)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    written = path.read_bytes()
-    assert (written.count(b"+"), written.count(b"-"), len(written)) == (4000, 2000, 6000)
-
-
 def test_a_log_file_gets_one_line_at_an_interval(tmp_path):
     path = tmp_path / "ticks"
     path.touch()
     stream = io.StringIO()
-    with Progress(str(path), stream, 40, 10, interval=0.05) as progress:
+    with Progress(TickFile(str(path)), stream, 40, 10, interval=0.05) as progress:
         while "\n" not in stream.getvalue():
             time.sleep(0.01)
         progress.total = 100
-        tick(Ticks(str(path)), 7, 3)
+        tick(TickFile(str(path)), 7, 3)
         while "60 left" not in stream.getvalue() and " left" not in stream.getvalue():
             time.sleep(0.01)
     first, *_, last = stream.getvalue().splitlines()
@@ -135,8 +85,8 @@ def test_duplicates_count_once_a_part_is_complete(tmp_path):
     path = tmp_path / "ticks"
     path.touch()
     stream = io.StringIO()
-    ticks = Ticks(str(path))
-    with Progress(str(path), stream, interval=0.05) as progress:
+    ticks = TickFile(str(path))
+    with Progress(TickFile(str(path)), stream, interval=0.05) as progress:
         tick(ticks, 5, 0)
         assert "0 images are complete; 5 images of" in progress.describe_interruption()
         progress.complete_part(8)
@@ -159,10 +109,10 @@ def test_the_progress_line_is_rewritten_on_a_terminal_and_cleared_at_the_end(tmp
     path.touch()
     terminal, end = pty.openpty()
     with open(terminal, "rb", buffering=0), open(end, "w") as stream:
-        with Progress(str(path), stream) as progress:
+        with Progress(TickFile(str(path)), stream) as progress:
             assert b"starting" in read_terminal(terminal, b"starting")
             progress.total = 1000
-            tick(Ticks(str(path)), 3, 2)
+            tick(TickFile(str(path)), 3, 2)
             shown = read_terminal(terminal, b" left")
             assert re.search(rb"\r5 of 1,000 images \(0%\), [\d.]+ images/s, 2 failed, ", shown)
         assert read_terminal(terminal, b"\r\x1b[K").endswith(b"\r\x1b[K")
@@ -176,8 +126,8 @@ def test_the_progress_line_is_no_longer_than_the_terminal_is_wide(tmp_path):
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 40))
     with open(terminal, "rb", buffering=0), open(end, "w") as stream:
-        with Progress(str(path), stream):
-            tick(Ticks(str(path)), 1000, 1000)
+        with Progress(TickFile(str(path)), stream):
+            tick(TickFile(str(path)), 1000, 1000)
             shown = read_terminal(terminal, b"2,000 images")
         shown += read_terminal(terminal, b"\r\x1b[K")
     lines = [line.removesuffix(b"\x1b[K") for line in shown.split(b"\r")]
@@ -190,14 +140,42 @@ def test_the_progress_line_ends_with_the_run_whatever_ends_it(tmp_path):
     path.touch()
     terminal, end = pty.openpty()
     with open(terminal, "rb", buffering=0), open(end, "w") as stream:
-        with pytest.raises(KeyboardInterrupt), Progress(str(path), stream):
+        with pytest.raises(KeyboardInterrupt), Progress(TickFile(str(path)), stream):
             raise KeyboardInterrupt
         assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_ticks_that_are_forgotten_close_their_file(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        pickle.loads(pickle.dumps(Ticks(str(tmp_path / "ticks")))).example()
-    assert (tmp_path / "ticks").read_bytes() == b"+" * 5
-    assert len(os.listdir("/proc/self/fd")) == before
+def test_reasons_and_times_follow_where_they_are_known():
+    tally = Tally(30, 10, {"dns": 1, "http_404": 6, "timeout": 2, "empty": 1}, {"fetch": 80_000})
+    text = describe_tally(tally)
+    assert text == "; failed: 6 http_404, 2 timeout, 1 dns; ms an image: fetch 2.0"
+    assert describe_tally(Tally(3, 1)) == ""
+    shown = format_progress(40, 10, 4.0, 100, details="; failed: 9 {odd}, 1 100%")
+    assert shown.endswith(", 10 failed, 00:06 left; failed: 9 {odd}, 1 100%")
+
+
+class Workers:
+    """A source whose counts a test sets."""
+
+    tally, parts = Tally(), 0
+
+    def read(self) -> Tally:
+        return self.tally
+
+    def next_part(self) -> None:
+        self.parts += 1
+
+
+def test_failures_of_complete_parts_count_though_their_files_are_removed():
+    workers, stream = Workers(), io.StringIO()
+    with Progress(workers, stream, interval=0.01) as progress:
+        workers.tally = Tally(5, 3)
+        while "3 failed" not in stream.getvalue():
+            time.sleep(0.01)
+        workers.tally = Tally()
+        progress.complete_part(9)
+        workers.tally = Tally(1, 1)
+        while "\n11 images" not in stream.getvalue():
+            time.sleep(0.01)
+    assert workers.parts == 1
+    assert ", 4 failed" in stream.getvalue().splitlines()[-1]

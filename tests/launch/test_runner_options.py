@@ -8,6 +8,7 @@ import pytest
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     DirectOptions,
+    GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
     StandardOptions,
@@ -15,6 +16,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import Config, UsageError
+from beam_pipeline.elements import Commit
 from beam_pipeline.launch import runner_options
 
 
@@ -217,6 +219,46 @@ def test_whose_workers_see_this_machines_files(flags, reached):
 )
 def test_who_waits_for_the_job(flags, waits):
     assert runner_options.waits_for_job(PipelineOptions(flags)) is waits
+
+
+NAMED = ("--runner", "DataflowRunner", "--job_name", "photographs")
+
+
+@pytest.mark.parametrize(
+    ("flags", "jobs"),
+    [
+        (
+            NAMED,
+            [
+                ("photographs-part-1", None),
+                ("photographs-part-2", None),
+                ("photographs-part-3", None),
+            ],
+        ),
+        (
+            (*NAMED, "--template_location", "gs://bucket/job"),
+            [
+                ("photographs-part-1", None),
+                ("photographs-part-2", None),
+                ("photographs", "gs://bucket/job"),
+            ],
+        ),
+        (NAMED[:2], [(None, None)] * 3),
+    ],
+)
+def test_the_names_of_the_jobs_of_parts_and_which_one_is_a_template(flags, jobs):
+    options = PipelineOptions(list(flags))
+    part_jobs = runner_options.PartJobs(options)
+    google = options.view_as(GoogleCloudOptions)
+    for index, expected in enumerate(jobs):
+        part_jobs.prepare(Commit(index, (), is_last=index == 2))
+        assert (google.job_name, google.template_location) == expected
+
+
+def test_the_job_of_the_only_part_has_the_name_that_was_given():
+    options = PipelineOptions(list(NAMED))
+    runner_options.PartJobs(options).prepare(Commit(0, ()))
+    assert options.view_as(GoogleCloudOptions).job_name == "photographs"
 
 
 @pytest.mark.parametrize(
