@@ -378,6 +378,12 @@ class Config:
         metavar="TEXT",
         shapes_dataset=False,
     )
+    obey_robots_txt: bool = _option(
+        "request only what robots.txt allows (RFC 9309), at the pace of its Crawl-delay, and what "
+        "tdmrep.json and the header tdm-reservation do not reserve (TDMRep)",
+        False,
+        group="fetching",
+    )
     allow_private_addresses: bool = _option(
         "let URLs lead to loopback, private, link-local and other non-public addresses",
         False,

@@ -34,12 +34,12 @@ def fetching_alone(urls: Path, output: Path) -> list[str]:
 
 def fetch_all(urls: str, output: str) -> None:
     """Fetch a list with a worker's fetcher, and write the number of fetched images."""
-    import asyncio
     import collections
 
     from beam_pipeline.config import Config
     from beam_pipeline.elements import EncodedImage
     from beam_pipeline.fetching.image_fetcher import Fetcher
+    from beam_pipeline.fetching.web_client import Room
     from beam_pipeline.sources import listing
 
     options = {
@@ -48,9 +48,9 @@ def fetch_all(urls: str, output: str) -> None:
         "allow_private_addresses": True,
     }
     config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
-    fetcher, budget = Fetcher(config), asyncio.Semaphore(10**9)
+    fetcher, room = Fetcher(config), Room(10**9)
     futures = [
-        fetcher.submit(ref, budget) for ref in listing.read_refs(config, collections.Counter())
+        fetcher.submit(ref, room) for ref in listing.read_refs(config, collections.Counter())
     ]
     Path(output).mkdir()
     came = sum(isinstance(future.result(), EncodedImage) for future in futures)

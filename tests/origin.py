@@ -302,6 +302,9 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     "large-unannounced": lambda x, size, name: x.head(
         200, CLOSE, image(name).ljust(int(size), b"\0")
     ),
+    # NAME/VALUE/FILE: with that header, percent-encoded
+    "header": lambda x, name, value, file: x.send(image(file), file, 200, {name: unquote(value)}),
+    "text": lambda x, text="": x.send(unquote_to_bytes(text)),  # percent-encoded
     # NAME?tag=noai[&tag=...]
     "robots": lambda x, name: x.send(image(name), name, 200, {"X-Robots-Tag": x.query["tag"]}),
 }
@@ -319,10 +322,17 @@ async def answer(exchange: Exchange, path: str) -> None:
 
 
 class Origin:
-    """The server, in a thread of its own. `requests` holds the requests it received."""
+    """The server, in a thread of its own.
+
+    Attributes:
+      requests: The requests that it received.
+      aliases: By path, or by host and path, the path that answers instead, such as
+        `{"/robots.txt": "status/503"}`.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0):
         self.requests: collections.deque[Request] = collections.deque(maxlen=REMEMBERED)
+        self.aliases: dict[str, str] = {}
         self._scheme = "https" if tls else "http"
         self._numbers: collections.Counter[str] = collections.Counter()
         self._connections = itertools.count(1)
@@ -377,7 +387,10 @@ class Origin:
                 exchange = Exchange(request, self._numbers[request.path], reused, reader, writer)
                 reused = True
                 try:
-                    await answer(exchange, urlsplit(request.path).path.removeprefix("/"))
+                    path = urlsplit(request.path).path
+                    host = headers.get("host", "").rpartition(":")[0]
+                    alias = self.aliases.get(host + path, self.aliases.get(path))
+                    await answer(exchange, path.removeprefix("/") if alias is None else alias)
                 finally:
                     request.ended = time.monotonic()
                 last = exchange.last

@@ -28,7 +28,7 @@ class CircuitBreaker:
     def check(self) -> None:
         """Raise FetchError if the breaker is open."""
         if self.opened_by:
-            raise FetchError(*self.opened_by)
+            raise FetchError(*self.opened_by, unreachable=True)
 
     def record_success(self) -> None:
         self.failures, self.opened_by = 0, None

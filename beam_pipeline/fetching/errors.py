@@ -21,7 +21,13 @@ class FetchError(Exception):
     """A failed attempt to fetch an image."""
 
     def __init__(
-        self, reason: str, detail: str, *, retryable: bool = False, retry_after: float = 0
+        self,
+        reason: str,
+        detail: str,
+        *,
+        retryable: bool = False,
+        retry_after: float = 0,
+        unreachable: bool = False,
     ):
         """Initialize the error.
 
@@ -30,12 +36,14 @@ class FetchError(Exception):
           detail: A human-readable explanation, cut to 1000 characters.
           retryable: Whether the error is temporary: another attempt may succeed.
           retry_after: Time that the server asked to wait, in seconds.
+          unreachable: Whether its host has no address, or accepts no connection.
         """
         # A server's text may contain undecodable bytes, which Python keeps as surrogates.
         detail = detail[:_MAX_DETAIL_LENGTH].encode(errors="replace").decode()
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
         self.retryable, self.retry_after = retryable, retry_after
+        self.unreachable = unreachable
 
 
 def is_fault_of_the_machine(error: Exception) -> bool:
@@ -56,15 +64,16 @@ def explain(error: Exception, timeout: float) -> FetchError:
     if isinstance(cause, public_addresses.BlockedAddressError):
         return FetchError("blocked_address", detail)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return FetchError("timeout", f"no connection within {timeout / 2:g} s", retryable=True)
+        detail = f"no connection within {timeout / 2:g} s"
+        return FetchError("timeout", detail, retryable=True, unreachable=True)
     if isinstance(error, TimeoutError):
         return FetchError("timeout", f"not complete within {timeout:g} s", retryable=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return FetchError("dns", detail, retryable=True)
+        return FetchError("dns", detail, retryable=True, unreachable=True)
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
         return FetchError("tls", detail)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return FetchError("connect", detail, retryable=True)
+        return FetchError("connect", detail, retryable=True, unreachable=True)
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):
         return FetchError("invalid_url", detail)
     return FetchError("connection_lost", detail, retryable=True)

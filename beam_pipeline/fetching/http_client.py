@@ -1,4 +1,4 @@
-"""HTTP client for images: deadlines, retries and limits per host.
+"""HTTP client: deadlines, retries, redirects, and limits per host.
 
 The module uses asyncio and does not depend on Beam.
 """
@@ -9,33 +9,59 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import email.utils
 import random
-import re
 import time
-import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver
 
-from beam_pipeline.config import (
-    BACKOFF,
-    MAX_REDIRECTS,
-    PLACEHOLDER_URL,
-    RETRY_DEADLINE,
-    Config,
-)
-from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching import errors, http_urls, robots_tag, session
+from beam_pipeline.config import BACKOFF, RETRY_DEADLINE, Config
+from beam_pipeline.fetching import errors, responses, session
 from beam_pipeline.fetching.circuit_breaker import CircuitBreaker
 from beam_pipeline.fetching.errors import FetchError
+from beam_pipeline.fetching.pace import Pace
 
-_REDIRECTS = (301, 302, 303, 307, 308)
-_RETRYABLE_STATUSES = (429, *range(500, 600))
+T = TypeVar("T")
 
-MAX_COST = 32
+
+class WaitCounter:
+    """Counts what waits without a slot, such as between two attempts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Admission:
+    """How a URL may be requested.
+
+    Attributes:
+      pace: Spaces the requests to its host; None if they need not be.
+      reservation: Why the site reserves the URL, unless the response says otherwise; None if it
+        does not.
+    """
+
+    pace: Pace | None = None
+    reservation: str | None = None
+
+
+# Awaited before each request, with its URL. Raises FetchError, not retryable, to prevent it.
+Admit = Callable[[yarl.URL], Awaitable[Admission]]
+
+
+async def admit_all(unused_url: yarl.URL) -> Admission:
+    return Admission()
 
 
 @dataclasses.dataclass
@@ -48,22 +74,24 @@ class _Host:
 
 
 @dataclasses.dataclass
-class _Visit:
-    """State of an image that is being fetched.
+class Visit:
+    """State of a document that is being fetched.
 
     Attributes:
-      route: The image's URL and the redirects of the last attempt.
+      route: The document's URL and the redirects of the last attempt.
       attempts: Number of attempts.
       waited: Total time waited between attempts, in seconds.
+      waits: Counts the document while it waits without a slot.
     """
 
     route: list[yarl.URL]
     attempts: int = 0
     waited: float = 0.0
+    waits: WaitCounter = dataclasses.field(default_factory=WaitCounter)
 
 
-class WebClient:
-    """Fetches images over HTTP.
+class HttpClient:
+    """Fetches documents over HTTP.
 
     Create, use and close a client within one event loop.
     """
@@ -79,7 +107,7 @@ class WebClient:
           resolver: Resolves host names. The default queries the system's name servers without
             threads, because a deadline cannot end a thread.
         """
-        self._config, self._slots, self._reserving = config, slots, asyncio.Lock()
+        self._config, self._slots = config, slots
         self._hosts: dict[tuple[str | None, int | None], _Host] = collections.defaultdict(
             lambda: _Host(asyncio.Semaphore(config.host_concurrency))
         )
@@ -90,28 +118,30 @@ class WebClient:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, ref: ImageRef, budget: asyncio.Semaphore) -> EncodedImage | Failure:
-        """Fetch one image, with at most `--fetch_attempts` attempts.
-
-        Errors that a server or the network can cause are returned as a Failure, never raised.
+    async def get(
+        self,
+        visit: Visit,
+        read: Callable[[aiohttp.ClientResponse, Admission], Awaitable[T]],
+        admit: Admit = admit_all,
+        keep: Callable[[T], Awaitable[None]] | None = None,
+    ) -> T:
+        """Fetch a document, with at most `--fetch_attempts` attempts.
 
         Args:
-          ref: The image.
-          budget: Limit of fetched images in memory. It is acquired `cost(body)` times for a fetched
-            image, before the image's slot is released. The consumer of the image releases it.
+          visit: The document; its state is updated.
+          read: Takes a response with a status of 2xx; returns what is made of it.
+          admit: See `Admit`.
+          keep: Awaited with that result before the document's slot is released.
 
         Returns:
-          The image, or the failure of its last attempt.
+          The result of `read`.
+
+        Raises:
+          FetchError: The last attempt failed.
         """
-        try:
-            visit = _Visit([http_urls.parse(ref.url)])
-        except http_urls.UrlError as error:
-            return Failure(ref, "fetch", error.reason, str(error))
         while True:
             try:
-                return EncodedImage(
-                    ref, await self._try(visit, budget), visit.attempts, str(visit.route[-1])
-                )
+                return await self._try(visit, read, admit, keep)
             except FetchError as error:
                 wait = max(
                     error.retry_after,
@@ -125,47 +155,51 @@ class WebClient:
                     or visit.attempts >= self._config.fetch_attempts
                     or visit.waited > RETRY_DEADLINE
                 ):
-                    return Failure(
-                        ref,
-                        "fetch",
-                        error.reason,
-                        error.detail,
-                        visit.attempts,
-                        str(visit.route[-1]),
-                    )
-            except Exception as error:
-                error.add_note(f"while fetching {ref.url}")
-                raise
-            await asyncio.sleep(wait)
+                    raise
+            with visit.waits.waiting():
+                await asyncio.sleep(wait)
 
-    async def _try(self, visit: _Visit, budget: asyncio.Semaphore) -> bytes:
-        """Follow a URL and its redirects to the image within the deadline.
+    async def _try(
+        self,
+        visit: Visit,
+        read: Callable[[aiohttp.ClientResponse, Admission], Awaitable[T]],
+        admit: Admit,
+        keep: Callable[[T], Awaitable[None]] | None,
+    ) -> T:
+        """Follow a URL and its redirects to the document within the deadline.
 
-        The time spent waiting for other images does not count towards the deadline.
+        The time spent waiting for other documents does not count towards the deadline.
         """
         del visit.route[1:]
         left = self._config.fetch_timeout
         while True:
-            async with self._host_of(visit.route[-1]) as host, self._slots:
+            admission = await admit(visit.route[-1])
+            async with self._turn(visit, admission.pace) as host:
                 host.breaker.check()
                 began = time.monotonic()
                 visit.attempts += len(visit.route) == 1
-                answer = await self._ask(visit.route, host, left)
-                if isinstance(answer, bytes):
-                    await self.reserve(budget, answer)
+                answer = await self._ask(visit.route, host, left, read, admission)
+                if not isinstance(answer, yarl.URL):
+                    if keep:
+                        await keep(answer)
                     return answer
             left -= time.monotonic() - began
             visit.route.append(answer)
 
-    async def reserve(self, budget: asyncio.Semaphore, data: bytes) -> None:
-        """Acquire `budget` `cost(data)` times for a body.
+    @contextlib.asynccontextmanager
+    async def _turn(self, visit: Visit, pace: Pace | None) -> AsyncIterator[_Host]:
+        """Hold a slot, and one of the last URL's host; yield the state of that host.
 
-        Only one caller acquires at a time. Otherwise several callers could deadlock, each waiting
-        for what the others hold.
+        A pace is waited for without holding either.
         """
-        async with self._reserving:
-            for _ in range(cost(data)):
-                await budget.acquire()
+        async with contextlib.AsyncExitStack() as held:
+            async with contextlib.AsyncExitStack() as turn:
+                if pace:
+                    with visit.waits.waiting():
+                        await turn.enter_async_context(pace.turn())
+                host = await held.enter_async_context(self._host_of(visit.route[-1]))
+                await held.enter_async_context(self._slots)
+            yield host
 
     @contextlib.asynccontextmanager
     async def _host_of(self, url: yarl.URL) -> AsyncIterator[_Host]:
@@ -188,17 +222,23 @@ class WebClient:
                 del self._hosts[name]
 
     async def _ask(
-        self, route: Sequence[yarl.URL], host: _Host, seconds: float
-    ) -> bytes | yarl.URL:
+        self,
+        route: Sequence[yarl.URL],
+        host: _Host,
+        seconds: float,
+        read: Callable[[aiohttp.ClientResponse, Admission], Awaitable[T]],
+        admission: Admission,
+    ) -> T | yarl.URL:
         """Request the last URL of a route.
 
         Args:
-          route: The image's URL and the redirects so far.
+          route: The document's URL and the redirects so far.
           host: The host of the last URL.
           seconds: Time left until the deadline.
+          read, admission: See `get`.
 
         Returns:
-          The body, or the URL of a redirect.
+          The result of `read`, or the URL of a redirect.
 
         Raises:
           FetchError: The request failed.
@@ -207,18 +247,15 @@ class WebClient:
         try:
             async with asyncio.timeout(seconds), await self._get(route[-1]) as response:
                 host.breaker.record_success()
-                if response.status in _REDIRECTS and "Location" in response.headers:
-                    return _redirect(route, response.headers["Location"])
-                if response.ok:
-                    self._check_allowed(response)
-                return await self._read(response)
+                if target := responses.find_redirect(route, response):
+                    return target
+                responses.check_status(response)
+                return await read(response, admission)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if errors.is_fault_of_the_machine(error):
                 raise
             failure = errors.explain(error, self._config.fetch_timeout)
-            if failure.reason in ("dns", "connect") or isinstance(
-                error, aiohttp.ConnectionTimeoutError
-            ):
+            if failure.unreachable:
                 host.breaker.record_failure(failure, began)
             raise failure from error
 
@@ -237,86 +274,3 @@ class WebClient:
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 if not connection.reused:
                     raise
-
-    def _check_allowed(self, response: aiohttp.ClientResponse) -> None:
-        for tag in response.headers.getall("X-Robots-Tag", ()):
-            if robots_tag.disallows(tag, self._config.user_agent):
-                raise FetchError("disallowed", f"X-Robots-Tag: {tag}")
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        if not 200 <= response.status < 300:
-            retryable = response.status in _RETRYABLE_STATUSES
-            detail = f"{response.status} {response.reason or ''}".strip()
-            retry_after = _seconds(response.headers.get("Retry-After", ""))
-            raise FetchError(
-                f"http_{response.status}", detail, retryable=retryable, retry_after=retry_after
-            )
-        limit = self._config.max_image_bytes
-        if (response.content_length or 0) > limit:
-            raise FetchError("too_large", f"{response.content_length} bytes, {limit} are allowed")
-        blocks, length = [], 0
-        async for block in response.content.iter_any():
-            blocks.append(block)
-            length += len(block)
-            if length > limit:
-                raise FetchError("too_large", f"more than the {limit} bytes that are allowed")
-        body = b"".join(blocks)
-        if body and response.headers.get("Content-Encoding", "").strip().lower() == "x-gzip":
-            body = _decompress(body, limit)
-        if not body:
-            raise FetchError("empty", "a body of 0 bytes")
-        return body
-
-
-def _decompress(data: bytes, limit: int) -> bytes:
-    """Decompress a body with Content-Encoding x-gzip.
-
-    aiohttp decompresses gzip, but does not recognize its old name, x-gzip.
-
-    Args:
-      data: The compressed body.
-      limit: Maximum size of the decompressed body, in bytes.
-    """
-    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        body = decoder.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise aiohttp.ClientPayloadError(f"not valid x-gzip: {error}") from error
-    if len(body) > limit:
-        raise FetchError("too_large", f"more than the {limit} bytes that are allowed")
-    if not decoder.eof:
-        raise aiohttp.ClientPayloadError(f"the gzip body ends early, after {len(data)} bytes")
-    return body
-
-
-def cost(data: bytes) -> int:
-    """Return how many units of the budget for fetched images a body takes.
-
-    A body takes one unit, and one more per full MiB, up to `MAX_COST`.
-    """
-    return min(1 + (len(data) >> 20), MAX_COST)
-
-
-def _redirect(route: Sequence[yarl.URL], location: str) -> yarl.URL:
-    if len(route) > MAX_REDIRECTS:
-        raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
-    try:
-        target = http_urls.join(route[-1], location)
-    except http_urls.UrlError as error:
-        raise FetchError(error.reason, f"redirected to {location!r}: {error}") from error
-    if re.fullmatch(PLACEHOLDER_URL, str(target)):
-        raise FetchError("placeholder", f"redirected to {target}")
-    return target
-
-
-def _seconds(retry_after: str) -> float:
-    """Return the seconds to wait by a Retry-After header (RFC 9110, 10.2.3).
-
-    Args:
-      retry_after: Seconds or a date; anything else counts as 0.
-    """
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(retry_after))
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    return 0.0

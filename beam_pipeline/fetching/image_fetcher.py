@@ -18,7 +18,7 @@ from apache_beam.io.filesystem import BeamIOError
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
 from beam_pipeline.fetching import kept_images
-from beam_pipeline.fetching.http_client import WebClient, cost
+from beam_pipeline.fetching.web_client import Room, WebClient, cost
 from beam_pipeline.storage import filesystem, ranges
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
@@ -30,8 +30,14 @@ class Fetcher:
     A Fetcher closes itself when it is garbage-collected.
     """
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, processes: int = 1):
+        """Start the loop.
+
+        Args:
+          config: The options, with the share of this process in the limits on requests.
+          processes: Number of processes that fetch images of the same list.
+        """
+        self._config, self._processes = config, processes
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(
             concurrent.futures.ThreadPoolExecutor(config.fetch_concurrency, "files")
@@ -48,42 +54,42 @@ class Fetcher:
         self._thread.join()
 
     async def _open(self) -> WebClient:
-        return WebClient(self._config, self._slots)
+        return WebClient(self._config, self._slots, processes=self._processes)
 
-    def submit(self, ref: ImageRef, budget: asyncio.Semaphore) -> Fetched:
+    def submit(self, ref: ImageRef, room: Room) -> Fetched:
         """Start to fetch an image.
 
         Args:
           ref: The image.
-          budget: Limit of fetched images in memory. It is acquired for an EncodedImage and held
-            until `release` is called.
+          room: What the images of the bundle share. Its budget is acquired for an EncodedImage and
+            held until `release` is called.
 
         Returns:
           A Future of the image or its failure. It raises only errors that end the run: a bug, or a
           fault of the machine.
         """
-        coroutine = _fetch(self._config, self._web, self._slots, ref, budget)
+        coroutine = _fetch(self._config, self._web, self._slots, ref, room)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def release(self, image: EncodedImage, budget: asyncio.Semaphore) -> None:
+    def release(self, image: EncodedImage, room: Room) -> None:
         for _ in range(cost(image.data)):
-            self._loop.call_soon_threadsafe(budget.release)
+            self._loop.call_soon_threadsafe(room.budget.release)
 
 
-_fetchers: weakref.WeakValueDictionary[Config, Fetcher] = weakref.WeakValueDictionary()
+_fetchers: weakref.WeakValueDictionary[tuple[Config, int], Fetcher] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
-def shared_fetcher(config: Config) -> Fetcher:
-    """Return the process's Fetcher for a config.
+def shared_fetcher(config: Config, processes: int = 1) -> Fetcher:
+    """Return the process's Fetcher for a config and a number of processes.
 
     All bundles, threads and graphs of a process share it. It exists as long as one of them holds a
     reference to it.
     """
     with _opening:
-        fetcher = _fetchers.get(config)
+        fetcher = _fetchers.get((config, processes))
         if fetcher is None:
-            fetcher = _fetchers[config] = Fetcher(config)
+            fetcher = _fetchers[config, processes] = Fetcher(config, processes)
         return fetcher
 
 
@@ -93,16 +99,16 @@ async def _fetch(
     web: WebClient,
     slots: asyncio.Semaphore,
     ref: ImageRef,
-    budget: asyncio.Semaphore,
+    room: Room,
 ) -> EncodedImage | Failure:
     if isinstance(ref.location, Extent) or config.original_dir or config.resized_dir:
         async with slots:
             kept = await asyncio.to_thread(_read_from_disk, config, ref)
             if isinstance(kept, EncodedImage):
-                await web.reserve(budget, kept.data)
+                await web.reserve(room, kept.data)
         if kept:
             return kept
-    return await web.fetch(ref, budget)
+    return await web.fetch(ref, room)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

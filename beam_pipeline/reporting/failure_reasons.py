@@ -11,7 +11,7 @@ _EXPLANATIONS = {
     "connection_lost": "the connection broke before the image was complete",
     "corrupt": "the image file is damaged",
     "corrupt_container": "an archive or table is damaged, up to its end or that of a part",
-    "disallowed": "the site forbids this use (X-Robots-Tag)",
+    "disallowed": "the site forbids this use (X-Robots-Tag, or with --obey_robots_txt its rules)",
     "dns": "the host name was not found",
     "empty": "the server sent no bytes",
     "grey": "no pixel has a* or b* beyond 5",

@@ -5,7 +5,6 @@ The worker's thread embeds and writes the images that have arrived in the meanti
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import time
 from collections.abc import Iterable, Iterator
@@ -18,8 +17,8 @@ from apache_beam.pvalue import TaggedOutput
 from beam_pipeline import naming
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef, Row
-from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
+from beam_pipeline.fetching.web_client import MAX_COST, Room
 from beam_pipeline.process import stage_times
 from beam_pipeline.transforms.read_groups import GroupReader
 from beam_pipeline.transforms.thread_map import in_global_window
@@ -28,6 +27,10 @@ from beam_pipeline.transforms.thread_map import in_global_window
 # others. Only their names and URLs are in memory; the number of downloaded images held is at most
 # twice the number of requests.
 _QUEUED_PER_REQUEST = 16
+# The same with those that wait for something else than a request: their host's pace, or another
+# attempt.
+_WAITING_PER_REQUEST = 64
+_LOOK_AGAIN = 1.0  # seconds after which images that have begun to wait leave room to others
 
 
 class FetchImages(beam.DoFn):
@@ -38,23 +41,30 @@ class FetchImages(beam.DoFn):
     output `failures`.
     """
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, processes: int = 1):
+        """Initialize the step.
+
+        Args:
+          config: The options, with the share of one process in the limits on requests.
+          processes: Number of worker processes that share them.
+        """
+        self._config, self._processes = config, processes
         self._window = _QUEUED_PER_REQUEST * config.fetch_concurrency
+        self._max_waiting = _WAITING_PER_REQUEST * config.fetch_concurrency
         self._fetched = Metrics.counter(naming.FETCH, "images")
         self._bytes = Metrics.counter(naming.FETCH, "bytes")
         self._waited = Metrics.counter(naming.FETCH, "waited_microseconds")
 
     def setup(self) -> None:
-        self._fetcher = shared_fetcher(self._config)
+        self._fetcher = shared_fetcher(self._config, self._processes)
 
     def start_bundle(self) -> None:
         self.teardown()
         self._done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
         self._under_way: set[Fetched] = set()
         self._groups: GroupReader | None = None
-        # One semaphore per bundle, so that an aborted bundle leaves nothing acquired.
-        self._budget = asyncio.Semaphore(max(2 * self._config.fetch_concurrency, MAX_COST))
+        # One per bundle, so that an aborted bundle leaves nothing acquired.
+        self._room = Room(max(2 * self._config.fetch_concurrency, MAX_COST))
 
     def process(self, group: Iterable[ImageRef]) -> Iterator[EncodedImage | TaggedOutput]:
         refs = list(group)
@@ -64,15 +74,15 @@ class FetchImages(beam.DoFn):
             yield from self._count(self._groups.submit(refs))
             return
         for ref in refs:
-            future = self._fetcher.submit(ref, self._budget)
+            future = self._fetcher.submit(ref, self._room)
             self._under_way.add(future)
             future.add_done_callback(self._done.put)
-            while len(self._under_way) >= self._window or not self._done.empty():
-                yield self._next()
+            while self._is_full() or not self._done.empty():
+                yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
-            yield in_global_window(self._next())
+            yield from map(in_global_window, self._next())
         if self._groups:
             yield from map(in_global_window, self._count(self._groups.finish()))
             self._groups.close()
@@ -84,18 +94,27 @@ class FetchImages(beam.DoFn):
         if groups := getattr(self, "_groups", None):
             groups.close()
 
-    def _next(self) -> EncodedImage | TaggedOutput:
+    def _is_full(self) -> bool:
+        """Return whether an image has to end before another one begins."""
+        number = len(self._under_way)
+        return number - self._room.waits.count >= self._window or number >= self._max_waiting
+
+    def _next(self) -> Iterator[EncodedImage | TaggedOutput]:
+        """Yield the next outcome, or nothing if none arrives soon."""
         began = time.perf_counter()
-        future = self._done.get()
-        waited = round((time.perf_counter() - began) * 1e6)
-        self._waited.inc(waited)
-        stage_times.add(naming.FETCH, waited)
+        try:
+            future = self._done.get(timeout=_LOOK_AGAIN)
+        except queue.Empty:
+            return
+        finally:
+            waited = round((time.perf_counter() - began) * 1e6)
+            self._waited.inc(waited)
+            stage_times.add(naming.FETCH, waited)
         self._under_way.discard(future)
         outcome = future.result()
         if isinstance(outcome, EncodedImage):
-            self._fetcher.release(outcome, self._budget)
-        [counted] = self._count([outcome])
-        return counted
+            self._fetcher.release(outcome, self._room)
+        yield from self._count([outcome])
 
     def _count(
         self, outcomes: Iterable[EncodedImage | Failure]

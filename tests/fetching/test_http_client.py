@@ -13,102 +13,26 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import aiohttp.connector
 import pytest
 import trustme
-from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from origin import Origin, image, peak
+from web import Names, fetch_all, fetch_one, open_client, summarize
 
-from beam_pipeline.config import BREAKER_FAILURES, BREAKER_SPACING, MAX_REDIRECTS, Config
+from beam_pipeline.config import BREAKER_FAILURES, BREAKER_SPACING, MAX_REDIRECTS
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import circuit_breaker, http_client, public_addresses
-from beam_pipeline.fetching.http_client import WebClient
+from beam_pipeline.fetching.web_client import Room, WebClient
 
 REASONS = re.compile(
     "blocked_address|dns|connect|tls|timeout|http_[0-9]{1,3}|too_many_redirects|too_large|empty|connection_lost"
     "|invalid_url|unsupported_scheme"  # of a redirect
 )
-
-
-class Names(AbstractResolver):
-    """A resolver that knows only the given names, and records the queries.
-
-    It never answers for a name whose address is `hang`.
-    """
-
-    def __init__(self, **addresses: Sequence[str]):
-        self.addresses = {name.replace("_", "."): list(found) for name, found in addresses.items()}
-        self.asked: list[str] = []
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        self.asked.append(host)
-        if self.addresses.get(host) == ["hang"]:
-            await asyncio.Event().wait()
-        if host not in self.addresses:
-            raise OSError(None, "no such name")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self.addresses[host]
-        ]
-
-    async def close(self) -> None:
-        pass
-
-
-@contextlib.asynccontextmanager
-async def open_client(names: Names | None = None, **options):
-    config = Config(
-        **{
-            "input": "-",
-            "output": "-",
-            "allow_private_addresses": True,
-            "fetch_timeout": 5,
-            **options,
-        }
-    )
-    client = WebClient(config, asyncio.Semaphore(config.fetch_concurrency), names or Names())
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-def fetch_all(
-    urls: Sequence[str], names: Names | None = None, **options
-) -> list[EncodedImage | Failure]:
-    """Fetch all URLs concurrently."""
-
-    async def fetch() -> list[EncodedImage | Failure]:
-        async with open_client(names, **options) as client:
-            return await asyncio.gather(
-                *(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls)
-            )
-
-    return asyncio.run(fetch())
-
-
-def fetch_one(url: str, names: Names | None = None, **options) -> EncodedImage | Failure:
-    [outcome] = fetch_all([url], names, **options)
-    assert outcome.ref == ImageRef("", url)
-    return outcome
-
-
-def summarize(outcome: EncodedImage | Failure) -> tuple[str, int]:
-    return (outcome.reason if isinstance(outcome, Failure) else "image"), outcome.attempts
 
 
 @pytest.fixture(autouse=True)
@@ -638,7 +562,7 @@ class TestAddresses:
                 for port, address in ((origin.port, "127.0.0.1"), (1, rebound)):
                     names.addresses["name.test"] = [address]
                     ref = ImageRef("", f"http://name.test:{port}/x.jpg")
-                    outcomes.append(await client.fetch(ref, asyncio.Semaphore(1000)))
+                    outcomes.append(await client.fetch(ref, Room(1000)))
                 return outcomes
 
         reported = [summarize(outcome) for outcome in asyncio.run(run())]
@@ -670,9 +594,7 @@ class TestConnections:
     def test_that_end_as_they_are_used_again(self, origin, end, count):
         async def fetch(client: WebClient, path: str) -> list[EncodedImage | Failure]:
             refs = [ImageRef("", origin.url(f"{path}/{index}.jpg")) for index in range(count)]
-            return await asyncio.gather(
-                *(client.fetch(ref, asyncio.Semaphore(1000)) for ref in refs)
-            )
+            return await asyncio.gather(*(client.fetch(ref, Room(1000)) for ref in refs))
 
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(fetch_attempts=1) as client:
@@ -773,7 +695,7 @@ class TestConnections:
                 open_client() as client,
             ):
                 url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x.jpg"
-                return await client.fetch(ImageRef("", url), asyncio.Semaphore(1000))
+                return await client.fetch(ImageRef("", url), Room(1000))
 
         assert summarize(asyncio.run(fetch())) == ("tls", 1)
 
@@ -888,8 +810,7 @@ class TestGivingUpAHost:
         async def fetch(client: WebClient, count: int) -> list[tuple[str, int]]:
             url = f"http://127.0.0.1:{free_port}/x.jpg"
             return [
-                summarize(await client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
-                for _ in range(count)
+                summarize(await client.fetch(ImageRef("", url), Room(1000))) for _ in range(count)
             ]
 
         async def run() -> None:
@@ -903,7 +824,7 @@ class TestGivingUpAHost:
                     ("connect", 1)
                 ] * BREAKER_FAILURES + [("connect", 0)]
                 assert summarize(
-                    await client.fetch(ImageRef("", origin.url("x.jpg")), asyncio.Semaphore(1000))
+                    await client.fetch(ImageRef("", origin.url("x.jpg")), Room(1000))
                 ) == ("image", 1)
 
         asyncio.run(run())
@@ -913,7 +834,7 @@ class TestGivingUpAHost:
             async with open_client(fetch_attempts=3) as client:
                 urls = [f"http://127.0.0.1:{free_port}/{index}.jpg" for index in range(1000)]
                 fetching = [
-                    asyncio.ensure_future(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)))
+                    asyncio.ensure_future(client.fetch(ImageRef("", url), Room(1000)))
                     for url in urls
                 ]
                 await asyncio.sleep(0.1)
@@ -938,10 +859,10 @@ class TestGivingUpAHost:
             async with open_client(names) as client:
                 urls = [origin.url(f"{index}.jpg", f"host{index}.test") for index in range(20)]
                 outcomes = await asyncio.gather(
-                    *(client.fetch(ImageRef("", url), asyncio.Semaphore(1000)) for url in urls)
+                    *(client.fetch(ImageRef("", url), Room(1000)) for url in urls)
                 )
                 assert {summarize(outcome) for outcome in outcomes} == {("image", 1)}
-                return len(client._hosts)
+                return len(client._http._hosts)
 
         assert asyncio.run(run()) == 0
 
@@ -1085,26 +1006,3 @@ def test_a_fault_of_the_machine_is_no_images_fault(origin, monkeypatch, number):
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         fetch_one(origin.url("x.jpg"), allow_private_addresses=False)
     assert origin.url("x.jpg") in caught.value.__notes__[-1]
-
-
-def test_large_bodies_count_for_more_and_never_wait_for_one_another():
-    assert [http_client.cost(bytes(size)) for size in (1, 2**20 - 1, 2**20, 5 * 2**20)] == [
-        1,
-        1,
-        2,
-        6,
-    ]
-    assert http_client.cost(bytes(100 * 2**20)) == http_client.MAX_COST
-
-    async def run() -> None:
-        async with open_client() as client:
-            budget = asyncio.Semaphore(http_client.MAX_COST)
-            large = bytes(20 * 2**20)
-            first, second = (asyncio.ensure_future(client.reserve(budget, large)) for _ in range(2))
-            await asyncio.wait([first, second], timeout=0.1)
-            assert first.done() and not second.done()
-            for _ in range(http_client.cost(large)):
-                budget.release()
-            await asyncio.wait_for(second, 5)
-
-    asyncio.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import gc
@@ -29,8 +28,8 @@ from origin import Origin, image, peak
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
 from beam_pipeline.fetching import http_client
-from beam_pipeline.fetching.http_client import MAX_COST
 from beam_pipeline.fetching.image_fetcher import Fetcher, read_file
+from beam_pipeline.fetching.web_client import MAX_COST, Room
 from beam_pipeline.images.png_notes import encode_png
 from beam_pipeline.transforms import fetch_images
 from beam_pipeline.transforms.fetch_images import FetchImages
@@ -428,7 +427,7 @@ class TestBundles:
         # The step emits results only when the next image is requested, as when a network is busy
         # with the first.
         for ref in others:
-            future = images._fetcher.submit(ref, images._budget)
+            future = images._fetcher.submit(ref, images._room)
             images._under_way.add(future)
             future.add_done_callback(images._done.put)
         assert wait_until(lambda: len(origin.requests) >= MAX_COST)
@@ -490,8 +489,8 @@ def open_things() -> tuple[int, int, set[threading.Thread]]:
 class TestFetcher:
     def use(self, refs: list[ImageRef], wait: bool = True, **options) -> Fetcher:
         fetcher = Fetcher(make_config(fetch_concurrency=4, **options))
-        budget = asyncio.Semaphore(100)
-        futures = [fetcher.submit(ref, budget) for ref in refs]
+        room = Room(100)
+        futures = [fetcher.submit(ref, room) for ref in refs]
         if wait:
             for future in futures:
                 assert isinstance(future.result(PATIENCE), EncodedImage)
@@ -515,15 +514,15 @@ class TestFetcher:
     def test_reads_no_more_files_than_there_is_room_for(self, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
         fetcher = Fetcher(make_config(images=f"{tmp_path}/*", fetch_concurrency=2))
-        budget = asyncio.Semaphore(3)
-        futures = [fetcher.submit(ref_of(tmp_path / "x.jpg"), budget) for _ in range(10)]
+        room = Room(3)
+        futures = [fetcher.submit(ref_of(tmp_path / "x.jpg"), room) for _ in range(10)]
         assert wait_until(lambda: sum(future.done() for future in futures) == 3)
         time.sleep(0.1)
         assert sum(future.done() for future in futures) == 3
         first = futures[0].result()
         assert isinstance(first, EncodedImage)
         for _ in range(7):
-            fetcher.release(first, budget)
+            fetcher.release(first, room)
         assert {type(future.result(PATIENCE)) for future in futures} == {EncodedImage}
 
     def test_breaks_off_what_is_under_way(self, origin):

@@ -45,6 +45,7 @@ DEFAULTS = {
     "max_image_bytes": 32 * 1024 * 1024,
     "max_image_pixels": 64_000_000,
     "user_agent": f"beam_pipeline/{beam_pipeline.__version__}",
+    "obey_robots_txt": False,
     "allow_private_addresses": False,
     "original_dir": None,
     "resized_dir": None,
@@ -119,6 +120,7 @@ FULL = {
 # What excludes an option of FULL.
 OTHERS = ("images", "validation_input", "validation_images", "validation_ids")
 FLAGS = (
+    "obey_robots_txt",
     *("allow_private_addresses", "stratify", "statistics", "report", "overwrite", "verbose"),
     *("parts", "drop_grey", "drop_tinted", "near_duplicates", "measures"),
 )
