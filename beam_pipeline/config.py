@@ -31,6 +31,13 @@ DISALLOWING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"}
 PLACEHOLDER_URL = (
     r"https?://[^/]*/(.*/)?photo_unavailable[^/]*|https?://i\.imgur\.com/removed\.png.*"
 )
+# Failures of an image that is gone, for which `--fallback` and `--fallback_images` are asked.
+GONE = frozenset({"http_404", "http_410", "dns", "connect", "placeholder"})
+# An archive redirects to the capture nearest to a time. This one is before all of them: the
+# earliest capture shows what was there when the list was made, rather than what replaced it.
+CAPTURE_TIME = "19960101000000"
+# Limits on requests to the archive: in flight, and seconds from one to the next.
+ARCHIVE_CONCURRENCY, ARCHIVE_INTERVAL = 4, 1.0
 # Bodies returned by at least REPEATED URLs are listed in dataset.json, the most frequent ones
 # first, at most MAX_REPEATED of them.
 REPEATED, MAX_REPEATED = 3, 100
@@ -63,6 +70,7 @@ Encoding = Literal["lab_float32", "lab_uint8", "rgb_png"]
 Compression = Literal["none", "gzip"]
 Precision = Literal["float32", "bfloat16"]
 FilterPreset = Literal["zhang2016", "bigcolor", "unicolor"]
+Fallback = Literal["none", "wayback"]
 
 
 class UsageError(Exception):
@@ -384,6 +392,26 @@ class Config:
         False,
         group="fetching",
     )
+    fallback: Fallback = _option(
+        "wayback: ask the Internet Archive for images that are gone (404, 410, no name, no "
+        "connection, placeholder), at most one request a second",
+        "none",
+        group="fetching",
+    )
+    fallback_url: str = _option(
+        "another server with the protocol of --fallback wayback; if its path is not /web/, with "
+        "the path of its captures",
+        "https://web.archive.org",
+        group="fetching",
+        metavar="URL",
+    )
+    fallback_images: str | None = _option(
+        "images that you have, looked up by the ID of an image that is gone, before --fallback: "
+        "folders, .tar, .zip",
+        None,
+        group="fetching",
+        metavar="PATH|GLOB,...",
+    )
     allow_private_addresses: bool = _option(
         "let URLs lead to loopback, private, link-local and other non-public addresses",
         False,
@@ -472,6 +500,27 @@ class Config:
                     f"--{field.name} {value} is out of range. Give a finite number, {bound}."
                 )
 
+        self._check_fallback()
+
+    def _check_fallback(self) -> None:
+        is_asked = self.fallback != "none"
+        if self.has_fallback and not (self.input or self.validation_input):
+            option = "fallback" if is_asked else "fallback_images"
+            raise UsageError(
+                f"--{option} is for lists of URLs, and --images names images that you have. Leave "
+                "it out."
+            )
+        [default] = (
+            field.default for field in dataclasses.fields(self) if field.name == "fallback_url"
+        )
+        if self.fallback_url != default and not is_asked:
+            raise UsageError("--fallback_url needs --fallback wayback.")
+        if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", self.fallback_url):
+            raise UsageError(
+                f"--fallback_url {self.fallback_url} is not the URL of a server. Give one such as "
+                f"{default}."
+            )
+
     def _check_splits(self) -> None:
         names = ("validation_fraction", "validation_input", "validation_images", "validation_ids")
         if len(given := [name for name in names if getattr(self, name)]) > 1:
@@ -491,6 +540,10 @@ class Config:
             fetch_concurrency=max(1, self.fetch_concurrency // processes),
             host_concurrency=max(1, self.host_concurrency // processes),
         )
+
+    @property
+    def has_fallback(self) -> bool:
+        return self.fallback != "none" or bool(self.fallback_images)
 
     @property
     def has_network(self) -> bool:

@@ -41,7 +41,8 @@ class Feature:
 class Counts:
     """Numbers of lines (of files with `--images`), and what became of them.
 
-    `lines` is the sum of `ignored`, `duplicates`, `examples` and `failures`.
+    `lines` is the sum of `ignored`, `duplicates`, `examples` and `failures`. `rescued` of the
+    examples come from a fallback.
     """
 
     lines: Count
@@ -50,6 +51,7 @@ class Counts:
     examples: Count
     failures: Count
     failures_by_reason: dict[str, Count]
+    rescued: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)

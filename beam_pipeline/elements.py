@@ -32,6 +32,13 @@ class Extent(NamedTuple):
     is_deflated: bool = False
 
 
+class StoredCopy(NamedTuple):
+    """A copy of an image, for when it is gone: its `PATH#MEMBER` or path, and where it is."""
+
+    url: str
+    location: Extent
+
+
 class Row(NamedTuple):
     """The position of an image in a file that can only be read from front to back.
 
@@ -71,6 +78,7 @@ class ImageRef:
       digest: Digest that the body must have: `sha256:HEX` or `md5:HEX`; empty for any.
       is_validation: Whether the input assigns it to validation; None if a hash decides.
       problem: Why it cannot be read; None if it may be readable.
+      fallback: A copy in `--fallback_images`; None if there is none.
     """
 
     id: str
@@ -83,6 +91,7 @@ class ImageRef:
     digest: str = ""
     is_validation: bool | None = None
     problem: Problem | None = None
+    fallback: StoredCopy | None = None
 
     @functools.cached_property
     def name(self) -> str:
@@ -121,6 +130,7 @@ class EncodedImage:
       final_url: The source of `data`: the URL after redirects, or the path of the file.
       is_resized: Whether the file comes from the `--resized_dir` of an earlier run.
       sha256: SHA-256 digest of `data`, in hex; empty if it is not known.
+      gone: Why the origin did not give it, if it comes from a fallback; None otherwise.
     """
 
     ref: ImageRef
@@ -129,10 +139,23 @@ class EncodedImage:
     final_url: str
     is_resized: bool = False
     sha256: str = ""
+    gone: Problem | None = None
 
     @property
     def nbytes(self) -> int:
         return len(self.data)
+
+    @property
+    def image_source(self) -> str:
+        """`origin` or `fallback`; empty if an earlier run kept the file."""
+        return "fallback" if self.gone else "origin" if self.attempts else ""
+
+    def fail(self, stage: str, problem: Problem) -> Failure:
+        """Return the failure of the image; that of its origin if it comes from a fallback."""
+        if self.gone:
+            detail = f"{self.gone.detail}; fallback: {problem.reason}: {problem.detail}"
+            stage, problem = "fetch", Problem(self.gone.reason, detail)
+        return Failure(self.ref, stage, *problem, self.attempts, self.final_url)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,6 +176,7 @@ class RgbImage:
         so large that computing it again is better than keeping it.
       measures: Measures of the image without padding; None if it was not measured.
       hash: Perceptual hash of the image without padding; None without `--near_duplicates`.
+      image_source: `origin` or `fallback`; empty if an earlier run kept the file.
     """
 
     ref: ImageRef
@@ -165,6 +189,7 @@ class RgbImage:
     lab: np.ndarray | None = None
     measures: Measures | None = None
     hash: PerceptualHash | None = None
+    image_source: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -322,5 +347,6 @@ WHOLE_LIST = Commit()
 
 
 # A key and its count. The key is ("class", CLASS, SPLIT), ("host", HOST, "example" or the reason of
-# a failure) or ("measure", NAME, index of the bin, "example" or "filtered").
+# a failure), ("source", "fallback"), or ("measure", NAME, index of the bin, "example" or
+# "filtered").
 OutcomeCount = tuple[tuple[str, ...], int]

@@ -86,7 +86,7 @@ def build(
     checked = unique.main | "CheckRefs" >> flat_map(check_ref)
     refs_to_fetch = checked.main | "GroupRows" >> group_rows(config)
     fetched = refs_to_fetch | "FetchImages" >> tagged(
-        beam.ParDo(FetchImages(config.share_requests(processes), processes))
+        beam.ParDo(FetchImages(config.share_requests(processes), processes, excluded))
     )
     bodies = fetched.main | "CheckBodies" >> flat_map(
         check_body, excluded, tags=["failures", "digests"]

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import Extent, ImageRef
-from beam_pipeline.fetching.image_fetcher import EncodedImage, read_file
+from beam_pipeline.elements import EncodedImage, Extent, ImageRef
+from beam_pipeline.fetching.stored_images import read_file
 from beam_pipeline.sources import registry, tar_archives
 
 WNIDS = ("n01440764", "n01443537")

@@ -111,6 +111,7 @@ class Exchange:
         reused: bool,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        captures: Mapping[str, Mapping[str, str]],
     ):
         self.request = request
         self.number = number  # of this request among those for the same path, from 1
@@ -118,6 +119,7 @@ class Exchange:
         self.query = parse_qs(urlsplit(request.path).query)
         # Whether the connection ends with this response.
         self.last = request.headers.get("connection", "").lower() == "close"
+        self.captures = captures  # those of the origin
         self._reader, self._writer = reader, writer
 
     async def write(self, data: bytes) -> None:
@@ -234,6 +236,19 @@ async def reset_body(exchange: Exchange, name: str) -> None:
     await exchange.reset()
 
 
+async def archive(exchange: Exchange, _path: str = "") -> None:
+    """Redirect to the capture that is nearest to a time; answer for one of exactly that time."""
+    stamp, _, url = exchange.request.path.removeprefix("/web/").partition("id_/")
+    captures = exchange.captures.get(url, {})
+    if stamp in captures:
+        await answer(exchange, captures[stamp])
+    elif captures:
+        nearest = min(captures, key=lambda other: abs(int(other) - int(stamp)))
+        await exchange.redirect(f"/web/{nearest}id_/{url}")
+    else:
+        await status(exchange, "404")
+
+
 async def raw(exchange: Exchange, data: str = "") -> None:
     await exchange.write(unquote_to_bytes(data))
     exchange.last = True
@@ -304,6 +319,7 @@ ANSWERS: dict[str, Callable[..., Awaitable[None]]] = {
     ),
     # NAME/VALUE/FILE: with that header, percent-encoded
     "header": lambda x, name, value, file: x.send(image(file), file, 200, {name: unquote(value)}),
+    "web": archive,  # TIMESTAMPid_/URL: the protocol of the Internet Archive, see `Origin.captures`
     "text": lambda x, text="": x.send(unquote_to_bytes(text)),  # percent-encoded
     # NAME?tag=noai[&tag=...]
     "robots": lambda x, name: x.send(image(name), name, 200, {"X-Robots-Tag": x.query["tag"]}),
@@ -328,11 +344,13 @@ class Origin:
       requests: The requests that it received.
       aliases: By path, or by host and path, the path that answers instead, such as
         `{"/robots.txt": "status/503"}`.
+      captures: By URL and timestamp, the path that answers as the capture of that time.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0):
         self.requests: collections.deque[Request] = collections.deque(maxlen=REMEMBERED)
         self.aliases: dict[str, str] = {}
+        self.captures: dict[str, dict[str, str]] = {}
         self._scheme = "https" if tls else "http"
         self._numbers: collections.Counter[str] = collections.Counter()
         self._connections = itertools.count(1)
@@ -384,7 +402,8 @@ class Origin:
                 request = Request(first.split()[1], headers, connection, time.monotonic())
                 self.requests.append(request)
                 self._numbers[request.path] += 1
-                exchange = Exchange(request, self._numbers[request.path], reused, reader, writer)
+                number = self._numbers[request.path]
+                exchange = Exchange(request, number, reused, reader, writer, self.captures)
                 reused = True
                 try:
                     path = urlsplit(request.path).path

@@ -33,6 +33,7 @@ GIVEN = {
     "resized_dir": "gs://bucket/resized",
     "checkpoint_sha256": "0" * 64,
     "exclude_sha256": "gs://bucket/placeholders.txt",
+    "fallback_images": "gs://bucket/train.tar",
     "retry_reasons": "timeout,dns",
     "class_names": "gs://bucket/names.txt",
     "url_column": "URL",

@@ -6,12 +6,11 @@ The module uses asyncio and does not depend on Beam.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import aiohttp
@@ -22,24 +21,9 @@ from beam_pipeline.config import BACKOFF, RETRY_DEADLINE, Config
 from beam_pipeline.fetching import errors, responses, session
 from beam_pipeline.fetching.circuit_breaker import CircuitBreaker
 from beam_pipeline.fetching.errors import FetchError
-from beam_pipeline.fetching.pace import Pace
+from beam_pipeline.fetching.pace import Pace, WaitCounter
 
 T = TypeVar("T")
-
-
-class WaitCounter:
-    """Counts what waits without a slot, such as between two attempts."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        self.count += 1
-        try:
-            yield
-        finally:
-            self.count -= 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +46,14 @@ Admit = Callable[[yarl.URL], Awaitable[Admission]]
 
 async def admit_all(unused_url: yarl.URL) -> Admission:
     return Admission()
+
+
+_Name = tuple[str | None, int | None]
+
+
+def _name(url: yarl.URL) -> _Name:
+    """Return the host and port of a URL."""
+    return url.raw_host, url.port
 
 
 @dataclasses.dataclass
@@ -108,11 +100,17 @@ class HttpClient:
             threads, because a deadline cannot end a thread.
         """
         self._config, self._slots = config, slots
-        self._hosts: dict[tuple[str | None, int | None], _Host] = collections.defaultdict(
-            lambda: _Host(asyncio.Semaphore(config.host_concurrency))
-        )
+        self._hosts: dict[_Name, _Host] = {}
+        self._limits: dict[_Name, tuple[int, Pace]] = {}
         self._resolver = resolver or aiohttp.AsyncResolver()
         self._session = session.open_session(config, self._resolver)
+
+    def limit(self, url: yarl.URL, concurrency: int, pace: Pace) -> None:
+        """Limit the requests to the host of a URL further: those in flight, and their pace.
+
+        Its `Retry-After` pauses all of them.
+        """
+        self._limits[_name(url)] = concurrency, pace
 
     async def close(self) -> None:
         await self._session.close()
@@ -190,15 +188,17 @@ class HttpClient:
     async def _turn(self, visit: Visit, pace: Pace | None) -> AsyncIterator[_Host]:
         """Hold a slot, and one of the last URL's host; yield the state of that host.
 
-        A pace is waited for without holding either.
+        Only a slot of the host is held while its pace is waited for.
         """
+        _, own_pace = self._limits.get(_name(visit.route[-1]), (0, None))
+        if own_pace and pace:
+            own_pace.slow_down(pace.interval)
+        pace = own_pace or pace
         async with contextlib.AsyncExitStack() as held:
-            async with contextlib.AsyncExitStack() as turn:
-                if pace:
-                    with visit.waits.waiting():
-                        await turn.enter_async_context(pace.turn())
+            with visit.waits.waiting() if pace else contextlib.nullcontext():
                 host = await held.enter_async_context(self._host_of(visit.route[-1]))
-                await held.enter_async_context(self._slots)
+                await (pace.acquire(self._slots) if pace else self._slots.acquire())
+                held.callback(self._slots.release)
             yield host
 
     @contextlib.asynccontextmanager
@@ -210,7 +210,11 @@ class HttpClient:
         Yields:
           The host's state.
         """
-        name = (url.raw_host, url.port)
+        name = _name(url)
+        if name not in self._hosts:
+            concurrency, _ = self._limits.get(name, (self._config.host_concurrency, None))
+            slots = asyncio.Semaphore(min(concurrency, self._config.host_concurrency))
+            self._hosts[name] = _Host(slots)
         host = self._hosts[name]
         host.users += 1
         try:
@@ -249,7 +253,7 @@ class HttpClient:
                 host.breaker.record_success()
                 if target := responses.find_redirect(route, response):
                     return target
-                responses.check_status(response)
+                self._check_status(route[-1], response)
                 return await read(response, admission)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if errors.is_fault_of_the_machine(error):
@@ -258,6 +262,14 @@ class HttpClient:
             if failure.unreachable:
                 host.breaker.record_failure(failure, began)
             raise failure from error
+
+    def _check_status(self, url: yarl.URL, response: aiohttp.ClientResponse) -> None:
+        try:
+            responses.check_status(response)
+        except FetchError as error:
+            if limit := self._limits.get(_name(url)):
+                limit[1].pause(error.retry_after)
+            raise
 
     async def _get(self, url: yarl.URL) -> aiohttp.ClientResponse:
         """Request a URL; repeat within the same attempt if a reused connection is closed.

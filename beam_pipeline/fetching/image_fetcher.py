@@ -11,15 +11,12 @@ import asyncio
 import concurrent.futures
 import threading
 import weakref
-import zlib
-
-from apache_beam.io.filesystem import BeamIOError
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
-from beam_pipeline.fetching import kept_images
-from beam_pipeline.fetching.web_client import Room, WebClient, cost
-from beam_pipeline.storage import filesystem, ranges
+from beam_pipeline.fetching import kept_images, stored_images
+from beam_pipeline.fetching.fallback import Fallback
+from beam_pipeline.fetching.web_client import Room, WebClient
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
 
@@ -72,8 +69,7 @@ class Fetcher:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def release(self, image: EncodedImage, room: Room) -> None:
-        for _ in range(cost(image.data)):
-            self._loop.call_soon_threadsafe(room.budget.release)
+        self._loop.call_soon_threadsafe(room.release, image.data)
 
 
 _fetchers: weakref.WeakValueDictionary[tuple[Config, int], Fetcher] = weakref.WeakValueDictionary()
@@ -101,14 +97,16 @@ async def _fetch(
     ref: ImageRef,
     room: Room,
 ) -> EncodedImage | Failure:
+    outcome = None
     if isinstance(ref.location, Extent) or config.original_dir or config.resized_dir:
         async with slots:
-            kept = await asyncio.to_thread(_read_from_disk, config, ref)
-            if isinstance(kept, EncodedImage):
-                await web.reserve(room, kept.data)
-        if kept:
-            return kept
-    return await web.fetch(ref, room)
+            outcome = await asyncio.to_thread(_read_from_disk, config, ref)
+            if isinstance(outcome, EncodedImage):
+                await web.reserve(room, outcome.data)
+    outcome = outcome or await web.fetch(ref, room)
+    if config.has_fallback and ref.location is None:
+        return await Fallback(config, web, slots).rescue(outcome, room)
+    return outcome
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -137,56 +135,7 @@ def _end(loop: asyncio.AbstractEventLoop, web: WebClient) -> None:
 
 
 def _read_from_disk(config: Config, ref: ImageRef) -> EncodedImage | Failure | None:
-    return kept_images.read(config, ref) or (
-        read_file(ref, config.max_image_bytes) if isinstance(ref.location, Extent) else None
-    )
-
-
-def read_file(ref: ImageRef, max_bytes: int) -> EncodedImage | Failure:
-    """Read an image file, or an image in an archive, from any filesystem that Beam supports.
-
-    Args:
-      ref: The image; its `location` is an `Extent`.
-      max_bytes: Maximum size of the image, in bytes.
-    """
-    assert isinstance(ref.location, Extent)
-    try:
-        data = _read_extent(ref.location, max_bytes + 1)
-    except zlib.error as error:
-        detail = f"its compressed bytes are damaged: {error}"
-        return Failure(ref, "read", "corrupt_container", detail, 1, ref.url)
-    except (OSError, BeamIOError) as error:
-        return Failure(ref, "fetch", "not_found", str(error), 1, ref.url)
-    if not data:
-        return Failure(ref, "fetch", "empty", "a file of 0 bytes", 1, ref.url)
-    if len(data) > max_bytes:
-        return Failure(
-            ref,
-            "fetch",
-            "too_large",
-            f"more than the {max_bytes} bytes that are allowed",
-            1,
-            ref.url,
-        )
-    return EncodedImage(ref, data, 1, ref.url)
-
-
-def _read_extent(extent: Extent, limit: int) -> bytes:
-    """Return the bytes of an image, at most `limit`.
-
-    Raises:
-      OSError: The file cannot be read.
-      zlib.error: The compressed bytes are damaged.
-    """
-    if extent.size is None:
-        with filesystem.client_errors(extent.path):
-            return filesystem.read_bytes(extent.path, limit)
-    if not extent.is_deflated:
-        return ranges.read_range(extent.path, extent.offset, min(extent.size, limit))
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = unpacker.decompress(
-        ranges.read_range(extent.path, extent.offset, extent.size), max_length=limit
-    )
-    if not unpacker.eof and len(data) < limit:
-        raise zlib.error("they end early")
-    return data
+    kept = kept_images.read(config, ref)
+    if kept or not isinstance(ref.location, Extent):
+        return kept
+    return stored_images.read_file(ref, config.max_image_bytes)

@@ -50,7 +50,9 @@ def find_redirect(route: Sequence[yarl.URL], response: aiohttp.ClientResponse) -
         target = http_urls.join(route[-1], location)
     except http_urls.UrlError as error:
         raise FetchError(error.reason, f"redirected to {location!r}: {error}") from error
-    if re.fullmatch(PLACEHOLDER_URL, str(target)):
+    # The URL of a capture ends with that of its origin.
+    _, _, captured = str(target).partition("id_/")
+    if any(re.fullmatch(PLACEHOLDER_URL, text) for text in (str(target), captured)):
         raise FetchError("placeholder", f"redirected to {target}")
     return target
 

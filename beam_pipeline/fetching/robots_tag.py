@@ -7,6 +7,8 @@ import re
 
 from beam_pipeline.config import DISALLOWING
 
+# An image at an archive repeats the headers of its origin.
+HEADERS = ("X-Robots-Tag", "X-Archive-Orig-X-Robots-Tag")
 # Source: Google's robots meta tag specification. Its page on X-Robots-Tag has the grammar.
 _VALUED = frozenset({"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"})
 _PLAIN = DISALLOWING | {

@@ -9,9 +9,10 @@ import asyncio
 import zlib
 
 import aiohttp
+import yarl
 from aiohttp.abc import AbstractResolver
 
-from beam_pipeline.config import Config
+from beam_pipeline.config import ARCHIVE_CONCURRENCY, ARCHIVE_INTERVAL, Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import http_urls, robots_tag, tdm_reservation
 from beam_pipeline.fetching.errors import FetchError
@@ -19,9 +20,9 @@ from beam_pipeline.fetching.http_client import (
     Admission,
     HttpClient,
     Visit,
-    WaitCounter,
     admit_all,
 )
+from beam_pipeline.fetching.pace import Pace, WaitCounter
 from beam_pipeline.fetching.site_rules import SiteRules
 
 MAX_COST = 32
@@ -33,11 +34,17 @@ class Room:
     Attributes:
       budget: Limit of fetched images in memory.
       waits: Counts the images that wait without a slot.
+      excluded: The sha256 of bodies that are not photographs, in hex.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, excluded: frozenset[str] = frozenset()):
         """Initialize the room for images of the total cost `size`, at least `MAX_COST`."""
-        self.budget, self.waits = asyncio.Semaphore(size), WaitCounter()
+        self.budget, self.waits, self.excluded = asyncio.Semaphore(size), WaitCounter(), excluded
+
+    def release(self, data: bytes) -> None:
+        """Release what `WebClient.reserve` acquired for a body."""
+        for _ in range(cost(data)):
+            self.budget.release()
 
 
 class WebClient:
@@ -63,6 +70,12 @@ class WebClient:
         """
         self._config, self._reserving = config, asyncio.Lock()
         self._http = HttpClient(config, slots, resolver)
+        if config.fallback != "none":
+            self._http.limit(
+                http_urls.parse(config.fallback_url),
+                max(1, ARCHIVE_CONCURRENCY // processes),
+                Pace(ARCHIVE_INTERVAL * processes),
+            )
         self._rules = (
             SiteRules(self._http, config.user_agent, processes) if config.obey_robots_txt else None
         )
@@ -84,9 +97,14 @@ class WebClient:
           The image, or the failure of its last attempt.
         """
         try:
-            visit = Visit([http_urls.parse(ref.url)], waits=room.waits)
+            url = http_urls.parse(ref.url)
         except http_urls.UrlError as error:
             return Failure(ref, "fetch", error.reason, str(error))
+        return await self.fetch_from(ref, url, room)
+
+    async def fetch_from(self, ref: ImageRef, url: yarl.URL, room: Room) -> EncodedImage | Failure:
+        """Fetch one image as `fetch` does, from a URL that may not be its own."""
+        visit = Visit([url], waits=room.waits)
         admit = self._rules.admit if self._rules else admit_all
         try:
             body = await self._http.get(
@@ -130,9 +148,10 @@ class WebClient:
         return body
 
     def _check_allowed(self, response: aiohttp.ClientResponse, admission: Admission) -> None:
-        for tag in response.headers.getall("X-Robots-Tag", ()):
-            if robots_tag.disallows(tag, self._config.user_agent):
-                raise FetchError("disallowed", f"X-Robots-Tag: {tag}")
+        for name in robots_tag.HEADERS:
+            for tag in response.headers.getall(name, ()):
+                if robots_tag.disallows(tag, self._config.user_agent):
+                    raise FetchError("disallowed", f"{name}: {tag}")
         if self._config.obey_robots_txt and (
             reason := tdm_reservation.check_headers(response.headers, admission.reservation)
         ):

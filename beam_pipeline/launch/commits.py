@@ -100,7 +100,8 @@ def plan(
     def take(number: int, *head: tuple[ImageRef, int, int]) -> list[tuple[ImageRef, int, int]]:
         taken = [*head, *itertools.islice(images, number - len(head))]
         for ref, _, _ in taken:
-            digest.update(f"{ref.name} {ref.image_class} {ref.location}".encode(errors="replace"))
+            described = f"{ref.name} {ref.image_class} {ref.location}{ref.fallback or ''}"
+            digest.update(described.encode(errors="replace"))
         return taken
 
     lines = sum(manifest.counts.get("lines", 0) for manifest in done)

@@ -163,9 +163,10 @@ def summarize(info: DatasetInfo, folder: str) -> str:
     counts = info.counts
     splits = [file.split for file in info.files]
     noun = "image" if info.options["images"] else "line"
+    rescued = f" ({counts.rescued:,} rescued by a fallback)" if counts.rescued else ""
     lines = [
         f"{count(counts.lines, noun)}: {counts.ignored:,} ignored, "
-        f"{count(counts.duplicates, 'duplicate')}, {count(counts.examples, 'example')}, "
+        f"{count(counts.duplicates, 'duplicate')}, {count(counts.examples, 'example')}{rescued}, "
         f"{count(counts.failures, 'failure')}"
     ]
     lines += [

@@ -21,7 +21,7 @@ import beam_pipeline
 from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.dataset_info import DatasetInfo
-from beam_pipeline.fetching import kept_images
+from beam_pipeline.fetching import http_urls, kept_images
 from beam_pipeline.metadata import commit_manifest, generated_text
 from beam_pipeline.naming import (
     FAILURES_PREFIX,
@@ -32,6 +32,7 @@ from beam_pipeline.naming import (
     TRANSFORM,
     VALIDATION_PREFIX,
 )
+from beam_pipeline.redaction import redact
 from beam_pipeline.reporting import class_names
 from beam_pipeline.sources import listing
 from beam_pipeline.sources import paths as input_paths
@@ -102,6 +103,10 @@ def check(config: Config) -> None:
             filesystem.check_client(str(value))
         except ValueError as error:
             raise UsageError(f"--{name} {error}") from error
+    try:
+        http_urls.parse(config.fallback_url)
+    except http_urls.UrlError as error:
+        raise UsageError(f"--fallback_url {redact(config.fallback_url)}: {error}") from error
     _check_folders(config)
     _check_input_is_elsewhere(config)
     if config.class_names:
@@ -177,7 +182,7 @@ def _check_kept(option: str, folder: str) -> None:
             )
 
 
-INPUTS = ("input", "images", "validation_input", "validation_images")
+INPUTS = ("input", "images", "validation_input", "validation_images", "fallback_images")
 _PATHS = (*INPUTS, "class_file", "validation_ids", "output", "original_dir", "resized_dir")
 
 

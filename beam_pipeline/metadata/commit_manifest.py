@@ -314,7 +314,9 @@ def describe(
             bool(config.kept_columns),
             config.measures,
         ),
-        counts=Counts(**manifest.totals(), failures_by_reason=manifest.reasons),
+        counts=Counts(
+            **manifest.totals(), failures_by_reason=manifest.reasons, rescued=outcomes.rescued
+        ),
         failures_by_stage=manifest.stages,
         classes=outcomes.classes,
         hosts=outcomes.hosts,

@@ -164,6 +164,12 @@ def _describe_source(info: DatasetInfo, kept: tuple[str, ...]) -> Iterator[str]:
         f"{_escape(str(source))}: {count(counts.lines, noun)}, {counts.ignored:,} ignored, "
         f"{count(counts.duplicates, 'duplicate')}, {count(counts.failures, 'failure')}."
     )
+    if counts.rescued:
+        yield ""
+        yield (
+            "Rescued by a fallback, because their servers no longer have them: "
+            f"{count(counts.rescued, 'image')} (`image_source` is `fallback`)."
+        )
     if counts.failures_by_reason:
         yield ""
         reasons = sorted(counts.failures_by_reason.items(), key=lambda item: (-item[1], item[0]))

@@ -26,12 +26,13 @@ def write(path: str, outcomes: Iterable[OutcomeCount]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """The fields of `DatasetInfo` with these names."""
+    """The fields of `DatasetInfo` and `Counts` with these names."""
 
     classes: dict[str, dict[Split, int]]
     hosts: list[Host]
     other_hosts: OtherHosts
     measures: dict[str, MeasureCounts]
+    rescued: int
 
 
 def add_up(paths: Iterable[str]) -> Outcomes:
@@ -46,6 +47,7 @@ def add_up(paths: Iterable[str]) -> Outcomes:
         name: MeasureCounts(list(edges), [0] * (len(edges) - 1), [0] * (len(edges) - 1))
         for name, edges in measures.BIN_EDGES.items()
     }
+    rescued = 0
     for path in paths:
         for (kind, name, *outcome), number in map(
             json.loads, filesystem.read_bytes(path).splitlines()
@@ -57,6 +59,8 @@ def add_up(paths: Iterable[str]) -> Outcomes:
                 index, result = outcome
                 bins = counts[name].examples if result == "example" else counts[name].filtered
                 bins[int(index)] += number
+            elif kind == "source":
+                rescued += number
             else:
                 hosts[name][outcome[0]] += number
     ordered = sorted(hosts, key=lambda host: (-hosts[host].total(), host))
@@ -73,4 +77,5 @@ def add_up(paths: Iterable[str]) -> Outcomes:
             failures=sum(hosts[host].total() - hosts[host]["example"] for host in others),
         ),
         measures=counts,
+        rescued=rescued,
     )

@@ -5,6 +5,7 @@ Records are represented by digests, 8 bytes each, so that those of a large datas
 
 from __future__ import annotations
 
+import collections
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from beam_pipeline.storage import any_path
 
 DIGEST_BYTES = 8
 _BATCH = 1000  # rows
+_SOURCES = ("origin", "fallback")
 
 
 def digest_record(
@@ -60,16 +62,23 @@ def find_problems(
     """
     unseen = {name: np.ones(len(data) // DIGEST_BYTES, bool) for name, data in digests.items()}
     is_complete = True
+    sources: collections.Counter[str | None] = collections.Counter()
     for file in folder.info.metadata_files:
         if not any_path.exists(any_path.join(folder.path, file.name)):
             is_complete = False  # reported with the other missing files
             continue
         try:
-            yield from _check_file(folder, file, digests, unseen, skipped)
+            yield from _check_file(folder, file, digests, unseen, skipped, sources)
         # The client of an object store and the reader of Parquet may raise any exception.
         except Exception as error:
             is_complete = False
             yield f"{file.name} cannot be read: {error}"
+    rescued = folder.info.counts.rescued
+    if is_complete and sources["fallback"] != rescued:
+        yield (
+            f"metadata-*.parquet has {sources['fallback']:,} rows of rescued images, "
+            f"{naming.DATASET_INFO} lists {rescued:,}"
+        )
     for name, rows in unseen.items() if is_complete else ():
         if rows.any() and name not in skipped:
             yield f"{name} has {rows.sum():,} records without a row in metadata-*.parquet"
@@ -81,8 +90,12 @@ def _check_file(
     digests: Mapping[str, bytes],
     unseen: Mapping[str, np.ndarray],
     skipped: frozenset[str],
+    sources: collections.Counter[str | None],
 ) -> Iterator[str]:
-    """Yield the problems of one file; clear the flags in `unseen` of the records it describes."""
+    """Yield the problems of one file.
+
+    Clears the flags in `unseen` of the records that it describes, and counts `sources`.
+    """
     with any_path.open_file(any_path.join(folder.path, file.name)) as opened:
         parquet = pq.ParquetFile(opened)
         if parquet.metadata.num_rows != file.rows:
@@ -90,20 +103,24 @@ def _check_file(
                 f"{file.name} holds {parquet.metadata.num_rows} rows, {naming.DATASET_INFO} lists "
                 f"{file.rows}"
             )
-        columns = _columns(folder)
+        compared = _columns(folder)
+        columns = [*compared, "image_source"]
         if missing := set(columns) - set(parquet.schema_arrow.names):
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
         # Threads of pyarrow may outlive the process, and abort it.
         batches = parquet.iter_batches(_BATCH, columns=columns, use_threads=False)
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows):
-            name, index = row["shard"], row["index"]
+            name, index, source = row["shard"], row["index"], row["image_source"]
+            if source not in (*_SOURCES, None):
+                yield f"{file.name}: row {number} has the unknown image_source {source!r}"
+            sources[source] += 1
             if name in skipped:
                 continue
             if name not in digests or index not in range(len(unseen[name])):
                 yield f"{file.name}: row {number} is of a record that is not in the dataset"
                 continue
-            start, found = DIGEST_BYTES * index, _digest([row[column] for column in columns])
+            start, found = DIGEST_BYTES * index, _digest([row[column] for column in compared])
             if found != digests[name][start : start + DIGEST_BYTES]:
                 yield f"{file.name}: row {number} does not match record {index} of {name}"
             elif not unseen[name][index]:

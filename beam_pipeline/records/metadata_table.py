@@ -47,6 +47,7 @@ _COLUMNS = (
     ("pdq_quality", pa.int64()),
     ("sha256", pa.string()),
     ("final_url", pa.string()),
+    ("image_source", pa.string()),
 )
 
 
@@ -67,6 +68,7 @@ MEANINGS = {
     "pdq_quality": "quality of the hash, 0 to 100; null if it was not computed",
     "sha256": "of the image file, in hex; null if it is not known",
     "final_url": "URL after redirects, or path of the file; null if an earlier run kept the image",
+    "image_source": "origin or fallback; null if an earlier run kept the image",
 }
 
 
@@ -113,6 +115,7 @@ def encode_row(image: EmbeddedImage) -> bytes:
         "pdq_quality": rgb.hash.quality if rgb.hash else None,
         "sha256": rgb.body_sha256 or None,
         "final_url": as_text(redact(rgb.final_url)) or None,
+        "image_source": rgb.image_source or None,
     }
     return json.dumps([columns, ref.metadata]).encode() + b"\n"
 

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Iterator
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import ImageRef, as_text
-from beam_pipeline.sources import id_files, json_lines, opening, paths, registry, source
+from beam_pipeline.sources import (
+    id_files,
+    json_lines,
+    opening,
+    paths,
+    registry,
+    source,
+    stored_copies,
+)
 from beam_pipeline.sources.image_index import ImageIndex
 from beam_pipeline.storage import any_path, filesystem
 
@@ -108,13 +116,14 @@ def _indexed(option: str, value: str, config: Config) -> Iterator[ImageRef | Non
 
 
 class _Completion:
-    """Gives images their class and their split."""
+    """Gives images their class, their split, and their stored copy."""
 
     def __init__(self, config: Config):
         self._classes = id_files.read_classes(config.class_file) if config.class_file else {}
         self._ids = id_files.read_ids(config.validation_ids) if config.validation_ids else None
         self._has_own = bool(config.validation_input or config.validation_images)
         self._stratify = _Stratifier(config.validation_fraction) if config.stratify else None
+        self._copies = stored_copies.list_copies(config)
 
     def __call__(self, ref: ImageRef) -> ImageRef:
         known = self._classes.get(ref.id) or ref.image_class or wordnet_id(ref.id)
@@ -124,6 +133,7 @@ class _Completion:
             image_class=image_class,
             is_validation=self._is_validation(ref, image_class),
             folder="",
+            fallback=self._copies.find(ref.id) if self._copies and not ref.location else None,
         )
 
     def _is_validation(self, ref: ImageRef, image_class: str) -> bool | None:
@@ -158,7 +168,8 @@ class _Stratifier:
 def check_readable(config: Config) -> None:
     """Read the input up to its first image, to report an unusable one before anything is fetched.
 
-    Of lists, the first file of each path or glob is looked at; of images, all are listed.
+    Of lists, the first file of each path or glob is looked at; of images, all are listed, those of
+    `--fallback_images` too.
 
     Raises:
       UsageError: An input does not exist, cannot be read, or contains no image.
@@ -171,7 +182,12 @@ def check_readable(config: Config) -> None:
     option = "validation_input" if config.validation_input else "validation_images"
     if getattr(config, option) and not any(_validation_refs(config)):
         raise UsageError(f"--{option} {getattr(config, option)} contains no image. Check the path.")
-    if any(_main_refs(config)):
+    if first := next(filter(None, _main_refs(config)), None):
+        if stored_copies.list_copies(config) and config.input and not first.id:
+            raise UsageError(
+                f"--fallback_images needs IDs, and the first image of {config.input} has none. "
+                "Give lines of ID URL, or --id_column."
+            )
         return
     if config.skip:
         raise UsageError(
@@ -203,7 +219,8 @@ def count_images(config: Config) -> int:
     Raises:
       UsageError: An input cannot be read to its end.
     """
-    return sum(1 for _ in read_refs(config, collections.Counter()))
+    refs = itertools.chain(_validation_refs(config), _main_refs(config))
+    return sum(ref is not None for ref in refs)
 
 
 def refuse_pipe(config: Config) -> None:
@@ -223,7 +240,8 @@ def refuse_pipe(config: Config) -> None:
 
 def identify_containers(config: Config) -> str:
     """Return a text that changes when an archive or a Parquet file of images changes."""
-    values = {"--images": config.images, "--validation_images": config.validation_images}
+    names = ("images", "validation_images", "fallback_images")
+    values = {f"--{name}": getattr(config, name) for name in names}
     containers = [
         path
         for option, value in values.items()

@@ -39,6 +39,8 @@ class CountOutcomes(beam.DoFn):
             return
         if isinstance(outcome, EmbeddedImage):
             self._count_measures(outcome.image, "example")
+            if outcome.image.image_source == "fallback":
+                self._counts["source", "fallback"] += 1
         ref = outcome.ref
         if ref.location is None and (host := host_of(ref.url)):
             result = outcome.reason if isinstance(outcome, Failure) else "example"

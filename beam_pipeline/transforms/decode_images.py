@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipeline.config import NETWORK_SIZE, Config
-from beam_pipeline.elements import EncodedImage, Failure, Problem, RgbImage
+from beam_pipeline.elements import EncodedImage, Problem, RgbImage
 from beam_pipeline.images import decoding, lab_color, measures, perceptual_hash, png_notes
 
 # Many images wait for the network. Lab of a larger one is computed again for the record.
@@ -36,8 +36,7 @@ def check_body(
         if found != expected:
             problem = Problem("wrong_digest", f"its {kind} is {found}, not {expected}")
     if problem:
-        failure = Failure(image.ref, "fetch", *problem, image.attempts, image.final_url)
-        yield TaggedOutput("failures", failure)
+        yield TaggedOutput("failures", image.fail("fetch", problem))
     else:
         yield dataclasses.replace(image, sha256=digest)
 
@@ -65,12 +64,11 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
             body,
             "" if image.is_resized else image.sha256,
             image.final_url if image.attempts else "",
+            image_source=image.image_source,
         )
         return _measure(rgb, config)
     except decoding.DecodeError as error:
-        failure = Failure(
-            image.ref, "decode", error.reason, error.detail, image.attempts, image.final_url
-        )
+        failure = image.fail("decode", Problem(error.reason, error.detail))
         return TaggedOutput("failures", failure)
 
 

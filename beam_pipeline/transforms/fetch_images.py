@@ -41,14 +41,17 @@ class FetchImages(beam.DoFn):
     output `failures`.
     """
 
-    def __init__(self, config: Config, processes: int = 1):
+    def __init__(self, config: Config, processes: int = 1, excluded: frozenset[str] = frozenset()):
         """Initialize the step.
 
         Args:
           config: The options, with the share of one process in the limits on requests.
           processes: Number of worker processes that share them.
+          excluded: The sha256 of bodies that are not photographs, in hex, for which a fallback is
+            asked if there is one.
         """
         self._config, self._processes = config, processes
+        self._excluded = excluded if config.has_fallback else frozenset()
         self._window = _QUEUED_PER_REQUEST * config.fetch_concurrency
         self._max_waiting = _WAITING_PER_REQUEST * config.fetch_concurrency
         self._fetched = Metrics.counter(naming.FETCH, "images")
@@ -64,7 +67,7 @@ class FetchImages(beam.DoFn):
         self._under_way: set[Fetched] = set()
         self._groups: GroupReader | None = None
         # One per bundle, so that an aborted bundle leaves nothing acquired.
-        self._room = Room(max(2 * self._config.fetch_concurrency, MAX_COST))
+        self._room = Room(max(2 * self._config.fetch_concurrency, MAX_COST), self._excluded)
 
     def process(self, group: Iterable[ImageRef]) -> Iterator[EncodedImage | TaggedOutput]:
         refs = list(group)

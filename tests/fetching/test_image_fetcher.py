@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import gc
+import hashlib
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import threading
 import time
-import tracemalloc
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,17 +21,16 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from origin import Origin, image, peak
+from patience import PATIENCE, in_time, wait_until
 
 from beam_pipeline.config import Config
-from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
-from beam_pipeline.fetching import http_client
-from beam_pipeline.fetching.image_fetcher import Fetcher, read_file
+from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef, StoredCopy
+from beam_pipeline.fetching import http_client, web_client
+from beam_pipeline.fetching.image_fetcher import Fetcher
 from beam_pipeline.fetching.web_client import MAX_COST, Room
 from beam_pipeline.images.png_notes import encode_png
 from beam_pipeline.transforms import fetch_images
 from beam_pipeline.transforms.fetch_images import FetchImages
-
-PATIENCE = 10  # seconds after which a test counts as hanging
 
 
 @pytest.fixture(autouse=True)
@@ -118,123 +114,6 @@ def run_bundle(images: FetchImages, refs: list[ImageRef]) -> list[EncodedImage |
     images.start_bundle()
     handed_on = [output for ref in refs for output in images.process([ref])]
     return outcomes_of([*handed_on, *images.finish_bundle()])
-
-
-def in_time(work: Callable, *arguments: object):
-    """Return the result of `work`; fail if it takes longer than `PATIENCE`."""
-    result: concurrent.futures.Future = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work(*arguments))
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return result.result(PATIENCE)
-
-
-def wait_until(condition: Callable[[], object]) -> bool:
-    give_up_at = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < give_up_at:
-        time.sleep(0.01)
-    return bool(condition())
-
-
-class TestReadFile:
-    def test_reads(self, tmp_path):
-        path = tmp_path / "x y%20.jpg"
-        path.write_bytes(image("x.jpg"))
-        ref = ref_of(path)
-        for limit in (len(image("x.jpg")), 10**9):
-            outcome = read_file(ref, limit)
-            assert isinstance(outcome, EncodedImage)
-            assert (outcome.ref, outcome.data, outcome.attempts, outcome.final_url) == (
-                ref,
-                image("x.jpg"),
-                1,
-                str(path),
-            )
-
-    def test_what_cannot_be_read(self, tmp_path):
-        (tmp_path / "empty.jpg").touch()
-        (tmp_path / "large.jpg").write_bytes(b"x" * 101)
-        for name, reason in (
-            ("none.jpg", "not_found"),
-            ("", "not_found"),
-            ("empty.jpg", "empty"),
-            ("large.jpg", "too_large"),
-        ):
-            outcome = read_file(ref_of(tmp_path / name), 100)
-            assert isinstance(outcome, Failure)
-            assert (outcome.stage, outcome.reason, outcome.attempts) == ("fetch", reason, 1)
-
-    def test_reads_a_part_of_a_file(self, tmp_path):
-        path, body = tmp_path / "archive", image("x.jpg")
-        packer = zlib.compressobj(9, wbits=-15)
-        packed = packer.compress(body) + packer.flush()
-        path.write_bytes(b"before" + body + packed + b"behind")
-        stored = Extent(str(path), 6, len(body))
-        deflated = Extent(str(path), 6 + len(body), len(packed), is_deflated=True)
-        for extent in (stored, deflated):
-            ref = ImageRef("1", f"{path}#x.jpg", location=extent)
-            outcome = read_file(ref, len(body))
-            assert isinstance(outcome, EncodedImage)
-            assert (outcome.data, outcome.final_url) == (body, ref.url)
-            outcome = read_file(ref, len(body) - 1)
-            assert isinstance(outcome, Failure) and outcome.reason == "too_large"
-
-    @pytest.mark.parametrize("damage", ["cut", "garbage", "ends in the file"])
-    def test_damaged_deflate(self, tmp_path, damage):
-        packer = zlib.compressobj(9, wbits=-15)
-        packed = packer.compress(image("x.jpg")) + packer.flush()
-        size = len(packed)
-        if damage == "garbage":
-            packed = b"\xff" * size
-        elif damage == "cut":
-            packed, size = packed + b"\0", size - 100
-        (tmp_path / "archive").write_bytes(packed)
-        size += damage == "ends in the file"
-        ref = ImageRef("", "x", location=Extent(str(tmp_path / "archive"), 0, size, True))
-        outcome = read_file(ref, 10**6)
-        assert isinstance(outcome, Failure)
-        if damage == "ends in the file":
-            assert (outcome.stage, outcome.reason) == ("fetch", "not_found")
-            assert str(tmp_path / "archive") in outcome.detail
-        else:
-            assert (outcome.stage, outcome.reason) == ("read", "corrupt_container")
-
-    def test_a_deflate_bomb_is_bounded(self, tmp_path):
-        packer = zlib.compressobj(9, wbits=-15)
-        packed = packer.compress(bytes(200 << 20)) + packer.flush()
-        (tmp_path / "bomb").write_bytes(packed)
-        extent = Extent(str(tmp_path / "bomb"), 0, len(packed), is_deflated=True)
-        tracemalloc.start()
-        outcome = read_file(ImageRef("", "x", location=extent), 1 << 20)
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert isinstance(outcome, Failure) and outcome.reason == "too_large"
-        assert peak_bytes < 4 << 20
-
-    def test_what_is_no_regular_file_is_not_waited_for(self, tmp_path):
-        os.mkfifo(tmp_path / "pipe.jpg")
-        (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
-        (tmp_path / "folder.jpg").mkdir()
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
-            server.bind(str(tmp_path / "s"))
-            paths = [
-                *(tmp_path / name for name in ("pipe.jpg", "link.jpg", "folder.jpg", "s")),
-                "/dev/zero",
-                "/dev/null",
-            ]
-            for path in paths:
-                outcome = in_time(read_file, ref_of(path), 100)
-                assert isinstance(outcome, Failure)
-                assert (outcome.stage, outcome.reason, outcome.attempts) == (
-                    "fetch",
-                    "not_found",
-                    1,
-                )
 
 
 class TestGraph:
@@ -467,6 +346,57 @@ class TestBundles:
                 in_time(run, fail)
         in_time(run, summarize)
         assert len(origin.requests) >= 10
+
+
+class TestFallback:
+    def test_images_that_wait_for_an_archive_leave_room_to_others(self, origin, monkeypatch):
+        monkeypatch.setattr(web_client, "ARCHIVE_INTERVAL", 0.05)
+        config = make_config(
+            fetch_concurrency=1, fallback="wayback", fallback_url=origin.url(host="localhost")
+        )
+        gone = numbered(origin, 2 * fetch_images._QUEUED_PER_REQUEST, "status/404/{}")
+        present = numbered(origin, 5)
+        outcomes = in_time(run_bundle, copy(FetchImages(config)), [*gone, *present])
+        assert sum(isinstance(outcome, EncodedImage) for outcome in outcomes) == 5
+        assert len(outcomes) == len(gone) + 5
+        asked = [request for request in origin.requests if request.path.startswith("/web/")]
+        fetched = [request for request in origin.requests if request.path.endswith(".jpg")]
+        assert len(asked) == len(gone)
+        assert fetched[-1].begun < asked[len(gone) // 2].begun
+
+    def test_no_more_than_a_limit_wait(self, origin, monkeypatch):
+        monkeypatch.setattr(web_client, "ARCHIVE_INTERVAL", 0.02)
+        monkeypatch.setattr(fetch_images, "_WAITING_PER_REQUEST", 20)
+        config = make_config(
+            fetch_concurrency=1, fallback="wayback", fallback_url=origin.url(host="localhost")
+        )
+        images = copy(FetchImages(config))
+        images.start_bundle()
+        most = 0
+
+        def run() -> list:
+            nonlocal most
+            outcomes = []
+            for ref in numbered(origin, 60, "status/404/{}"):
+                outcomes += outcomes_of(images.process([ref]))
+                most = max(most, len(images._under_way))
+            return [*outcomes, *outcomes_of(images.finish_bundle())]
+
+        assert len(in_time(run)) == 60
+        assert fetch_images._QUEUED_PER_REQUEST <= most < 20
+
+    def test_what_is_excluded_is_gone(self, origin, tmp_path):
+        (tmp_path / "copy.jpg").write_bytes(image("copy.jpg"))
+        path = str(tmp_path / "copy.jpg")
+        fallback = StoredCopy(path, Extent(path))
+        ref = ImageRef("copy", origin.url("x.jpg"), fallback=fallback)
+        excluded = frozenset({hashlib.sha256(image("x.jpg")).hexdigest()})
+        config = make_config(fallback_images=path)
+        [outcome] = run_bundle(copy(FetchImages(config, 1, excluded)), [ref])
+        assert isinstance(outcome, EncodedImage)
+        assert (outcome.data, outcome.final_url) == (image("copy.jpg"), path)
+        [outcome] = run_bundle(copy(FetchImages(make_config(), 1, excluded)), [ref])
+        assert isinstance(outcome, EncodedImage) and outcome.data == image("x.jpg")
 
 
 def fail(_image: EncodedImage) -> None:

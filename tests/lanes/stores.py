@@ -37,7 +37,7 @@ from beam_pipeline.config import UsageError
 from beam_pipeline.dataset_info import DatasetInfo
 from beam_pipeline.elements import Failure
 from beam_pipeline.embedding import checkpoints
-from beam_pipeline.fetching.image_fetcher import read_file
+from beam_pipeline.fetching.stored_images import read_file
 from beam_pipeline.launch import leases
 from beam_pipeline.sources import parquet_images
 from beam_pipeline.storage import filesystem, ranges

@@ -46,6 +46,9 @@ DEFAULTS = {
     "max_image_pixels": 64_000_000,
     "user_agent": f"beam_pipeline/{beam_pipeline.__version__}",
     "obey_robots_txt": False,
+    "fallback": "none",
+    "fallback_url": "https://web.archive.org",
+    "fallback_images": None,
     "allow_private_addresses": False,
     "original_dir": None,
     "resized_dir": None,
@@ -101,6 +104,9 @@ FULL = {
     "max_image_bytes": 1000,
     "max_image_pixels": 2000,
     "user_agent": "someone else/1.0 (me@example.com)",
+    "fallback": "wayback",
+    "fallback_url": "http://localhost:8080/photos/",
+    "fallback_images": "train.tar",
     "original_dir": "data/original",
     "resized_dir": "data/resized",
     "exclude_sha256": "placeholders.txt",
@@ -152,6 +158,7 @@ CHOICES = {
     "compression": ("none", "gzip"),
     "precision": ("float32", "bfloat16"),
     "filter_preset": ("zhang2016", "bigcolor", "unicolor"),
+    "fallback": ("none", "wayback"),
 }
 
 
@@ -405,6 +412,34 @@ def test_the_version_is_printed(capsys):
         parse(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"{beam_pipeline.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": "a.tar", "fallback": "wayback"}, "--fallback is for lists of URLs"),
+        ({"images": "a.tar", "fallback_images": "b.tar"}, "--fallback_images is for lists"),
+        ({"input": "-", "fallback_url": "http://a.test"}, "needs --fallback wayback"),
+        *(
+            ({"input": "-", "fallback": "wayback", "fallback_url": url}, "the URL of a server")
+            for url in ("a.test", "ftp://a.test/", "http:///web/", "http://a.test/?url=", "http://")
+        ),
+    ],
+)
+def test_a_fallback_that_makes_no_sense(options, message):
+    with pytest.raises(UsageError, match=message):
+        Config(output="out", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"input": "-", "fallback": "wayback", "fallback_url": "https://a.test:81/b/"},
+        {"images": "a.tar", "validation_input": "-", "fallback_images": "b.tar"},
+    ],
+)
+def test_a_fallback_of_some_images(options):
+    assert Config(output="out", **options).has_fallback
 
 
 @pytest.mark.parametrize("checkpoint", ["untrained", "none"])

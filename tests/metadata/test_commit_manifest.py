@@ -75,6 +75,7 @@ def test_the_description_matches_the_dataset(config):
         "examples": 6,
         "failures": 4,
         "failures_by_reason": {"dns": 3, "http_404": 1},
+        "rescued": 0,
     }
     assert [
         (file["name"], file["split"], file["examples"], file["bytes"])

@@ -20,16 +20,16 @@ from beam_pipeline.sources.listing import wordnet_id
 from beam_pipeline.transforms import count_outcomes
 
 
-def make_example(id: str, url: str) -> EmbeddedImage:
+def make_example(id: str, url: str, source: str = "origin") -> EmbeddedImage:
     ref = ImageRef(id, url, image_class=wordnet_id(id))
     if "://" not in url:
         ref = dataclasses.replace(ref, location=Extent(url))
-    return EmbeddedImage(RgbImage(ref, np.empty(0), (1, 1)), None)
+    return EmbeddedImage(RgbImage(ref, np.empty(0), (1, 1), image_source=source), None)
 
 
 OUTCOMES = [
     make_example("n00004475_1", "http://a.example/1.jpg"),
-    make_example("n00004475_2", "http://A.example:80/2.jpg"),
+    make_example("n00004475_2", "http://A.example:80/2.jpg", "fallback"),
     make_example("cat", "photos/3.jpg"),
     Failure(ImageRef("n00004475_3", "http://a.example/4.jpg"), "fetch", "timeout", ""),
     Failure(ImageRef("", "http://[broken"), "read", "invalid_url", ""),
@@ -48,6 +48,7 @@ def test_counts_examples_and_failures():
             (("class", "n00004475", "train"), 2),
             (("host", "a.example", "example"), 2),
             (("host", "a.example", "timeout"), 1),
+            (("source", "fallback"), 1),
         ]
         assert_that(counted, equal_to(expected))
 
@@ -67,6 +68,7 @@ def test_commits_add_up(tmp_path):
         (("class", "n2", "train"), 3),
         (("host", "a", "example"), 3),
         (("host", "b", "dns"), 9),
+        (("source", "fallback"), 2),
     ]
     second = [
         (("measure", "entropy", "39", "filtered"), 4),
@@ -74,6 +76,7 @@ def test_commits_add_up(tmp_path):
         (("class", "n2", "validation"), 1),
         (("host", "a", "example"), 2),
         (("host", "a", "dns"), 1),
+        (("source", "fallback"), 3),
     ]
     for name, part in (("0", first), ("1", second)):
         outcome_counts.write(str(tmp_path / name), part)
@@ -88,6 +91,7 @@ def test_commits_add_up(tmp_path):
         hosts=[Host("b", 0, {"dns": 9}), Host("a", 5, {"dns": 1})],
         other_hosts=OtherHosts(0, 0, 0),
         measures=added.measures,
+        rescued=5,
     )
 
 

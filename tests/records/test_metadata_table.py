@@ -37,6 +37,7 @@ def test_a_row_of_each_example():
         ref,
         body_sha256="ab" * 32,
         final_url="https://me:secret@b/2.jpg",
+        image_source="fallback",
         measures=measures,
         hash=PerceptualHash(b"\x07" * 32, 80),
     )
@@ -57,10 +58,12 @@ def test_a_row_of_each_example():
         "pdq_quality": 80,
         "sha256": "ab" * 32,
         "final_url": "https://REDACTED@b/2.jpg",
+        "image_source": "fallback",
     }
     assert (second["url"], second["index"], second["offset"]) == ("/a/%FF.jpg", 1, 100)
     assert (second["id"], second["class"]) == ("", "")
     assert second["sha256"] is second["final_url"] is second["tint"] is None
+    assert second["image_source"] is None
     assert second["pdq"] is second["pdq_quality"] is None
 
 

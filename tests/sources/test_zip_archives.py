@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from beam_pipeline.config import UsageError
 from beam_pipeline.elements import Extent, Failure, ImageRef
-from beam_pipeline.fetching.image_fetcher import read_file
+from beam_pipeline.fetching.stored_images import read_file
 from beam_pipeline.sources import registry, zip_archives
 
 
