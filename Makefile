@@ -13,7 +13,7 @@ ACTIONLINT := $(CACHE)/actionlint-1.7.12/actionlint
 NOTHING = $(shell git hash-object -t tree /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint build lanes test-flink test-spark test-prism test-dataflow test-stores \
+.PHONY: help run test lint docs build lanes test-flink test-spark test-prism test-dataflow test-stores \
 	soak bench bench-fetching bench-gpu profile clean
 
 help:  ## List the targets
@@ -26,7 +26,7 @@ test: lint  ## Run the linters, then the tests
 	$(BIN)/pytest
 
 lint:  ## Run the linters
-lint: .venv/ready $(if $(shell command -v go),$(ACTIONLINT))
+lint: .venv/ready docs $(if $(shell command -v go),$(ACTIONLINT))
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,6 +36,9 @@ lint: .venv/ready $(if $(shell command -v go),$(ACTIONLINT))
 	$(BIN)/shellcheck .ci/run examples/flink.sh
 	@if test -x $(ACTIONLINT); then set -x; $(ACTIONLINT) .github/workflows/*.yml; else \
 		echo "lint: the CI workflow was not checked: building actionlint needs Go." >&2; fi
+
+docs: .venv/ready  ## Build the documentation into site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: .venv/ready  ## Build the sdist and the wheel into dist/, and check their metadata
 	rm -rf dist *.egg-info
@@ -116,5 +119,5 @@ profile: .venv/ready  ## Print where a run without the network holds the interpr
 	$(INSTALL) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-clean:  ## Remove environments, packages and datasets
-	rm -rf .venv .venv-img2dataset build data dist *.egg-info
+clean:  ## Remove environments, packages, the documentation and datasets
+	rm -rf .venv .venv-img2dataset build data dist site *.egg-info

@@ -47,7 +47,7 @@ def load(
     - `image_embedding`: float32 (1001,), logits for the grey image; absent if the dataset was made
       without the network.
 
-    `lab_uint8` returns L* within 0.2 and a*, b* within 0.5 of the encoded values; `rgb_png` is
+    `lab_uint8` returns `L*` within 0.2 and `a*, b*` within 0.5 of the encoded values; `rgb_png` is
     within 1e-4 of `lab_float32`.
 
     Shuffle, batch and feed it to Keras:
@@ -160,7 +160,7 @@ def read_statistics(folder: _Path) -> Statistics:
       folder: The folder of `dataset.json`, a str or a path, on a disk or `gs://`.
 
     Returns:
-      Mean and variance of L*, a*, b* and of the embedding, and the frequency of colours.
+      Mean and variance of `L*, a*, b*` and of the embedding, and the frequency of colours.
 
     Raises:
       FileNotFoundError: the folder holds no complete dataset, or no statistics.

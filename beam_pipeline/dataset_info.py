@@ -304,10 +304,10 @@ class Statistics(NamedTuple):
 
     Attributes:
       examples: Number of training examples.
-      lab_mean, lab_variance: float32 (3,), of L*, a* and b*, over all pixels.
+      lab_mean, lab_variance: float32 (3,), of `L*`, `a*` and `b*`, over all pixels.
       embedding_mean, embedding_variance: float32 (1001,), or (0,) without the network.
-      ab_frequency: float32 (23, 23), the share of all pixels in each bin of a* (rows) and b*
-        (columns). Bins are 10 wide, with centres from -110 to 110.
+      ab_frequency: float32 (23, 23), the share of all pixels in each bin of `a*` (rows) and
+        `b*` (columns). Bins are 10 wide, with centres from -110 to 110.
     """
 
     examples: int

@@ -234,7 +234,7 @@ class Failure:
     Attributes:
       ref: The image.
       stage: `read`, `fetch`, `decode` or `filter`.
-      reason: One of the reasons in the README's table of failures, such as `http_404`.
+      reason: One of the reasons in the table in docs/failures.md, such as `http_404`.
       detail: A message for a person, with that of the server or the decoder.
       attempts: Number of attempts; one attempt may take several requests, as with redirects.
       final_url: The URL after redirects.

@@ -44,7 +44,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the sdist and the wheel of the project."""
     source = tmp_path_factory.mktemp("source") / "beam_pipeline"
-    generated = ["__pycache__", "*.egg-info", "build", "data", "dist"]
+    generated = ["__pycache__", "*.egg-info", "build", "data", "dist", "site"]
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", *generated))
     run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
     return source / "dist"

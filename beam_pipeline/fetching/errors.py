@@ -1,6 +1,6 @@
 """Conversion of the HTTP client's exceptions to FetchError.
 
-The reasons are those of the README's table of failures.
+The reasons are those of the table in docs/failures.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FetchError(Exception):
         """Initialize the error.
 
         Args:
-          reason: A reason of the README's table of failures.
+          reason: A reason of the table in docs/failures.md.
           detail: A human-readable explanation, cut to 1000 characters.
           retryable: Whether the error is temporary: another attempt may succeed.
           retry_after: Time that the server asked to wait, in seconds.

@@ -24,7 +24,7 @@ class UrlError(ValueError):
     """A URL that cannot be requested.
 
     Attributes:
-      reason: A reason of the README's table of failures.
+      reason: A reason of the table in docs/failures.md.
     """
 
     def __init__(self, reason: str, detail: str):

@@ -152,7 +152,7 @@ def failed_row(
       row: Number of the row or line, from 1.
       problem: What the row has.
       id: The image's ID.
-      reason: A reason of the README's table of failures.
+      reason: A reason of the table in docs/failures.md.
     """
     return ImageRef(id, row_url(path, row), problem=Problem(reason, f"row {row} has {problem}"))
 

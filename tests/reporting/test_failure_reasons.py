@@ -8,12 +8,12 @@ from pathlib import Path
 
 from beam_pipeline.reporting import failure_reasons
 
-README = Path(__file__).parents[2] / "README.md"
+DOCS = Path(__file__).parents[2] / "docs" / "failures.md"
 
 
-def test_each_reason_of_the_readme_is_explained():
+def test_each_reason_of_the_documentation_is_explained():
     rows = re.findall(
-        r"^\| `(?:read|fetch|decode|filter)` \|(.*)\|$", README.read_text(), re.MULTILINE
+        r"^\| `(?:read|fetch|decode|filter)` \|(.*)\|$", DOCS.read_text(), re.MULTILINE
     )
     reasons = {reason for row in rows for reason in re.findall(r"`(\w+)`", row)}
     reasons -= {"http_NNN", "detail"}
