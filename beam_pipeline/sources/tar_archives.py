@@ -126,6 +126,8 @@ def _ref(path: str, member: Member, location: Extent | Row, max_bytes: int) -> I
 def _problem(member: Member, max_bytes: int) -> Problem | None:
     if member.problem is None and member.size > max_bytes:
         return Problem("too_large", f"{member.size:,} bytes, {max_bytes:,} are allowed")
+    if member.problem is None and not member.size:
+        return Problem("empty", "an image of 0 bytes")
     return member.problem
 
 

@@ -149,6 +149,12 @@ def test_large_members_are_not_read(tmp_path, packer):
     assert len(read_bodies(refs, make_config(max_image_bytes=1000))) == 2
 
 
+@pytest.mark.parametrize("packer", PACKERS)
+def test_empty_members_are_problems(tmp_path, packer):
+    path = write(tmp_path / "x.tar", PACKERS[packer](make_tar([("a.jpg", b""), *files("b.jpg")])))
+    assert [ref.problem and ref.problem.reason for ref in read(path)] == ["empty", None]
+
+
 def test_one_name_twice_is_two_images(tmp_path):
     refs = read(write(tmp_path / "x.tar", make_tar([("a.jpg", b"1"), ("a.jpg", b"2")])))
     assert refs[0].url == refs[1].url and refs[0].location != refs[1].location
