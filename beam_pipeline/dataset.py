@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from beam_pipeline.dataset_info import DatasetInfo, Statistics
-from beam_pipeline.reading import dataset_dir
+from beam_pipeline.reading import dataset_dir, export_info
 from beam_pipeline.reading.numpy_reader import Examples
+from beam_pipeline.reading.record_decoder import RecordDecoder
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DatasetInfo",
     "Examples",
+    "RecordDecoder",
     "Statistics",
     "examples",
     "load",
     "read_info",
     "read_statistics",
+    "record_decoder",
 ]
 
 _Path = str | os.PathLike[str]
@@ -132,6 +135,31 @@ def examples(
         its index is broken or does not match `dataset.json`.
     """
     return Examples(_open_all(folder, split, exclude), split)
+
+
+def record_decoder(folder: _Path) -> RecordDecoder:
+    """Return a function that decodes the records which another library has read.
+
+    Such as Grain, from an export to ArrayRecord:
+
+        source = grain.sources.ArrayRecordDataSource(sorted(glob("exported/train-*.array_record")))
+        decode = dataset.record_decoder("exported")
+        images = grain.MapDataset.source(source).shuffle(seed=0).map(decode)
+
+    Args:
+      folder: The folder of `dataset.json`, or of `export.json`, a str or a path, on any filesystem
+        that Beam supports.
+
+    Returns:
+      A function from a serialized tf.train.Example to the dictionary of `examples`. It can be
+      pickled.
+
+    Raises:
+      FileNotFoundError: the folder holds no complete dataset and no complete export.
+      ValueError: `dataset.json` or `export.json` is broken.
+    """
+    exported = export_info.read(os.fspath(folder))
+    return RecordDecoder(exported.dataset if exported else read_info(folder))
 
 
 def _open_all(

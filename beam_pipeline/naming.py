@@ -23,6 +23,9 @@ DATASET_INFO, METRICS, REPORT, TRANSFORM, FILTERED_SAMPLE, NEAR_DUPLICATES = (
     "near_duplicates.parquet",
 )
 
+# Written last by an export.
+EXPORT_INFO = "export.json"
+
 # Of --statistics, with the names that colorization projects use.
 POINTS, PRIOR = "pts_in_hull.npy", "prior_probs.npy"
 

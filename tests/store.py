@@ -5,6 +5,7 @@ Only Beam can open it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,10 @@ class Store(LocalFileSystem):
 
     def exists(self, path: str) -> bool:
         return super().exists(_local(path))
+
+    def delete(self, paths: list[str]) -> None:
+        for path in paths:
+            os.unlink(_local(path))
 
 
 def _local(path: str) -> str:

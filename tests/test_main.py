@@ -20,7 +20,7 @@ def test_every_command_that_is_listed_has_help():
     ]
     assert commands == [
         f"beam_pipeline.{name}"
-        for name in ("run", "validate", "compare", "report", "flex_template")
+        for name in ("run", "validate", "compare", "export", "report", "flex_template")
     ]
     for command in commands:
         shown = subprocess.run(

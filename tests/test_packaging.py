@@ -117,7 +117,7 @@ def test_the_installed_package_makes_and_reads_a_dataset(environment, tmp_path):
 
 def test_every_development_tool_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    tools = {re.split("[^a-z-]", tool)[0] for tool in project["optional-dependencies"]["dev"]}
+    tools = {re.split("[^a-z_-]", tool)[0] for tool in project["optional-dependencies"]["dev"]}
     pins = {pin.partition("==")[0] for pin in (ROOT / "constraints.txt").read_text().splitlines()}
     assert tools <= pins
 

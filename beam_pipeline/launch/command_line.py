@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import beam_pipeline
@@ -98,8 +98,12 @@ def _value_of(field: dataclasses.Field[Any]) -> dict[str, Any]:
     return {"type": kind, "metavar": field.metadata["metavar"] or {int: "N", float: "X"}[kind]}
 
 
-def check_beam_flags(beam_argv: Sequence[str]) -> None:
-    """Refuse flags that are neither the project's nor Beam's, which Beam itself would ignore.
+def check_beam_flags(beam_argv: Sequence[str], own: Collection[str] | None = None) -> None:
+    """Refuse flags that are neither the command's nor Beam's, which Beam itself would ignore.
+
+    Args:
+      beam_argv: The arguments for Beam.
+      own: The flags of the command; by default those of `Config`.
 
     Raises:
       UsageError: a flag is unknown; the message names it and the closest known flag.
@@ -108,8 +112,9 @@ def check_beam_flags(beam_argv: Sequence[str]) -> None:
     is_checked = any(argument.startswith("--template_location") for argument in beam_argv)
     if is_checked or not beam_argv:
         return
-    own = {f"--{field.name}" for field in dataclasses.fields(Config)}
-    known = own | _beam_flags()
+    if own is None:
+        own = {f"--{field.name}" for field in dataclasses.fields(Config)}
+    known = {*own, *_beam_flags()}
     previous = ""
     for argument in beam_argv:
         flag = argument.partition("=")[0]

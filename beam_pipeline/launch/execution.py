@@ -133,7 +133,7 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
         tempfile.NamedTemporaryFile(prefix="ticks-") as file,
         Progress(TickFile(file.name), sys.stderr, images, failures) as progress,
         signals.describing_interruption(progress.describe_interruption),
-        _make_pool(beam_options) as pool,
+        make_pool(beam_options) as pool,
     ):
         threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
 
@@ -146,7 +146,7 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
     fetcher.close()
 
 
-def _make_pool(
+def make_pool(
     beam_options: PipelineOptions,
 ) -> contextlib.AbstractContextManager[WorkerPool | None]:
     """Return the worker processes; None if the worker is a thread of this process."""

@@ -31,7 +31,7 @@ from beam_pipeline.redaction import redact
 from beam_pipeline.sources import id_files, listing
 from beam_pipeline.storage import any_path
 
-_JOB_LIVES_ON = (
+JOB_LIVES_ON = (
     "Interrupted. The job may still run; wait for its end before you run the same command again."
 )
 
@@ -111,7 +111,7 @@ def run_locked(config: Config, given: Collection[str], beam_options: PipelineOpt
         else:
             with contextlib.ExitStack() as stack:
                 if runner_options.job_outlives_command(beam_options):
-                    stack.enter_context(signals.describing_interruption(lambda: _JOB_LIVES_ON))
+                    stack.enter_context(signals.describing_interruption(lambda: JOB_LIVES_ON))
                 execution.make_dataset(job, existing.commits)
             if not runner_options.waits_for_job(beam_options):
                 write_line(

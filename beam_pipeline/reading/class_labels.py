@@ -29,6 +29,11 @@ def label_classes(classes: Iterable[str]) -> Mapping[str, int]:
     return {name: label for label, name in enumerate(ordered)}
 
 
+def label_of(image_class: bytes, labels: Mapping[str, int]) -> int:
+    """Return the label of a record's `image_class`, -1 if it is unknown."""
+    return labels.get(image_class.decode(errors="replace"), -1)
+
+
 @functools.cache
 def read_wordnet_ids() -> tuple[str, ...]:
     """Return the WordNet IDs of the 1,000 classes of ILSVRC2012, sorted."""

@@ -38,6 +38,12 @@ class Shard:
         """Number of examples that are read."""
         return self.examples - len(self.excluded)
 
+    def position(self, index: int) -> int:
+        """Return the index in the file of an example, from its index among those that are read."""
+        for excluded in self.excluded:
+            index += excluded <= index
+        return index
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetDir:

@@ -71,9 +71,7 @@ class Examples(Sequence[dict[str, Any]]):
         with _naming(shard):
             if shard_index not in self._offsets:
                 self._offsets[shard_index] = _find_records(folder, shard)
-            position = index - self._ends[shard_index] + shard.kept
-            for excluded in shard.excluded:
-                position += excluded <= position
+            position = shard.position(index - self._ends[shard_index] + shard.kept)
             start, end = map(int, self._offsets[shard_index][position : position + 2])
             record = _read_record(folder, shard, start, end)
         return self._decode(folder, shard, record)
@@ -82,7 +80,7 @@ class Examples(Sequence[dict[str, Any]]):
         self, folder: DatasetDir, shard: Shard, record: bytes | memoryview
     ) -> dict[str, Any]:
         example = decode_example(folder, shard, record)
-        label = self._labels.get(example["image_class"].decode(errors="replace"), -1)
+        label = class_labels.label_of(example["image_class"], self._labels)
         return {**example, "image_label": label}
 
 
@@ -101,13 +99,20 @@ def read_shard(folder: DatasetDir, shard: Shard, checked: bool = False) -> Itera
         yield from tfrecord.read_records(file, shard.path, checked)
 
 
-def read_stored(folder: DatasetDir, shard: Shard) -> Iterator[tuple[int, bytes]]:
+def read_stored(folder: DatasetDir, shard: Shard, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the size of each record in a shard, and the record; verify all checksums.
+
+    Args:
+      folder: The dataset.
+      shard: The shard.
+      start: Index of the first record to read. The index of the shard locates it.
 
     Raises:
       ValueError: The shard, which the message names, is broken.
     """
     with _naming(shard), open_file(shard.path) as file:
+        if start:
+            file.seek(int(_find_records(folder, shard)[start]))
         if folder.is_compressed:
             limit = _max_frame(folder)
             yield from gzip_members.read_records(file, shard.path, True, limit)

@@ -12,6 +12,7 @@ import importlib
 import os
 import shutil
 import tarfile
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ READ_ERRORS = (
     http.client.HTTPException,
     BeamIOError,
 )
+
+_COPIED = 1 << 20  # bytes copied at a time
 
 # Schemes whose client is an extra: the extra, and the module that the client needs.
 _EXTRAS = {"gs": ("gcp", "google.cloud.storage"), "s3": ("aws", "boto3")}
@@ -127,12 +130,14 @@ def create(path: str, durable: bool = False, mark: str = "") -> Iterator[IO[byte
       The file to write.
     """
     on_disk = FileSystems.get_scheme(path) is None
-    target = f"{path}.{mark}{uuid.uuid4().hex}.tmp" if on_disk else path
+    target = temporary_name(path, mark) if on_disk else path
+    is_new = on_disk
     try:
         with (
             naming(path),
             FileSystems.create(target, compression_type=CompressionTypes.UNCOMPRESSED) as file,
         ):
+            is_new = True
             yield file
         if durable:
             sync(target)
@@ -141,9 +146,51 @@ def create(path: str, durable: bool = False, mark: str = "") -> Iterator[IO[byte
         if durable:
             sync(FileSystems.split(path)[0])
     except BaseException:
-        if on_disk and FileSystems.exists(target):
+        # An object store shows what was written before the error, since the file is closed.
+        if is_new and FileSystems.exists(target):
             FileSystems.delete([target])
         raise
+
+
+@contextlib.contextmanager
+def create_from_disk(path: str) -> Iterator[str]:
+    """Write a file atomically, as with `create`, by a library that only writes to a disk.
+
+    Yields:
+      The path of the file to write; for an object store that of a temporary file, which is then
+      copied.
+    """
+    if FileSystems.get_scheme(path) is None:
+        target = temporary_name(path)
+        try:
+            yield target
+            FileSystems.rename([target], [path])
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = os.path.join(folder, base_name(path))
+        yield target
+        with open(target, "rb") as source, create(path) as file:
+            shutil.copyfileobj(source, file, _COPIED)
+
+
+def temporary_name(path: str, mark: str = "") -> str:
+    """Return a name in the folder of a file on a disk that no other call returns."""
+    return f"{path}.{mark}{uuid.uuid4().hex}.tmp"
+
+
+def size_of(path: str) -> int:
+    """Return the size of a file, bytes.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+    """
+    [match] = FileSystems.match([path])
+    if not match.metadata_list:
+        raise FileNotFoundError(errno.ENOENT, "no such file", path)
+    return match.metadata_list[0].size_in_bytes
 
 
 def sync(path: str) -> None:

@@ -12,6 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store import PREFIX
 
 from beam_pipeline.storage import filesystem
 
@@ -202,3 +203,39 @@ def test_clients_get_the_options_that_a_pipeline_has_set(monkeypatch):
     assert filesystem.client_options() is not None
     FileSystems.set_options(options)
     assert filesystem.client_options() is options
+
+
+def test_a_library_writes_a_file_on_a_disk_completely_or_not_at_all(tmp_path):
+    path = str(tmp_path / "file")
+    with filesystem.create_from_disk(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"data")
+        assert os.path.dirname(temporary) == str(tmp_path)
+        assert not os.path.exists(path)
+    assert (tmp_path / "file").read_bytes() == b"data"
+    with pytest.raises(ZeroDivisionError), filesystem.create_from_disk(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"half")
+        1 / 0  # noqa: B018
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"data"]
+
+
+def test_an_object_store_gets_what_a_library_writes(tmp_path):
+    path = f"{PREFIX}{tmp_path}/file"
+    with filesystem.create_from_disk(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"data")
+        assert list(tmp_path.iterdir()) == []
+    assert filesystem.read_bytes(path) == b"data"
+    assert filesystem.size_of(path) == 4
+    assert not os.path.exists(temporary)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        filesystem.size_of(str(tmp_path / "nothing"))
+
+
+def test_an_object_store_shows_no_file_that_was_not_completed(tmp_path):
+    path = f"{PREFIX}{tmp_path}/file"
+    with pytest.raises(ZeroDivisionError), filesystem.create(path) as file:
+        file.write(b"half")
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
