@@ -9,12 +9,14 @@ FLINK := 1.19.3
 BEAM := $(shell sed -n "s/^apache-beam==//p" constraints.txt)
 JOB_SERVERS := 2.62.0
 ACTIONLINT := $(CACHE)/actionlint-1.7.12/actionlint
+# What dataset.examples imports, and webdataset.
+READERS := msgspec pillow scikit-image webdataset
 # Git's empty tree: a diff against it contains all tracked files.
 NOTHING = $(shell git hash-object -t tree /dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint docs build lanes test-flink test-spark test-prism test-dataflow test-stores \
-	soak bench bench-fetching bench-gpu profile clean
+	test-grain test-torch soak bench bench-fetching bench-gpu profile clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,8 +47,8 @@ build: .venv/ready  ## Build the sdist and the wheel into dist/, and check their
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 
-lanes:  ## Run the tests of other engines and object stores
-lanes: test-prism test-flink test-spark test-dataflow test-stores
+lanes:  ## Run the tests of other engines, object stores and training libraries
+lanes: test-prism test-flink test-spark test-dataflow test-stores test-grain test-torch
 
 test-flink:  ## Run the graph on a Flink cluster on this machine
 test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib
@@ -65,6 +67,25 @@ test-dataflow: .venv/lanes  ## Submit to a local stand-in for Dataflow, and run 
 
 test-stores: .venv/lanes  ## Read and write gs:// and s3://, each an emulator
 	$(BIN)/pytest tests/lanes/stores.py
+
+test-grain: .venv/lanes  ## Read a dataset and its export with Grain, and train with JAX
+	$(BIN)/pytest tests/lanes/jax_and_grain.py
+
+test-torch: .venv/lanes .venv-torch/ready  ## Read a dataset and its export with PyTorch, and train
+	TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python $(BIN)/pytest tests/lanes/pytorch.py
+
+# An environment of its own: Debian's PyTorch, which needs the NumPy before 2, or what pip installs.
+# PyPI has builds for CUDA only, which take gigabytes; Debian's is for processors, 150 MB.
+.venv-torch/ready: Makefile
+	rm -rf $(@D)
+	if /usr/bin/python3 -c 'import torch'; then \
+		/usr/bin/python3 -m venv --system-site-packages $(@D) && \
+		$(@D)/bin/pip install --quiet --disable-pip-version-check 'numpy<2' $(READERS); \
+	else \
+		$(PYTHON) -m venv $(@D) && \
+		$(@D)/bin/pip install --quiet --disable-pip-version-check torch $(READERS); \
+	fi
+	touch $@
 
 $(LANES)/flink-$(FLINK)/deps/lib: | .venv/lanes
 	rm -rf $(LANES)/flink && mkdir -p $(LANES)/flink
@@ -120,4 +141,4 @@ profile: .venv/ready  ## Print where a run without the network holds the interpr
 	touch $@
 
 clean:  ## Remove environments, packages, the documentation and datasets
-	rm -rf .venv .venv-img2dataset build data dist site *.egg-info
+	rm -rf .venv .venv-img2dataset .venv-torch build data dist site *.egg-info
