@@ -8,6 +8,7 @@ LANES := $(CACHE)/lanes
 FLINK := 1.19.3
 BEAM := $(shell sed -n "s/^apache-beam==//p" constraints.txt)
 JOB_SERVERS := 2.62.0
+MINUTES := 10
 ACTIONLINT := $(CACHE)/actionlint-1.7.12/actionlint
 # What dataset.examples imports, and webdataset.
 READERS := msgspec pillow scikit-image webdataset
@@ -115,8 +116,8 @@ $(CACHE)/actionlint-%/actionlint:
 	$(INSTALL) --constraint constraints.txt --editable '.[lanes]'
 	touch $@
 
-soak: .venv/ready  ## Check counts, memory and open files with 20,000 URLs, a third of them faulty
-	$(BIN)/python -m benchmarks.soak
+soak: .venv/ready  ## Run every kind of input for MINUTES=10, with kills: counts, memory, open files
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 bench: .venv/ready .venv-img2dataset/ready  ## Measure speed, memory and size as ratios
 	$(BIN)/python -m benchmarks.bench --img2dataset .venv-img2dataset/bin/python
