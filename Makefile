@@ -17,7 +17,7 @@ NOTHING = $(shell git hash-object -t tree /dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint docs build lanes test-flink test-spark test-prism test-dataflow test-stores \
-	test-grain test-torch soak bench bench-fetching bench-gpu profile clean
+	test-export test-grain test-torch soak bench bench-fetching bench-gpu profile clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,7 +49,7 @@ build: .venv/ready  ## Build the sdist and the wheel into dist/, and check their
 	$(BIN)/twine check --strict dist/*
 
 lanes:  ## Run the tests of other engines, object stores and training libraries
-lanes: test-prism test-flink test-spark test-dataflow test-stores test-grain test-torch
+lanes: test-prism test-flink test-spark test-dataflow test-stores test-export test-grain test-torch
 
 test-flink:  ## Run the graph on a Flink cluster on this machine
 test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib
@@ -68,6 +68,9 @@ test-dataflow: .venv/lanes  ## Submit to a local stand-in for Dataflow, and run 
 
 test-stores: .venv/lanes  ## Read and write gs:// and s3://, each an emulator
 	$(BIN)/pytest tests/lanes/stores.py
+
+test-export: .venv/lanes $(LANES)/prism-$(BEAM)/prism  ## Export on Prism, and on object stores
+	$(BIN)/pytest tests/lanes/exports.py
 
 test-grain: .venv/lanes  ## Read a dataset and its export with Grain, and train with JAX
 	$(BIN)/pytest tests/lanes/jax_and_grain.py

@@ -35,6 +35,7 @@ GIVEN = {
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "fallback_images": "gs://bucket/train.tar",
     "retry_reasons": "timeout,dns",
+    "urls_per_commit": "1000000",
     "class_names": "gs://bucket/names.txt",
     "url_column": "URL",
     "id_column": "key",
