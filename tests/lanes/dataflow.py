@@ -247,27 +247,3 @@ def test_a_job_that_fails_costs_one_part(url_list, reference, tmp_path):
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
     assert_same(made, reference)
-
-
-def test_the_launcher_of_a_template_submits_part_after_part(url_list, reference, tmp_path):
-    workers = Workers(tmp_path)
-
-    def run(job: dict[str, Any]) -> str:
-        workers.run(job)
-        return "JOB_STATE_DONE"
-
-    template = tmp_path / "staged" / "template"
-    with serve(run) as (endpoint, jobs):
-        flags = ("--urls_per_commit", "26", "--template_location", str(template))
-        done = submit(
-            endpoint, url_list, tmp_path, *flags, "--parts=true", "--job_name", "photographs"
-        )
-        assert done.returncode == 0, done.stderr
-        names = [job["name"] for job in jobs]
-        assert names == ["photographs-part-1", "photographs-part-2"]
-    assert not (tmp_path / "dataset" / "dataset.json").exists()
-    # The service starts the job of the last part from the file that the launcher leaves.
-    workers.run(json.loads(template.read_text()))
-    made = read_dataset(tmp_path / "dataset")
-    assert_right(made)
-    assert_same(made, reference)

@@ -282,29 +282,3 @@ def test_workers_of_a_pool_with_all_files_on_s3(
         made = read_dataset(output)
         assert_right(made)
         assert_same(made, reference)
-
-
-def test_an_interrupted_command_can_be_given_again(cluster, url_list, reference, tmp_path):
-    begun = time.time() * 1000
-    command = [*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]
-    with job(command) as process:
-        wait_for_record(tmp_path / "dataset", process)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "The job may still run" in errors
-    [left] = [each for each in cluster.ask("/jobs/overview")["jobs"] if each["start-time"] >= begun]
-    cancel(cluster, left["jid"])
-    done = run_job(command)
-    assert done.returncode == 0, done.stderr
-    made = read_dataset(tmp_path / "dataset")
-    assert_right(made)
-    assert_same(made, reference)
-
-
-def cancel(cluster: Cluster, number: str) -> None:
-    """Cancel a job as Flink's page does, and wait until it has ended."""
-    url = f"http://127.0.0.1:{cluster.port}/jobs/{number}?mode=cancel"
-    urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=10).close()
-    while cluster.ask(f"/jobs/{number}")["state"] not in ("CANCELED", "FAILED", "FINISHED"):
-        time.sleep(0.2)
