@@ -6,8 +6,17 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline
 # Downloads and builds of the lanes, shared by all checkouts.
 LANES := $(CACHE)/lanes
 FLINK := 1.19.3
+SPARK := 3.5.7
 BEAM := $(shell sed -n "s/^apache-beam==//p" constraints.txt)
 JOB_SERVERS := 2.62.0
+ON_PRISM := .venv/lanes $(LANES)/prism-$(BEAM)/prism
+ON_FLINK := .venv/lanes $(LANES)/boot-$(BEAM)/container $(LANES)/flink-$(FLINK)/deps/lib \
+	$(LANES)/flink-job-server-$(JOB_SERVERS).jar
+ON_SPARK := .venv/lanes $(LANES)/boot-$(BEAM)/container $(LANES)/spark-$(SPARK)/deps/jars \
+	$(LANES)/spark-job-server-$(JOB_SERVERS).jar
+TORCH_PYTHON = $(CURDIR)/.venv-torch/bin/python
+# A process for each processor, which takes the tests of one file after the other.
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 MINUTES := 10
 ACTIONLINT := $(CACHE)/actionlint-1.7.12/actionlint
 # What dataset.examples imports, and webdataset.
@@ -26,7 +35,7 @@ run: .venv/ready  ## Make a small dataset on this machine, from photographs serv
 	$(BIN)/python -m examples.sample_run
 
 test: lint  ## Run the linters, then the tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(IN_PARALLEL)
 
 lint:  ## Run the linters
 lint: .venv/ready docs $(if $(shell command -v go),$(ACTIONLINT))
@@ -49,18 +58,17 @@ build: .venv/ready  ## Build the sdist and the wheel into dist/, and check their
 	$(BIN)/twine check --strict dist/*
 
 lanes:  ## Run the tests of other engines, object stores and training libraries
-lanes: test-prism test-flink test-spark test-dataflow test-stores test-export test-grain test-torch
+lanes: $(ON_FLINK) $(ON_SPARK) $(ON_PRISM) .venv/lanes .venv-torch/ready
+	TORCH_PYTHON=$(TORCH_PYTHON) $(BIN)/pytest $(IN_PARALLEL) $(addprefix tests/lanes/, \
+		flink.py spark.py stores.py dataflow.py prism.py exports.py jax_and_grain.py pytorch.py)
 
-test-flink:  ## Run the graph on a Flink cluster on this machine
-test-flink: .venv/lanes $(LANES)/flink-$(FLINK)/deps/lib
-test-flink: $(LANES)/flink-job-server-$(JOB_SERVERS).jar $(LANES)/boot-$(BEAM)/container
+test-flink: $(ON_FLINK)  ## Run the graph on a Flink cluster on this machine
 	$(BIN)/pytest tests/lanes/flink.py
 
-test-spark:  ## Run the graph on the Spark in Beam's job server
-test-spark: .venv/lanes $(LANES)/spark-job-server-$(JOB_SERVERS).jar
+test-spark: $(ON_SPARK)  ## Run the graph on the Spark in Beam's job server, and on a Spark cluster
 	$(BIN)/pytest tests/lanes/spark.py
 
-test-prism: .venv/lanes $(LANES)/prism-$(BEAM)/prism  ## Run the graph on Prism, Beam's runner in Go
+test-prism: $(ON_PRISM)  ## Run the graph on Prism, Beam's runner in Go
 	$(BIN)/pytest tests/lanes/prism.py
 
 test-dataflow: .venv/lanes  ## Submit to a local stand-in for Dataflow, and run what arrives
@@ -69,14 +77,14 @@ test-dataflow: .venv/lanes  ## Submit to a local stand-in for Dataflow, and run 
 test-stores: .venv/lanes  ## Read and write gs:// and s3://, each an emulator
 	$(BIN)/pytest tests/lanes/stores.py
 
-test-export: .venv/lanes $(LANES)/prism-$(BEAM)/prism  ## Export on Prism, and on object stores
+test-export: $(ON_PRISM)  ## Export on Prism, and on object stores
 	$(BIN)/pytest tests/lanes/exports.py
 
 test-grain: .venv/lanes  ## Read a dataset and its export with Grain, and train with JAX
 	$(BIN)/pytest tests/lanes/jax_and_grain.py
 
 test-torch: .venv/lanes .venv-torch/ready  ## Read a dataset and its export with PyTorch, and train
-	TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python $(BIN)/pytest tests/lanes/pytorch.py
+	TORCH_PYTHON=$(TORCH_PYTHON) $(BIN)/pytest tests/lanes/pytorch.py
 
 # An environment of its own: Debian's PyTorch, which needs the NumPy before 2, or what pip installs.
 # PyPI has builds for CUDA only, which take gigabytes; Debian's is for processors, 150 MB.
@@ -91,14 +99,22 @@ test-torch: .venv/lanes .venv-torch/ready  ## Read a dataset and its export with
 	fi
 	touch $@
 
+# Both distributions are published as Python packages.
 $(LANES)/flink-$(FLINK)/deps/lib: | .venv/lanes
-	rm -rf $(LANES)/flink && mkdir -p $(LANES)/flink
+	$(call unpack,apache-flink-libraries,$(FLINK),$(@D))
+
+$(LANES)/spark-$(SPARK)/deps/jars: | .venv/lanes
+	$(call unpack,pyspark,$(SPARK),$(@D))
+
+# Unpack the source distribution of a package: NAME, VERSION, FOLDER/deps.
+define unpack
+	rm -rf $(LANES)/unpacked $(dir $(3)) && mkdir -p $(LANES)/unpacked
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-		--no-binary :all: --dest $(LANES)/flink apache-flink-libraries==$(FLINK)
-	tar -xzf $(LANES)/flink/apache-flink-libraries-$(FLINK).tar.gz -C $(LANES)/flink
-	rm -rf $(LANES)/flink-$(FLINK)
-	mv $(LANES)/flink/apache-flink-libraries-$(FLINK) $(LANES)/flink-$(FLINK)
-	rm -r $(LANES)/flink
+		--no-binary :all: --dest $(LANES)/unpacked $(1)==$(2)
+	tar -xzf $(LANES)/unpacked/$(1)-$(2).tar.gz -C $(LANES)/unpacked
+	mv $(LANES)/unpacked/$(1)-$(2) $(patsubst %/,%,$(dir $(3)))
+	rm -r $(LANES)/unpacked
+endef
 
 $(LANES)/%-job-server-$(JOB_SERVERS).jar:
 	mvn --quiet --batch-mode --file tests/lanes/job_servers/$*.xml -Dfolder=$(LANES)/build-$* package

@@ -7,6 +7,7 @@ elsewhere.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import typing
@@ -603,10 +604,15 @@ def stable_path(paths: str) -> str:
     return re.sub(pipe, "/dev/fd", paths)
 
 
+@functools.cache
+def _hint_of(name: str) -> Any:
+    return typing.get_type_hints(Config)[name]
+
+
 def _has_type(value: Any, name: str) -> bool:
     """Return whether a value, which may come from a file, has the type of the option."""
     if value is None:
-        return type(None) in typing.get_args(typing.get_type_hints(Config)[name])
+        return type(None) in typing.get_args(_hint_of(name))
     kind = type_of(name)
     return type(value) is kind or (kind is float and type(value) is int)
 
@@ -615,13 +621,13 @@ def type_of(name: str) -> type:
     """Return the type of an option's values: str, int, float or bool."""
     if choices_of(name):
         return str
-    hint = typing.get_type_hints(Config)[name]
+    hint = _hint_of(name)
     return next(kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None))
 
 
 def choices_of(name: str) -> tuple[str, ...]:
     """Return the values that an option accepts; empty if it is not an enumeration."""
-    hint = typing.get_type_hints(Config)[name]
+    hint = _hint_of(name)
     kinds = (hint, *typing.get_args(hint))
     enumeration = next((kind for kind in kinds if typing.get_origin(kind) is Literal), None)
     return typing.get_args(enumeration)

@@ -23,7 +23,7 @@ from benchmarks.soak_figures import Sample, descendants, take_sample
 from benchmarks.soak_inputs import OK, Inputs
 
 INTERVAL = 0.5  # seconds between samples
-_GRACE = 10.0  # seconds in which the workers of a killed command end
+_GRACE = 120.0  # seconds in which the workers of a killed command end; some still import
 
 
 class Life(NamedTuple):

@@ -8,7 +8,6 @@ time: without AVX-512, NumPy computes them number by number.
 from __future__ import annotations
 
 import numpy as np
-from skimage import color
 
 # Bins of a* and of b* are 10 wide, with centres at -110, -100, ... 110.
 AB_BIN, AB_BINS = 10, 23
@@ -18,10 +17,16 @@ _LEVELS = np.arange(256) / 255
 LINEAR = np.where(_LEVELS > 0.04045, ((_LEVELS + 0.055) / 1.055) ** 2.4, _LEVELS / 12.92).astype(
     np.float32
 )
-# Maps linear RGB to X/Xn, Y/Yn, Z/Zn with scikit-image's primaries and white.
-TO_XYZ = (
-    color.rgb2xyz(np.eye(3)) / color.xyz_tristimulus_values(illuminant="D65", observer="2")
-).astype(np.float32)
+# The primaries of ITU-R BT.709, and D65 of the 2 degree observer. The numbers are scikit-image's,
+# whose import would take half a second of every command.
+_TO_XYZ = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+_WHITE = (0.95047, 1.0, 1.08883)
+# Maps linear RGB to X/Xn, Y/Yn, Z/Zn.
+TO_XYZ = (np.transpose(_TO_XYZ) / _WHITE).astype(np.float32)
 
 # Maps f(X), f(Y), f(Z) to L* + 16, a*, b*:
 # L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z)).
@@ -99,6 +104,8 @@ def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
 
     Colours out of gamut are clipped.
     """
+    from skimage import color
+
     return np.round(color.lab2rgb(lab) * 255).astype(np.uint8)
 
 

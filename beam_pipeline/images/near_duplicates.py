@@ -15,8 +15,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 # ThreatExchange's recommendation for PDQ: https://github.com/facebook/ThreatExchange.
 MAX_DISTANCE, MIN_QUALITY = 31, 50
@@ -67,6 +65,10 @@ def join(forests: Iterable[Forest]) -> Forest:
 
     The order of the two rows of a pair may be any.
     """
+    # Their import would take a third of a second of every command.
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     forests = list(forests)
     pairs = [np.concatenate([forest[side] for forest in forests]) for side in (0, 1)]
     if not len(pairs[0]):

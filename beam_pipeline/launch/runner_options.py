@@ -34,6 +34,7 @@ _PROCESSES_A_MACHINE = ("no_use_multiple_sdk_containers", "use_multiple_sdk_cont
 _WORKER_MEMORY = "min_ram=4GB"
 _MULTI_PROCESSING, _POOL = "multi_processing", "pool"
 _WORKERS, _MODE = "--direct_num_workers", "--direct_running_mode"
+_KEPT = 60_000  # milliseconds
 
 
 def parse_options(beam_argv: Sequence[str], processes: int = 1) -> PipelineOptions:
@@ -73,6 +74,9 @@ def parse_options(beam_argv: Sequence[str], processes: int = 1) -> PipelineOptio
     _share_processors(options)
     if _is_dataflow(options):
         _size_workers(options)
+    if not _is_given("--environment_cache_millis", beam_argv):
+        # Flink and Spark would start a new worker, with a new network, for each stage.
+        options.view_as(PortableOptions).environment_cache_millis = _KEPT
     if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
         raise UsageError(
             "--no_wait_until_finish needs a job server that outlives the command. Give its "

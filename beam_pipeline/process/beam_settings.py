@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -18,12 +19,15 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[None]:
-    """Redirect temporary files of Beam and its processes to a folder that is removed at the end.
+    """Redirect temporary files of Beam and its processes to a folder.
 
-    Beam does not delete all of its temporary files.
+    Beam does not delete all of its temporary files. The folder is removed when the process ends.
     """
     folder = tempfile.mkdtemp(prefix="beam_pipeline-")
     remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+    # Beam stops its job servers when the process ends, and they need their files until then.
+    # Functions that were registered later are called before.
+    atexit.register(remove)
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     try:
@@ -32,7 +36,6 @@ def temporary_folder() -> Iterator[None]:
     finally:
         tempfile.tempdir = before[0]
         os.environ.pop("TMPDIR") if before[1] is None else os.environ.update(TMPDIR=before[1])
-        remove()
 
 
 def quieten(verbose: bool) -> None:

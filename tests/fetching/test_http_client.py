@@ -302,7 +302,7 @@ class TestFailures:
             b"HTTP/1.1 302 Found\r\nLocation: http://1.2.3.4.5/\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.1 302 Found\r\nLocation: http:\r\nContent-Length: 0\r\n\r\n",
         ],
-        ids=lambda answer: repr(answer[:60]),
+        ids=lambda answer: repr(answer[:40]),
     )
     def test_no_answer_is_too_odd(self, origin, answer):
         outcome = fetch_one(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from datasets import (
     CONTAINER_OPTIONS,
+    NETWORK,
     OPTIONS,
     Dataset,
     read_dataset,
@@ -45,6 +46,17 @@ def reference(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Datas
     done = run_job(["--input", url_list, "--output", folder, *OPTIONS])
     assert done.returncode == 0, done.stderr
     return read_dataset(folder)
+
+
+@pytest.fixture(scope="session")
+def embedded(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return the dataset that the DirectRunner makes of the list with the untrained network."""
+    folder = tmp_path_factory.mktemp("embedded") / "dataset"
+    done = run_job(["--input", url_list, "--output", folder, *OPTIONS, *NETWORK])
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(folder)
+    assert all("image_embedding" in example for _, example in made.examples.values())
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
-from datasets import OPTIONS, assert_right, assert_same, read_dataset, run_job
+from datasets import NETWORK, OPTIONS, assert_right, assert_same, read_dataset, run_job
 from test_pipeline import find_shuffled_pixels
 
 ROOT = Path(__file__).parents[2]
@@ -172,9 +172,9 @@ def submit(
     )
 
 
-def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tmp_path):
+def test_the_job_that_arrives_makes_the_dataset(service, url_list, embedded, tmp_path):
     endpoint, jobs = service
-    submitted = submit(endpoint, url_list, tmp_path)
+    submitted = submit(endpoint, url_list, tmp_path, *NETWORK)
     # The stand-in reports that the job is done, but has not run it.
     assert submitted.returncode == 1
     assert "has ended without" in submitted.stderr
@@ -211,7 +211,7 @@ def test_the_job_that_arrives_makes_the_dataset(service, url_list, reference, tm
     Workers(tmp_path).run(job)
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
-    assert_same(made, reference)
+    assert_same(made, embedded)
 
 
 def test_a_template_is_not_waited_for(service, url_list, tmp_path):
@@ -244,6 +244,30 @@ def test_a_job_that_fails_costs_one_part(url_list, reference, tmp_path):
         assert "resuming after 26 images" in second.stdout
         parts = [1, 2, 2, 3]
         assert [job["name"] for job in jobs] == [f"photographs-part-{part}" for part in parts]
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)
+
+
+def test_the_launcher_of_a_template_submits_part_after_part(url_list, reference, tmp_path):
+    workers = Workers(tmp_path)
+
+    def run(job: dict[str, Any]) -> str:
+        workers.run(job)
+        return "JOB_STATE_DONE"
+
+    template = tmp_path / "staged" / "template"
+    with serve(run) as (endpoint, jobs):
+        flags = ("--urls_per_commit", "26", "--template_location", str(template))
+        done = submit(
+            endpoint, url_list, tmp_path, *flags, "--parts=true", "--job_name", "photographs"
+        )
+        assert done.returncode == 0, done.stderr
+        names = [job["name"] for job in jobs]
+        assert names == ["photographs-part-1", "photographs-part-2"]
+    assert not (tmp_path / "dataset" / "dataset.json").exists()
+    # The service starts the job of the last part from the file that the launcher leaves.
+    workers.run(json.loads(template.read_text()))
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
     assert_same(made, reference)

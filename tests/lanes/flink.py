@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import pytest
 from buckets import s3, upload, use
 from datasets import (
+    CONTAINER_OPTIONS,
     OPTIONS,
-    assert_makes_the_same,
-    assert_reads_containers,
+    Dataset,
+    assert_full_shards,
+    assert_has_containers,
     assert_right,
     assert_same,
     job,
@@ -99,20 +101,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield started
 
 
-def test_the_script_of_the_docs_makes_the_dataset(url_list, reference, tmp_path):
+def test_the_script_of_the_docs_reads_containers(containers, container_reference, tmp_path):
     (tmp_path / "work").mkdir()
-    command = [SCRIPT, "run", "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]
+    command = [SCRIPT, "run", "--images", containers, "--output", tmp_path / "dataset"]
     done = subprocess.run(
-        list(map(str, command)),
+        [*map(str, command), *CONTAINER_OPTIONS],
         env={**os.environ, **settings(tmp_path / "work"), "TASK_MANAGERS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    made = read_dataset(tmp_path / "dataset")
-    assert_right(made)
-    assert_same(made, reference)
+    assert_has_containers(read_dataset(tmp_path / "dataset"), container_reference)
 
 
 def engine(cluster: Cluster, parallelism: int, pool: int | None = None) -> list[str | Path]:
@@ -129,35 +129,36 @@ def engine(cluster: Cluster, parallelism: int, pool: int | None = None) -> list[
     ]
 
 
-@pytest.mark.parametrize("parallelism", [2, 4])
-def test_the_dataset_is_the_same(cluster, url_list, reference, tmp_path, parallelism):
-    assert_makes_the_same(
-        engine(cluster, parallelism), url_list, tmp_path / "dataset", reference, slots=parallelism
-    )
-
-
-def test_containers(cluster, containers, container_reference, tmp_path):
-    assert_reads_containers(
-        engine(cluster, 2), containers, tmp_path / "dataset", container_reference
-    )
-
-
-def test_metrics_are_shown_in_flinks_own_page(cluster, url_list, reference, tmp_path):
-    done = run_job(
-        [
-            *engine(cluster, 2),
-            "--input",
-            url_list,
-            "--output",
-            tmp_path / "dataset",
-            *OPTIONS,
-            "--checkpoint",
-            "none",
-        ]
-    )
+@pytest.fixture(scope="module")
+def made(
+    cluster: Cluster, url_list: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Dataset, str]:
+    """Return the dataset that all slots of the cluster make of the list, and the job's id."""
+    begun = time.time() * 1000
+    output = tmp_path_factory.mktemp("made") / "dataset"
+    done = run_job([*engine(cluster, 4), "--input", url_list, "--output", output, *OPTIONS])
     assert done.returncode == 0, done.stderr
-    last = max(cluster.ask("/jobs/overview")["jobs"], key=lambda job: job["start-time"])
-    page = cluster.ask(f"/jobs/{last['jid']}/accumulators")["user-task-accumulators"]
+    return read_dataset(output), find_job(cluster, begun)
+
+
+def find_job(cluster: Cluster, begun: float) -> str:
+    """Return the id of the only job that has begun since a time in milliseconds."""
+    [found] = [
+        each for each in cluster.ask("/jobs/overview")["jobs"] if each["start-time"] >= begun
+    ]
+    return str(found["jid"])
+
+
+def test_the_dataset_is_the_same(made, reference):
+    dataset, _ = made
+    assert_right(dataset)
+    assert_same(dataset, reference)
+    assert_full_shards(dataset, slots=4)
+
+
+def test_metrics_are_shown_in_flinks_own_page(cluster, made):
+    dataset, number = made
+    page = cluster.ask(f"/jobs/{number}/accumulators")["user-task-accumulators"]
     [containers] = [
         json.loads(accumulator["value"])
         for accumulator in page
@@ -169,12 +170,12 @@ def test_metrics_are_shown_in_flinks_own_page(cluster, url_list, reference, tmp_
             counters[f"{info['labels']['NAMESPACE']}/{info['labels']['NAME']}"] += read_varint(
                 base64.b64decode(info["payload"])
             )
-    failures = reference.description["counts"]["failures_by_reason"]
-    examples = reference.description["counts"]["examples"]
+    failures = dataset.description["counts"]["failures_by_reason"]
+    examples = dataset.description["counts"]["examples"]
     assert {name: counters[f"failures/{name}"] for name in failures} == failures
     assert counters["encode/images"] == examples
     assert counters["decode/images"] == examples + sum(
-        stage == "decode" for stage, _ in reference.failures.values()
+        stage == "decode" for stage, _ in dataset.failures.values()
     )
     assert counters["fetch/bytes"] > 0 and counters["decode/microseconds"] > 0
 
@@ -193,10 +194,8 @@ def test_workers_that_are_killed_cost_nothing(cluster, url_list, reference, tmp_
             os.kill(worker, signal.SIGKILL)
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    [last] = [each for each in cluster.ask("/jobs/overview")["jobs"] if each["start-time"] >= begun]
-    assert cluster.ask(f"/jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"], (
-        "the job has not noticed"
-    )
+    exceptions = cluster.ask(f"/jobs/{find_job(cluster, begun)}/exceptions")
+    assert exceptions["exceptionHistory"]["entries"], "the job has not noticed"
     made = read_dataset(tmp_path / "dataset")
     assert_right(made)
     assert_same(made, reference)
@@ -204,7 +203,7 @@ def test_workers_that_are_killed_cost_nothing(cluster, url_list, reference, tmp_
 
 def find_workers(cluster: Cluster) -> Iterator[int]:
     for process in descendants(cluster.pid):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if "sdk_worker_main" in Path(f"/proc/{process}/cmdline").read_text():
                 yield process
 
@@ -220,10 +219,10 @@ def test_a_cluster_that_dies_costs_one_part(url_list, reference, photographs, tm
     output = tmp_path / "dataset"
     options = [
         *("--input", url_list, "--output", output, *OPTIONS),
-        *("--checkpoint", "none", "--urls_per_commit", "20"),
+        *("--urls_per_commit", "20"),
     ]
     with (
-        start_cluster(tmp_path / "first") as first,
+        start_cluster(tmp_path / "first", task_managers=1) as first,
         job([*engine(first, 2), *options]) as process,
     ):
         while not (output / "commit-00000.json").exists():
@@ -239,14 +238,14 @@ def test_a_cluster_that_dies_costs_one_part(url_list, reference, photographs, tm
     assert "part 2: 20 images after 20 complete ones" in shown
     assert not (output / "commit-00001.json").exists()
 
-    with start_cluster(tmp_path / "second") as second:
+    with start_cluster(tmp_path / "second", task_managers=1) as second:
         done = run_job([*engine(second, 2), *options])
     assert done.returncode == 0, done.stderr
     assert "resuming after 20 images" in done.stdout
     made = read_dataset(output)
     parts = {file["name"].split("_")[-1][:5] for file in made.description["files"]}
     assert parts == {"00000", "00001", "00002"}
-    assert_same(made, reference, has_embeddings=False)
+    assert_same(made, reference)
 
 
 def stop(cluster: Cluster) -> None:
@@ -256,9 +255,7 @@ def stop(cluster: Cluster) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def test_workers_of_a_pool_with_all_files_on_s3(
-    url_list, untrained_checkpoint, reference, tmp_path
-):
+def test_workers_of_a_pool_with_all_files_on_s3(url_list, untrained_checkpoint, embedded, tmp_path):
     python = str(Path(sys.executable).parent)
     port, log = free_port(), tmp_path / "pool.log"
     pool: list[str | Path] = [
@@ -281,4 +278,30 @@ def test_workers_of_a_pool_with_all_files_on_s3(
         assert done.returncode == 0, done.stderr
         made = read_dataset(output)
         assert_right(made)
-        assert_same(made, reference)
+        assert_same(made, embedded)
+        assert made.statistics, "nothing was learnt"
+
+
+def test_an_interrupted_command_can_be_given_again(cluster, url_list, reference, tmp_path):
+    begun = time.time() * 1000
+    command = [*engine(cluster, 2), "--input", url_list, "--output", tmp_path / "dataset", *OPTIONS]
+    with job(command) as process:
+        wait_for_record(tmp_path / "dataset", process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The job may still run" in errors
+    cancel(cluster, find_job(cluster, begun))
+    done = run_job(command)
+    assert done.returncode == 0, done.stderr
+    made = read_dataset(tmp_path / "dataset")
+    assert_right(made)
+    assert_same(made, reference)
+
+
+def cancel(cluster: Cluster, number: str) -> None:
+    """Cancel a job as Flink's page does, and wait until it has ended."""
+    url = f"http://127.0.0.1:{cluster.port}/jobs/{number}?mode=cancel"
+    urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=10).close()
+    while cluster.ask(f"/jobs/{number}")["state"] not in ("CANCELED", "FAILED", "FINISHED"):
+        time.sleep(0.2)

@@ -60,7 +60,7 @@ def list_written(made: Dataset) -> set[str]:
 
 
 def test_list_checkpoint_originals_and_dataset(
-    bucket, url_list, untrained_checkpoint, reference, photographs, tmp_path
+    bucket, url_list, untrained_checkpoint, embedded, photographs, tmp_path
 ):
     urls = upload(url_list, f"{bucket}/lists/urls.txt")
     weights = upload(untrained_checkpoint, f"{bucket}/models/untrained.ckpt")
@@ -72,7 +72,7 @@ def test_list_checkpoint_originals_and_dataset(
     assert first.returncode == 0, first.stderr
     made = read_dataset(f"{bucket}/dataset")
     assert_right(made)
-    assert_same(made, reference)
+    assert_same(made, embedded)
     assert made.description["checkpoint"]["sha256"] == checkpoints.verify(str(untrained_checkpoint))
 
     # A complete dataset is left alone; kept originals are not requested again.
@@ -84,8 +84,6 @@ def test_list_checkpoint_originals_and_dataset(
     asked = sum("/sized/" in request.path for request in photographs.requests)
     other = [
         *keep,
-        "--checkpoint",
-        "none",
         "--encoding",
         "rgb_png",
         "--compression",
@@ -115,8 +113,6 @@ def test_a_killed_run_resumes(bucket, url_list, reference):
         "--input",
         url_list,
         *OPTIONS,
-        "--checkpoint",
-        "none",
         "--output",
         f"{bucket}/commits",
         "--urls_per_commit",
@@ -145,8 +141,6 @@ def test_a_second_run_into_one_folder_is_refused(bucket, url_list, reference):
         "--input",
         url_list,
         *OPTIONS,
-        "--checkpoint",
-        "none",
         "--output",
         f"{bucket}/locked",
     ]
@@ -246,7 +240,7 @@ def test_writes_have_conditions(conditions):
 
 
 def test_overwrite_leaves_nothing_of_what_was_there(bucket, url_list):
-    options = ["--input", url_list, *OPTIONS, "--checkpoint", "none", "--output", f"{bucket}/over"]
+    options = ["--input", url_list, *OPTIONS, "--output", f"{bucket}/over"]
     assert run_job([*options, "--urls_per_commit", "20"]).returncode == 0
     done = run_job([*options, "--encoding", "rgb_png", "--overwrite"])
     assert done.returncode == 0, done.stderr

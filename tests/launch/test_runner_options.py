@@ -10,6 +10,7 @@ from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
+    PortableOptions,
     SetupOptions,
     StandardOptions,
 )
@@ -62,6 +63,18 @@ def test_networks_of_several_processes_share_the_processors(monkeypatch, flags, 
     os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
     runner_options.parse_options(flags.split())
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == threads
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [
+        (["--runner", "FlinkRunner"], 60_000),
+        (["--runner", "SparkRunner", "--environment_cache_millis=0"], 0),
+    ],
+)
+def test_engines_keep_workers_between_stages(flags, kept):
+    options = runner_options.parse_options(flags).view_as(PortableOptions)
+    assert int(options.environment_cache_millis) == kept
 
 
 def test_no_main_session_is_pickled():

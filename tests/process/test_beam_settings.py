@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 
 import pytest
 
 from beam_pipeline.process import beam_settings
 
 
-def test_temporary_files_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with beam_settings.temporary_folder():
-        descriptor, path = tempfile.mkstemp()
-        os.close(descriptor)
-        assert os.path.dirname(path) == os.environ["TMPDIR"] != str(tmp_path)
+def test_temporary_files_are_kept_for_what_ends_with_the_process(tmp_path):
+    program = """
+import atexit, os, tempfile
+from beam_pipeline.process import beam_settings
+with beam_settings.temporary_folder():
+    path = tempfile.mkdtemp()
+    atexit.register(lambda: print(os.path.exists(path)))
+print(os.path.dirname(path), tempfile.gettempdir(), os.environ["TMPDIR"])
+"""
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=variables
+    )
+    redirected, *after, existed = done.stdout.split()
+    assert redirected.startswith(f"{tmp_path}/beam_pipeline-")
+    assert (after, existed) == ([str(tmp_path)] * 2, "True")
     assert list(tmp_path.iterdir()) == []
-    assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(tmp_path)
 
 
 @pytest.mark.parametrize(("verbose", "logged"), [(False, ["ours"]), (True, ["ours", "details"])])
