@@ -406,13 +406,13 @@ def records(folder: Path) -> list[tuple[str, str, bytes]]:
 
 
 def test_runs_over_containers_that_are_killed_lose_nothing(tmp_path):
-    names = [f"{wnid}_{index}" for wnid in CLASSES for index in range(25)]
+    names = [f"{wnid}_{index}" for wnid in CLASSES for index in range(16)]
     tar(tmp_path / "a.tar", {f"x/{name}.jpg": body(name) for name in names})
     tar(tmp_path / "b.tgz", {f"y/{name}.jpg": body(name) for name in names}, "w:gz")
     rows = [{"image": {"bytes": body(name), "path": f"{name}.jpg"}} for name in names]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=20)
     fixed = "--images a.tar,b.tgz,c.parquet --checkpoint none --image_size 16 --report=false"
-    fixed += " --urls_per_commit 25 --validation_fraction 0.3 --encoding lab_uint8"
+    fixed += " --urls_per_commit 24 --validation_fraction 0.3 --encoding lab_uint8"
     command = [sys.executable, "-m", "beam_pipeline.run", *fixed.split()]
     environment = {**os.environ, "PYTHONPATH": str(DOCS.parents[1])}
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 import tensorflow as tf
 from origin import Origin, image
 
@@ -101,17 +100,24 @@ def contents(
     return sorted(examples), sorted(failures), sorted(rows, key=repr), {**numbers, "found": found}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(origin, tmp_path, seed):
-    urls = write_list(origin, tmp_path, 400)
+def wait_for_lock(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a command holds the lock of its folder: it has imported its modules."""
+    lock = folder / naming.LOCK
+    while not (lock.exists() and str(process.pid) in lock.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_killed_at_random_moments(origin, tmp_path):
+    urls = write_list(origin, tmp_path, 240)
     assert run.main(options(urls, tmp_path / "whole")) == 0
     whole = contents(tmp_path / "whole")
-    assert len({url for url, _, _ in whole[0]}) == len(whole[0]) > 100
-    assert whole[3]["counts"]["failures_by_reason"]["low_colorfulness"] > 50
+    assert len({url for url, _, _ in whole[0]}) == len(whole[0]) > 60
+    assert whole[3]["counts"]["failures_by_reason"]["low_colorfulness"] > 30
 
-    rng = random.Random(seed)
+    rng = random.Random(1)
     killed = 0
-    for _ in range(60):
+    for _ in range(KILLS + 1):
         process = subprocess.Popen(
             [sys.executable, "-m", "beam_pipeline.run", *options(urls, tmp_path / "killed")],
             cwd=ROOT,
@@ -119,8 +125,10 @@ def test_killed_at_random_moments(origin, tmp_path, seed):
             stderr=subprocess.PIPE,
         )
         try:
-            # Imports take the first second or two; after enough kills the run may complete.
-            process.communicate(timeout=rng.uniform(1.5, 4) if killed < KILLS else None)
+            if killed < KILLS:
+                wait_for_lock(tmp_path / "killed", process)
+            # After enough kills the run may complete.
+            process.communicate(timeout=rng.uniform(0, 4) if killed < KILLS else None)
             assert process.returncode == 0
             break
         except subprocess.TimeoutExpired:
