@@ -54,7 +54,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m beam_pipeline.export",
         description=__doc__,
-        epilog="Any other option goes to Beam, such as --runner or --direct_num_workers.",
+        epilog="The dataset comes first. Any other option goes to Beam, such as --runner or "
+        "--direct_num_workers.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -91,7 +91,7 @@ def test_a_run_over_images_that_are_gone(origin, tmp_path, capsys):
     assert "3 rows of rescued images, dataset.json lists 2" in "".join(capsys.readouterr())
 
 
-def test_what_was_rescued_is_kept(origin, tmp_path):
+def test_what_was_rescued_is_no_original(origin, tmp_path):
     url = origin.url("status/404/x")
     origin.captures[url] = {"20100101000000": "good/x.jpg"}
     (tmp_path / "list.txt").write_text(f"1 {url}\n")
@@ -104,5 +104,5 @@ def test_what_was_rescued_is_kept(origin, tmp_path):
     for name in ("a", "b"):
         assert run.main([*options, "--output", str(tmp_path / name)]) == 0
         sources.append(read_rows(tmp_path / name)["1"]["image_source"])
-    assert sources == ["fallback", None]
-    assert len(origin.requests) == 3
+    assert sources == ["fallback", "fallback"]
+    assert list((tmp_path / "original").iterdir()) == []

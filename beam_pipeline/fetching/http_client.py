@@ -173,7 +173,6 @@ class HttpClient:
         while True:
             admission = await admit(visit.route[-1])
             async with self._turn(visit, admission.pace) as host:
-                host.breaker.check()
                 began = time.monotonic()
                 visit.attempts += len(visit.route) == 1
                 answer = await self._ask(visit.route, host, left, read, admission)
@@ -197,8 +196,10 @@ class HttpClient:
         async with contextlib.AsyncExitStack() as held:
             with visit.waits.waiting() if pace else contextlib.nullcontext():
                 host = await held.enter_async_context(self._host_of(visit.route[-1]))
+                host.breaker.check()
                 await (pace.acquire(self._slots) if pace else self._slots.acquire())
                 held.callback(self._slots.release)
+            host.breaker.check()
             yield host
 
     @contextlib.asynccontextmanager

@@ -6,6 +6,8 @@ characters, `$` the end, and of several matching patterns the longest decides.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable
 
 from protego import Protego
@@ -14,8 +16,10 @@ from protego import Protego
 # Patterns can be made so that it does.
 MAX_WORK = 200_000_000
 SMALL_WORK = 1_000_000
-_MAX_SEARCHED = 1_000  # rules among which the one that decides is looked for
+_MAX_SEARCHED = 20  # rules among which the one that decides is looked for
 _AGENT = "*"
+_DISALLOW = "Disallow:"
+_LITERAL = re.compile(r"[\w/.-]*", re.ASCII)
 
 
 class PathRules:
@@ -35,7 +39,9 @@ class PathRules:
         self.size = sum(map(len, lines))
         self._parsed = _parse(*lines) if lines else None
         self._disallowing = sorted(
-            (line for line in lines if line.startswith("Disallow:")), key=len, reverse=True
+            ((_literal_start(line), line) for line in lines if line.startswith(_DISALLOW)),
+            key=lambda pair: len(pair[1]),
+            reverse=True,
         )
 
     @property
@@ -59,8 +65,14 @@ class PathRules:
             return f"{self.size:,} bytes of rules are too long for a URL of {len(path):,} bytes"
         if self._parsed is None or _allows(self._parsed, path):
             return None
-        candidates = self._disallowing[:_MAX_SEARCHED]
+        matching = (line for start, line in self._disallowing if path.startswith(start))
+        candidates = itertools.islice(matching, _MAX_SEARCHED)
         return next((line for line in candidates if not _allows(_parse(line), path)), "Disallow")
+
+
+def _literal_start(line: str) -> str:
+    """Return the start of a pattern that a path has as it is, without a wildcard or an encoding."""
+    return _LITERAL.match(line.removeprefix(_DISALLOW).strip())[0]  # type: ignore[index]
 
 
 def _parse(*lines: str) -> Protego:

@@ -57,6 +57,15 @@ def is_public(address: str) -> bool:
     return not any(ip in network for network in _SPECIAL)
 
 
+def may_be_public(host: str) -> bool:
+    """Return whether a host may have a public address, without asking for the address of a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.rpartition(".")[2] != "localhost"
+    return is_public(host)
+
+
 def canonical_url(url: yarl.URL) -> yarl.URL:
     """Return a URL with its IPv4 host as a dotted quad.
 

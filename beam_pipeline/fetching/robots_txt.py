@@ -45,6 +45,7 @@ def parse(body: bytes, user_agent: str) -> PathRules:
             for agent in agents:
                 groups.setdefault(agent, [])
             continue
+        # Crawl-delay counts as a rule, which the RFC leaves open: a group may have nothing else.
         is_head = False
         kind = next(name for name in _FIELDS if match[name])
         if value:

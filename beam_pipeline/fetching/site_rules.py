@@ -33,7 +33,10 @@ VALID, UNREACHABLE = 24 * 3600.0, 60.0
 _MAX_SIZE, _MAX_SITES = 2 << 20, 20_000
 _SMALL_FILE = 10_000  # bytes that are parsed within the event loop
 # Failures after which a site counts as one without the file (RFC 9309, 2.3.1.2 and 2.3.1.3).
-_MISSING = re.compile("http_[34].*|too_many_redirects|invalid_url|unsupported_scheme|placeholder")
+# Not 429: a site that is busy has not said that it has none.
+_MISSING = re.compile(
+    "http_3.*|http_4(?!29).*|too_many_redirects|invalid_url|unsupported_scheme|placeholder"
+)
 
 
 T = TypeVar("T")
@@ -142,11 +145,15 @@ class SiteRules:
         if delay:
             interval = delay * self._processes
             pace = Pace(interval, next_turn=interval)
+        is_small = robots.work(tdm_reservation.PATH) <= path_rules.SMALL_WORK
+        if await self._compute(is_small, robots.find, tdm_reservation.PATH):
+            return Site(robots, pace=pace)
         try:
             limit = tdm_reservation.MAX_BYTES + 1
             body = await self._get(origin, tdm_reservation.PATH, limit, pace)
         except FetchError:
-            body = b""  # what cannot be read reserves nothing
+            # What cannot be read reserves nothing.
+            return Site(robots, pace=pace, valid_until=time.monotonic() + UNREACHABLE)
         is_small = len(body) <= _SMALL_FILE
         reservations = await self._compute(is_small, tdm_reservation.parse, body)
         return Site(robots, reservations, pace)

@@ -110,7 +110,10 @@ def _run_jobs(job: Job, done: Sequence[CommitManifest]) -> None:
             part = dataclasses.replace(commit, refs=part_list.write(path, commit.refs))
             _run_commits(job, [part], TickFolder(config.output, commit.index))
             images += commit.images
-            progress.complete_part(commit.images)
+            made = commit_manifest.read_commits(config.output)
+            # After the last part there are none.
+            failed = _count_done(made[-1:])[1] if made else 0
+            progress.complete_part(commit.images, failed)
 
 
 def _count_done(done: Sequence[CommitManifest]) -> tuple[int, int]:

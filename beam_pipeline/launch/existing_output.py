@@ -19,8 +19,8 @@ from beam_pipeline.metadata import commit_manifest
 from beam_pipeline.reading import dataset_dir
 from beam_pipeline.storage import filesystem
 
-# Options that name a file which determines the content of the dataset.
-_FILES = set(commit_manifest.DIGESTED)
+# Options that name a file, or a server, which determines the content of the dataset.
+_FILES = {*commit_manifest.DIGESTED, "fallback_url"}
 
 
 class ExistingOutput(NamedTuple):

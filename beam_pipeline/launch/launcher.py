@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Collection, Sequence
 
 import grpc
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_pipeline import naming
 from beam_pipeline.config import (
@@ -62,6 +62,11 @@ def run(config: Config, given: Collection[str], beam_argv: Sequence[str]) -> int
         raise UsageError(
             "--parts is for the launcher of a Flex Template, which gives --template_location: "
             "leave it out"
+        )
+    if config.parts and beam_options.view_as(StandardOptions).no_wait_until_finish:
+        raise UsageError(
+            "--parts needs a launcher that waits for the job of each part: leave out "
+            "--no_wait_until_finish"
         )
     if config.report and not runner_options.waits_for_job(beam_options):
         raise UsageError(

@@ -21,7 +21,7 @@ import beam_pipeline
 from beam_pipeline import naming
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.dataset_info import DatasetInfo
-from beam_pipeline.fetching import http_urls, kept_images
+from beam_pipeline.fetching import http_urls, kept_images, public_addresses
 from beam_pipeline.metadata import commit_manifest, generated_text
 from beam_pipeline.naming import (
     FAILURES_PREFIX,
@@ -103,10 +103,7 @@ def check(config: Config) -> None:
             filesystem.check_client(str(value))
         except ValueError as error:
             raise UsageError(f"--{name} {error}") from error
-    try:
-        http_urls.parse(config.fallback_url)
-    except http_urls.UrlError as error:
-        raise UsageError(f"--fallback_url {redact(config.fallback_url)}: {error}") from error
+    _check_fallback(config)
     _check_folders(config)
     _check_input_is_elsewhere(config)
     if config.class_names:
@@ -118,6 +115,19 @@ def check(config: Config) -> None:
         raise UsageError(
             "--statistics needs a folder that TensorFlow can write, on a disk or gs://, not "
             f"{config.output}. Leave it out."
+        )
+
+
+def _check_fallback(config: Config) -> None:
+    shown = f"--fallback_url {redact(config.fallback_url)}"
+    try:
+        host = http_urls.parse(config.fallback_url).host
+    except http_urls.UrlError as error:
+        raise UsageError(f"{shown}: {error}") from error
+    if not (config.allow_private_addresses or public_addresses.may_be_public(host or "")):
+        raise UsageError(
+            f"{shown} is not a public address: give --allow_private_addresses as well, which "
+            "allows them for all URLs of the list"
         )
 
 

@@ -46,7 +46,6 @@ class Progress:
         self._source, self._stream = source, stream
         self._initial = self._completed = images
         self._failures = failures
-        self._latest = Tally()
         self._interval = terminal_interval if stream.isatty() else interval
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -62,11 +61,17 @@ class Progress:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
-    def complete_part(self, images: int) -> None:
-        """Count the images of a completed part, duplicates included."""
-        self._failures += max(self._source.read().failures, self._latest.failures)
+    def complete_part(self, images: int, failures: int | None = None) -> None:
+        """Count a completed part.
+
+        Args:
+          images: Number of its images, duplicates included.
+          failures: Number of failures among them; None if the source of the counts still has it.
+        """
+        if failures is None:
+            failures = self._source.read().failures
+        self._failures += failures
         self._completed += images
-        self._latest = Tally()
         self._source.next_part()
 
     def describe_interruption(self) -> str:
@@ -81,8 +86,6 @@ class Progress:
         started: float | None = None
         while not self._done.wait(self._interval):
             completed, tally = self._completed, self._source.read()
-            if completed == self._completed:  # no part was completed meanwhile
-                self._latest = tally
             images = completed + tally.images
             if images > self._initial and started is None:
                 started = time.monotonic() - self._interval

@@ -75,7 +75,7 @@ def parse_options(beam_argv: Sequence[str], processes: int = 1) -> PipelineOptio
     if _is_dataflow(options):
         _size_workers(options)
     if not _is_given("--environment_cache_millis", beam_argv):
-        # Flink and Spark would start a new worker, with a new network, for each stage.
+        # Spark would start a new worker, with a new network, for each stage.
         options.view_as(PortableOptions).environment_cache_millis = _KEPT
     if options.view_as(StandardOptions).no_wait_until_finish and not _has_service(options):
         raise UsageError(

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import aiohttp.connector
 import pytest
 import trustme
+import yarl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from origin import Origin, image, peak
@@ -27,6 +28,7 @@ from web import Names, fetch_all, fetch_one, open_client, summarize
 from beam_pipeline.config import BREAKER_FAILURES, BREAKER_SPACING, MAX_REDIRECTS
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import circuit_breaker, http_client, public_addresses
+from beam_pipeline.fetching.pace import Pace
 from beam_pipeline.fetching.web_client import Room, WebClient
 
 REASONS = re.compile(
@@ -782,6 +784,20 @@ class TestGivingUpAHost:
         assert isinstance(outcomes[-1], Failure)
         assert "is skipped" in outcomes[-1].detail
         assert not any("Errno" in str(outcome) for outcome in outcomes)
+
+    def test_that_has_a_pace_which_is_not_waited_for_then(self):
+        async def run() -> Failure | EncodedImage:
+            async with open_client(Names(), fetch_attempts=1) as client:
+                url = "http://nowhere.test/x.jpg"
+                pace = Pace(0)
+                client._http.limit(yarl.URL(url), 1, pace)
+                for _ in range(BREAKER_FAILURES):
+                    await client.fetch(ImageRef("", url), Room(1000))
+                pace.pause(100)
+                fetched = client.fetch(ImageRef("", url), Room(1000))
+                return await asyncio.wait_for(fetched, timeout=20)
+
+        assert summarize(asyncio.run(run())) == ("dns", 0)
 
     def test_whose_name_is_not_answered(self):
         urls = [f"http://silent.test/{index}.jpg" for index in range(BREAKER_FAILURES + 4)]

@@ -91,7 +91,8 @@ def test_a_cancelled_turn_leaves_it_to_the_next():
         pace = Pace(0.05)
         await take_turns(pace, 1)
         waiting = asyncio.ensure_future(take_turns(pace, 1))
-        await asyncio.sleep(0)
+        while not pace._lock.locked():
+            await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait_for(take_turns(pace, 1), 5)
 

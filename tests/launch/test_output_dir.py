@@ -42,6 +42,16 @@ THEIRS = (
 )
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "10.1.2.3", "0x7f.1"])
+def test_a_fallback_on_a_private_address_needs_the_option(tmp_path, host):
+    (tmp_path / "list.txt").touch()
+    options = {"fallback": "wayback", "fallback_url": f"http://{host}:8080/a/"}
+    config = make_config(tmp_path / "out", input=str(tmp_path / "list.txt"), **options)
+    with pytest.raises(UsageError, match="give --allow_private_addresses as well"):
+        output_dir.check(config)
+    output_dir.check(dataclasses.replace(config, allow_private_addresses=True))
+
+
 def test_clears_what_a_run_writes_and_nothing_else(tmp_path):
     for name in (*OURS, *THEIRS):
         (tmp_path / name).write_text(name)

@@ -173,7 +173,7 @@ def test_failures_of_complete_parts_count_though_their_files_are_removed():
         while "3 failed" not in stream.getvalue():
             time.sleep(0.01)
         workers.tally = Tally()
-        progress.complete_part(9)
+        progress.complete_part(9, 3)
         workers.tally = Tally(1, 1)
         while "\n11 images" not in stream.getvalue():
             time.sleep(0.01)
