@@ -498,6 +498,14 @@ def test_parts_are_for_the_launcher_of_a_template(urls, tmp_path, capsys):
     assert "Flex Template, which gives --template_location: leave it out" in capsys.readouterr().err
 
 
+def test_parts_need_a_launcher_that_waits(tmp_path, capsys):
+    engine = ["--runner", "PortableRunner", "--job_endpoint", "localhost:1"]
+    arguments = [*options("https://a.test/urls.txt", tmp_path / "out"), *engine]
+    arguments += ["--template_location", str(tmp_path / "template"), "--no_wait_until_finish"]
+    assert run.main([*arguments, "--parts"]) == 2
+    assert "leave out --no_wait_until_finish" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("offset", [0, 0.5, 1.5])
 def test_of_two_runs_into_one_folder_one_is_refused_and_the_dataset_is_complete(
     origin, tmp_path, offset

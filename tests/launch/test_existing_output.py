@@ -177,6 +177,15 @@ def test_an_option_that_was_not_given_is_as_the_folder_has_it(tmp_path):
     assert adopt(tmp_path, overwrite=True).encoding == "lab_float32"
 
 
+def test_a_server_that_the_folder_names_is_not_asked(tmp_path):
+    options = {"fallback": "wayback", "fallback_url": "https://a.test/web/"}
+    finalize_commit(make_config(tmp_path, **options), is_last=False)
+    with pytest.raises(UsageError, match=r"begun with --fallback_url https://a.test/web/: give"):
+        adopt(tmp_path)
+    adopted = adopt(tmp_path, "fallback", "fallback_url", **options)
+    assert len(find(adopted).commits) == 1
+
+
 @pytest.mark.parametrize("is_last", [False, True])
 def test_the_size_of_commits_does_not_change_whether_there_are_statistics(tmp_path, is_last):
     finalize_commit(make_config(tmp_path, checkpoint="untrained"), is_last=is_last)
