@@ -15,6 +15,7 @@ import pytest
 from programs import free_port, program, wait_for_port
 
 from beam_pipeline.storage import filesystem
+from beam_pipeline.storage import s3 as s3_clients
 
 
 class Tokens(http.server.BaseHTTPRequestHandler):
@@ -114,6 +115,7 @@ def use(store: contextlib.AbstractContextManager[tuple[str, dict[str, str]]]) ->
     with pytest.MonkeyPatch.context() as patch, store as (url, environment):
         for name, value in environment.items():
             patch.setenv(name, value)
+        s3_clients._client.cache_clear()  # which may know an emulator that has ended
         yield url
 
 
