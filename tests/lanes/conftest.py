@@ -43,7 +43,7 @@ def url_list(photographs: Origin, tmp_path_factory: pytest.TempPathFactory) -> P
 def reference(url_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Return the dataset that the DirectRunner makes of the list."""
     folder = tmp_path_factory.mktemp("reference") / "dataset"
-    done = run_job(["--input", url_list, "--output", folder, *OPTIONS])
+    done = run_job(["--input", url_list, "--output", folder, *OPTIONS, "--statistics=true"])
     assert done.returncode == 0, done.stderr
     return read_dataset(folder)
 

@@ -136,7 +136,8 @@ def made(
     """Return the dataset that all slots of the cluster make of the list, and the job's id."""
     begun = time.time() * 1000
     output = tmp_path_factory.mktemp("made") / "dataset"
-    done = run_job([*engine(cluster, 4), "--input", url_list, "--output", output, *OPTIONS])
+    command = [*engine(cluster, 4), "--input", url_list, "--output", output, *OPTIONS]
+    done = run_job([*command, "--statistics=true"])
     assert done.returncode == 0, done.stderr
     return read_dataset(output), find_job(cluster, begun)
 
@@ -153,6 +154,7 @@ def test_the_dataset_is_the_same(made, reference):
     dataset, _ = made
     assert_right(dataset)
     assert_same(dataset, reference)
+    assert dataset.statistics, "nothing was learnt"
     assert_full_shards(dataset, slots=4)
 
 
@@ -279,7 +281,6 @@ def test_workers_of_a_pool_with_all_files_on_s3(url_list, untrained_checkpoint, 
         made = read_dataset(output)
         assert_right(made)
         assert_same(made, embedded)
-        assert made.statistics, "nothing was learnt"
 
 
 def test_an_interrupted_command_can_be_given_again(cluster, url_list, reference, tmp_path):
