@@ -27,6 +27,7 @@ from beam_pipeline.launch.leases import Owner
 from beam_pipeline.storage import filesystem
 
 _MAX_BYTES = 4096
+_ATTEMPTS = 100
 _PATIENCE = 2.0  # seconds for the owner of a lock to write its name
 
 _LOGGER = logging.getLogger(__name__)
@@ -90,18 +91,28 @@ def _hold_file(path: Path) -> Iterator[None]:
 
 def _lock_file(path: Path) -> IO[bytes]:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may remove the folder and the file at any time.
-        with contextlib.suppress(FileNotFoundError):
-            file = open(path, "a+b", opener=_open_no_link)  # noqa: SIM115
-            try:
-                _lock_descriptor(file, path)
-                if _is_at(file, path):
-                    return file
-            except BaseException:
-                file.close()
-                raise
+        file = _open_with_folders(path)
+        try:
+            _lock_descriptor(file, path)
+            if _is_at(file, path):
+                return file
+        except BaseException:
             file.close()
+            raise
+        file.close()
+
+
+def _open_with_folders(path: Path) -> IO[bytes]:
+    # Another process may make or remove the folder and the file at any time.
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            return _make_and_open(path)
+    return _make_and_open(path)
+
+
+def _make_and_open(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "a+b", opener=_open_no_link)
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -143,7 +154,9 @@ def _read_owner(file: IO[bytes]) -> Owner | None:
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
-    return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+    return False
 
 
 def _unlink(file: IO[bytes], path: Path) -> None:
@@ -152,9 +165,8 @@ def _unlink(file: IO[bytes], path: Path) -> None:
     A process that has opened it meanwhile detects that it is no longer the folder's lock.
     """
     # If the folder was removed and created again, the file there now belongs to another run.
-    with contextlib.suppress(FileNotFoundError):
-        if _is_at(file, path):
-            path.unlink()
+    if _is_at(file, path):
+        path.unlink(missing_ok=True)
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -97,6 +97,20 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path, monkeypatch, error):
+    mkdir, errors = os.mkdir, [error(), error()]
+
+    def mkdir_too_late(*arguments):
+        if errors:
+            raise errors.pop()
+        mkdir(*arguments)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_too_late)
+    with hold(tmp_path / "out"):
+        assert (tmp_path / "out" / "run.lock").exists()
+
+
 def _enter_and_leave(folder: str, times: int) -> None:
     for _ in range(times):
         try:
