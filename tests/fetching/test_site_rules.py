@@ -151,7 +151,7 @@ class TestRobots:
             b"\x1f\x8b" + bytes(range(256)) * 4000,
         ],
     )
-    def test_that_are_huge_keep_nothing_waiting(self, origin, body):
+    def test_that_are_huge_fail_no_image(self, origin, body):
         with contextlib.closing(Origin()) as other:
             other.aliases[ROBOTS] = text(body)
             urls = [server.url(f"{index}.jpg") for index in range(20) for server in (origin, other)]
