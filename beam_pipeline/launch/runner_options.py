@@ -26,6 +26,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Commit
+from beam_pipeline.launch.flink_jobs import OneServerFlinkRunner
 from beam_pipeline.process.processors import count_processors, has_gpu
 from beam_pipeline.storage import filesystem
 
@@ -195,7 +196,10 @@ def make_runner(options: PipelineOptions) -> Any:
     """Return the runner that the options select, for one graph."""
     if _is_dataflow(options):
         filesystem.check_client("gs://")
-    return FnApiRunner() if is_in_this_process(options) else name_of(options)
+    if is_in_this_process(options):
+        return FnApiRunner()
+    name = name_of(options)
+    return OneServerFlinkRunner() if name.lower() == "flinkrunner" else name
 
 
 def _size_workers(options: PipelineOptions) -> None:

@@ -234,6 +234,8 @@ def test_a_cluster_that_dies_costs_one_part(url_list, reference, photographs, tm
         while len(photographs.requests) == asked:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
+        commands = [Path(f"/proc/{child}/cmdline") for child in descendants(process.pid)]
+        assert sum(b"-jar" in command.read_bytes() for command in commands) == 1
         stop(first)
         shown, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors

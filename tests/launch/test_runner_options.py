@@ -37,7 +37,7 @@ def test_the_direct_runner_takes_the_prism_that_is_given():
     assert runner_options.make_runner(options) == "PrismRunner"
 
 
-@pytest.mark.parametrize("name", ["FlinkRunner", "SparkRunner", "DataflowRunner", "PrismRunner"])
+@pytest.mark.parametrize("name", ["SparkRunner", "DataflowRunner", "PrismRunner"])
 def test_other_runners_are_beams(name):
     options = PipelineOptions(["--runner", name])
     assert runner_options.make_runner(options) == runner_options.name_of(options) == name
