@@ -34,6 +34,8 @@ GIVEN = {
     "checkpoint_sha256": "0" * 64,
     "exclude_sha256": "gs://bucket/placeholders.txt",
     "fallback_images": "gs://bucket/train.tar",
+    "fallback": "wayback",
+    "fallback_url": "http://localhost:8080/my-collection/",
     "retry_reasons": "timeout,dns",
     "urls_per_commit": "1000000",
     "class_names": "gs://bucket/names.txt",
@@ -108,22 +110,30 @@ def test_an_image_can_be_named():
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_an_option_goes_from_the_template_into_the_command(name):
     parameter = PARAMETERS[name]
-    value = GIVEN.get(name) or parameter.get("defaultValue", "true")
+    [default] = (field.default for field in dataclasses.fields(Config) if field.name == name)
+    opposite = str(not default).lower()
+    value = GIVEN.get(name) or (
+        opposite if isinstance(default, bool) else parameter.get("defaultValue", "true")
+    )
     for regex in parameter.get("regexes", ()):
         assert re.search(regex, value)
     others = {"output": GIVEN["output"]} | (
         {} if name in ("input", "images") else {"input": GIVEN["input"]}
     )
+    if name == "fallback_url":
+        others["fallback"] = GIVEN["fallback"]
+    if name == "stratify":
+        others["validation_fraction"] = "0.1"
     config, _, beam_argv = launch(**{**others, name: value})
     assert beam_argv == []
     if name in GIVEN:
         assert str(getattr(config, name)) == value
     elif name in ("statistics", "drop_grey", "drop_tinted", "near_duplicates"):
         assert getattr(config, name) is True
+    elif isinstance(default, bool):
+        assert getattr(config, name) is not default
     else:
-        assert getattr(config, name) == next(
-            field.default for field in dataclasses.fields(Config) if field.name == name
-        )
+        assert getattr(config, name) == default
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ def _run_jobs(job: Job, done: Sequence[CommitManifest]) -> None:
             _run_commits(job, [part], TickFolder(config.output, commit.index))
             images += commit.images
             made = commit_manifest.read_commits(config.output)
+            if not commit.is_last and len(made) != commit.index + 1:
+                raise RuntimeError(f"the job of part {commit.index + 1} has left no record")
             # After the last part there are none.
             failed = _count_done(made[-1:])[1] if made else 0
             progress.complete_part(commit.images, failed)
@@ -130,8 +132,9 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
     workers = runner_options.count_workers(beam_options)
     part_size = PartSize(workers, config.urls_per_commit)
     images, failures = _count_done(done)
-    # This reference keeps the state of hosts from commit to commit.
-    fetcher = image_fetcher.shared_fetcher(config)
+    # This reference keeps the state of hosts from commit to commit. Processes have their own.
+    has_processes = runner_options.has_processes(beam_options)
+    fetcher = None if has_processes else image_fetcher.shared_fetcher(config)
     with (
         tempfile.NamedTemporaryFile(prefix="ticks-") as file,
         Progress(TickFile(file.name), sys.stderr, images, failures) as progress,
@@ -146,7 +149,8 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
 
         parts = commits.plan(config, part_size, done)
         _run_commits(job, parts, TickFile(file.name), complete, pool)
-    fetcher.close()
+    if fetcher:
+        fetcher.close()
 
 
 def make_pool(

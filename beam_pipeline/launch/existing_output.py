@@ -21,6 +21,8 @@ from beam_pipeline.storage import filesystem
 
 # Options that name a file, or a server, which determines the content of the dataset.
 _FILES = {*commit_manifest.DIGESTED, "fallback_url"}
+# Options that a config without a list of URLs does not have.
+_OF_LISTS = {"fallback", "fallback_url"}
 
 
 class ExistingOutput(NamedTuple):
@@ -68,6 +70,8 @@ def adopt_options(config: Config, given: Collection[str]) -> Config:
     existing = _read(config)
     made_with = existing.options
     names = (set(config.dataset_options()) & set(made_with)) - {*output_dir.INPUTS, *given}
+    if not (config.input or config.validation_input):
+        names -= _OF_LISTS
     for name in _FILES & names if not existing.info else ():
         value = made_with[name]
         # A record is untrusted, and holds no credentials.

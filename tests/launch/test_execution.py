@@ -1,13 +1,17 @@
 """Tests of runs on an engine: Beam's own job server, in this process."""
 
+import functools
 import json
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from beam_pipeline import dataset, run
+from beam_pipeline.launch import execution
+from beam_pipeline.launch.progress import Progress
 from beam_pipeline.transforms import ticks
 
 
@@ -91,6 +95,25 @@ def test_a_list_below_the_default_is_one_job_whose_workers_report_progress(
     assert last["examples"] + sum(last["failures"].values()) == 9
     assert last["failures"] == {"http_404": 1}
     assert {"decode", "encode"} <= set(last["microseconds"])
+
+
+def test_the_progress_line_of_a_resumed_run(
+    server, arguments, origin, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(ticks, "WRITE_INTERVAL", -1.0)
+    monkeypatch.setattr(execution, "Progress", functools.partial(Progress, interval=0.01))
+    lines = [origin.url("status/404"), *(origin.url(f"good/{index}.jpg") for index in range(6))]
+    lines.append(origin.url("good/7.jpg"))
+    (tmp_path / "urls.txt").write_text("\n".join(lines) + "\n")
+    started, engine = server
+    command = [*arguments, *engine, "--urls_per_commit", "6"]
+    started.accepted = 1
+    assert run.main(command) == 1
+    capsys.readouterr()
+    started.accepted = 100
+    assert run.main(command) == 0
+    shown = capsys.readouterr().err
+    assert re.search(r"^[78] of 8 images \(\d+%\), \S+ images/s, 1 failed", shown, re.M), shown
 
 
 def _noting(seen: list[bytes]):

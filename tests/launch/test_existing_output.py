@@ -186,6 +186,14 @@ def test_a_server_that_the_folder_names_is_not_asked(tmp_path):
     assert len(find(adopted).commits) == 1
 
 
+def test_a_fallback_is_not_that_of_images_which_need_none(tmp_path):
+    finalize_commit(make_config(tmp_path, fallback="wayback"), is_last=True)
+    adopted = adopt(tmp_path, "images", input=None, images="photographs")
+    assert adopted.fallback == "none"
+    with pytest.raises(UsageError, match="holds a dataset made with --input"):
+        find(adopted)
+
+
 @pytest.mark.parametrize("is_last", [False, True])
 def test_the_size_of_commits_does_not_change_whether_there_are_statistics(tmp_path, is_last):
     finalize_commit(make_config(tmp_path, checkpoint="untrained"), is_last=is_last)
