@@ -193,7 +193,7 @@ class DatasetInfo:
       counts: Numbers of lines, examples and failures.
       failures_by_stage: Numbers of failures by stage and reason.
       classes: Number of examples of each class, by split.
-      hosts: Outcomes of the hosts with the most images, the largest first.
+      hosts: Outcomes of the hosts with the most images, the largest first, without rescued images.
       other_hosts: Outcomes of the other hosts.
       measures: Histograms of the measures of colour and light, by their names.
       near_duplicates: Numbers of near-duplicates; None if they were not searched.

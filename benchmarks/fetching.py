@@ -39,7 +39,7 @@ def fetch_all(urls: str, output: str) -> None:
     from beam_pipeline.config import Config
     from beam_pipeline.elements import EncodedImage
     from beam_pipeline.fetching.image_fetcher import Fetcher
-    from beam_pipeline.fetching.web_client import Room
+    from beam_pipeline.fetching.web_client import Bundle
     from beam_pipeline.sources import listing
 
     options = {
@@ -48,9 +48,9 @@ def fetch_all(urls: str, output: str) -> None:
         "allow_private_addresses": True,
     }
     config = Config(input=urls, output=output, **options)  # type: ignore[arg-type]
-    fetcher, room = Fetcher(config), Room(10**9)
+    fetcher, bundle = Fetcher(config), Bundle(10**9)
     futures = [
-        fetcher.submit(ref, room) for ref in listing.read_refs(config, collections.Counter())
+        fetcher.submit(ref, bundle) for ref in listing.read_refs(config, collections.Counter())
     ]
     Path(output).mkdir()
     came = sum(isinstance(future.result(), EncodedImage) for future in futures)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from benchmarks import measure, soak_inputs
 from benchmarks.soak_figures import TOLERANCES, at_even_times, fit, rate, steady, table
 from benchmarks.soak_inputs import Inputs
-from benchmarks.soak_runs import Life, Round, run_with_kills
+from benchmarks.soak_runs import Execution, Round, run_with_kills
 
 RESULTS = measure.ROOT / "benchmarks" / "SOAK.md"
 KILLED = 0.4  # share of the time
@@ -191,7 +191,7 @@ def describe_trends(results: list[Result]) -> tuple[str, bool]:
     return table(head, rows), is_flat
 
 
-def describe_course(life: Life) -> str:
+def describe_course(execution: Execution) -> str:
     rows = [
         [
             f"{sample.seconds / 60:.1f}",
@@ -201,7 +201,7 @@ def describe_course(life: Life) -> str:
             sample.threads,
             sample.processes,
         ]
-        for sample in at_even_times([one for one in life.samples if one.images], 10)
+        for sample in at_even_times([one for one in execution.samples if one.images], 10)
     ]
     head = ["minute", "images", "memory, MB", "open files", "threads", "processes"]
     return table(head, rows)

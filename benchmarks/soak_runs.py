@@ -26,7 +26,7 @@ INTERVAL = 0.5  # seconds between samples
 _GRACE = 120.0  # seconds in which the workers of a killed command end; some still import
 
 
-class Life(NamedTuple):
+class Execution(NamedTuple):
     """One execution of the command.
 
     Attributes:
@@ -44,7 +44,9 @@ class Life(NamedTuple):
     problems: list[str]
 
 
-def live(command: list[str], output: Path, part: int, kill_after: float | None = None) -> Life:
+def execute(
+    command: list[str], output: Path, part: int, kill_after: float | None = None
+) -> Execution:
     """Run a command.
 
     Args:
@@ -76,7 +78,7 @@ def live(command: list[str], output: Path, part: int, kill_after: float | None =
         if not family:
             problems += [f"{name} is left in TMPDIR" for name in os.listdir(temporary)]
         log.seek(0)
-        return Life(status, seconds, samples, log.read(), problems)
+        return Execution(status, seconds, samples, log.read(), problems)
 
 
 def _wait_for_end(processes: list[int]) -> list[int]:
@@ -193,7 +195,7 @@ class Round(NamedTuple):
     """
 
     kills: list[Kill]
-    last: Life
+    last: Execution
     problems: list[str]
 
 
@@ -214,17 +216,21 @@ def run_with_kills(
     images = 0
     for delay in [*delays, None]:
         was_complete = (output / naming.DATASET_INFO).exists()
-        life = live(command, output, part, delay)
-        problems += life.problems
-        if life.status >= 0:
-            if life.status:
-                problems.append(f"the command ends with status {life.status}: {life.text[-2000:]}")
-            if not was_complete and resumed_at(life.text) != images:
-                problems.append(f"it resumes after {resumed_at(life.text)} images, not {images}")
+        execution = execute(command, output, part, delay)
+        problems += execution.problems
+        if execution.status >= 0:
+            if execution.status:
+                problems.append(
+                    f"the command ends with status {execution.status}: {execution.text[-2000:]}"
+                )
+            if not was_complete and resumed_at(execution.text) != images:
+                problems.append(
+                    f"it resumes after {resumed_at(execution.text)} images, not {images}"
+                )
             break
         images, wrong = check(output, inputs)
         problems += wrong
-        kills.append(Kill(life.seconds, images))
+        kills.append(Kill(execution.seconds, images))
     problems += check(output, inputs)[1] + validate(output)
     shutil.rmtree(output)
-    return Round(kills, life, problems)
+    return Round(kills, execution, problems)

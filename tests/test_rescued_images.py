@@ -91,13 +91,14 @@ def test_a_run_over_images_that_are_gone(origin, tmp_path, capsys):
     assert "3 rows of rescued images, dataset.json lists 2" in "".join(capsys.readouterr())
 
 
-def test_what_was_rescued_is_no_original(origin, tmp_path):
+@pytest.mark.parametrize("folder", ["original_dir", "resized_dir"])
+def test_what_was_rescued_is_not_kept(origin, tmp_path, folder):
     url = origin.url("status/404/x")
     origin.captures[url] = {"20100101000000": "good/x.jpg"}
     (tmp_path / "list.txt").write_text(f"1 {url}\n")
     options = [
         *("--input", f"{tmp_path}/list.txt", "--checkpoint", "none", "--image_size", "32"),
-        *("--allow_private_addresses", "--report=false", "--original_dir", f"{tmp_path}/original"),
+        *("--allow_private_addresses", "--report=false", f"--{folder}", f"{tmp_path}/kept"),
         *("--fallback", "wayback", "--fallback_url", origin.url(host="localhost")),
     ]
     sources = []
@@ -105,4 +106,4 @@ def test_what_was_rescued_is_no_original(origin, tmp_path):
         assert run.main([*options, "--output", str(tmp_path / name)]) == 0
         sources.append(read_rows(tmp_path / name)["1"]["image_source"])
     assert sources == ["fallback", "fallback"]
-    assert list((tmp_path / "original").iterdir()) == []
+    assert list((tmp_path / "kept").iterdir()) == []

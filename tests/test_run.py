@@ -250,6 +250,18 @@ def test_several_workers(urls, tmp_path, mode):
     assert all(f"good/{index}.jpg" in done.stderr for index in range(5))
 
 
+def test_worker_processes_keep_what_they_know_of_sites(origin, tmp_path):
+    urls = tmp_path / "urls.txt"
+    urls.write_text("".join(f"{origin.url(f'good/{index}.jpg')}\n" for index in range(24)))
+    workers = ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")
+    parts = ("--urls_per_commit", "6", "--obey_robots_txt")
+    done = command(*options(str(urls), tmp_path / "out", *workers, *parts))
+    assert done.returncode == 0, done.stderr
+    assert "24 examples" in done.stdout
+    # Each process asks once, and none again for another part.
+    assert 1 <= origin.paths.count("/robots.txt") <= 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_one_line(origin, tmp_path, number):
     (tmp_path / "urls.txt").write_text(

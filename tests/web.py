@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
-from beam_pipeline.fetching.web_client import Room, WebClient
+from beam_pipeline.fetching.web_client import Bundle, WebClient
 
 
 class Names(AbstractResolver):
@@ -75,7 +75,7 @@ def fetch_all(
     async def fetch() -> list[EncodedImage | Failure]:
         async with open_client(names, **options) as client:
             return await asyncio.gather(
-                *(client.fetch(ImageRef("", url), Room(1000)) for url in urls)
+                *(client.fetch(ImageRef("", url), Bundle(1000)) for url in urls)
             )
 
     return asyncio.run(fetch())

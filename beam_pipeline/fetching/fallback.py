@@ -11,7 +11,7 @@ import yarl
 from beam_pipeline.config import CAPTURE_TIME, GONE, Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef, Problem
 from beam_pipeline.fetching import http_urls, stored_images
-from beam_pipeline.fetching.web_client import Room, WebClient
+from beam_pipeline.fetching.web_client import Bundle, WebClient
 from beam_pipeline.redaction import redact
 
 
@@ -28,19 +28,21 @@ class Fallback:
         """
         self._config, self._web, self._slots = config, web, slots
 
-    async def rescue(self, outcome: EncodedImage | Failure, room: Room) -> EncodedImage | Failure:
+    async def rescue(
+        self, outcome: EncodedImage | Failure, bundle: Bundle
+    ) -> EncodedImage | Failure:
         """Return an image of another source for one that is gone, and any other outcome unchanged.
 
         If no source has it, the failure keeps the reason of the origin, with all of them in
         `detail`.
         """
-        failure = _find_placeholder(outcome, room)
+        failure = _find_placeholder(outcome, bundle)
         if isinstance(failure, EncodedImage) or failure.reason not in GONE:
             return failure
         gone, details = Problem(failure.reason, failure.detail), [failure.detail]
         attempts = failure.attempts
         for source in (self._read_copy, self._fetch_capture):
-            found = await source(failure.ref, room)
+            found = await source(failure.ref, bundle)
             if found is None:
                 continue
             attempts += found.attempts
@@ -49,7 +51,7 @@ class Fallback:
             details.append(f"fallback: {found.reason}: {found.detail}")
         return dataclasses.replace(failure, detail="; ".join(details), attempts=attempts)
 
-    async def _read_copy(self, ref: ImageRef, room: Room) -> EncodedImage | Failure | None:
+    async def _read_copy(self, ref: ImageRef, bundle: Bundle) -> EncodedImage | Failure | None:
         if ref.fallback is None:
             return None
         url, location = ref.fallback
@@ -58,10 +60,10 @@ class Fallback:
             read = stored_images.read_file
             found = await asyncio.to_thread(read, copy, self._config.max_image_bytes)
             if isinstance(found, EncodedImage):
-                await self._web.reserve(room, found.data)
+                await self._web.reserve(bundle, found.data)
         return found
 
-    async def _fetch_capture(self, ref: ImageRef, room: Room) -> EncodedImage | Failure | None:
+    async def _fetch_capture(self, ref: ImageRef, bundle: Bundle) -> EncodedImage | Failure | None:
         captures = captures_of(self._config.fallback_url)
         if self._config.fallback == "none" or ref.url.startswith(captures):
             return None
@@ -69,7 +71,7 @@ class Fallback:
             detail = "the archive is not asked, because the URL holds credentials"
             return Failure(ref, "fetch", "disallowed", detail)
         url = http_urls.parse(ref.url)
-        return await self._web.fetch_from(ref, capture_url(captures, url), room)
+        return await self._web.fetch_from(ref, capture_url(captures, url), bundle)
 
 
 def captures_of(archive: str) -> str:
@@ -93,12 +95,12 @@ def capture_url(captures: str, url: yarl.URL) -> yarl.URL:
     return http_urls.parse(f"{captures}{CAPTURE_TIME}id_/{url.origin()}{url.raw_path}")
 
 
-def _find_placeholder(outcome: EncodedImage | Failure, room: Room) -> EncodedImage | Failure:
+def _find_placeholder(outcome: EncodedImage | Failure, bundle: Bundle) -> EncodedImage | Failure:
     """Return the failure of an image whose body is excluded, and any other outcome unchanged."""
-    if isinstance(outcome, Failure) or not room.excluded:
+    if isinstance(outcome, Failure) or not bundle.excluded:
         return outcome
     digest = hashlib.sha256(outcome.data).hexdigest()
-    if digest not in room.excluded:
+    if digest not in bundle.excluded:
         return outcome
-    room.release(outcome.data)
+    bundle.release(outcome.data)
     return outcome.fail("fetch", Problem("placeholder", f"its sha256 {digest} is excluded"))

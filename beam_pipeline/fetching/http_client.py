@@ -23,6 +23,9 @@ from beam_pipeline.fetching.circuit_breaker import CircuitBreaker
 from beam_pipeline.fetching.errors import FetchError
 from beam_pipeline.fetching.pace import Pace, WaitCounter
 
+# Seconds without a request to a host with limits of its own that is busy and names no time.
+BUSY = 60.0
+
 T = TypeVar("T")
 
 
@@ -108,7 +111,7 @@ class HttpClient:
     def limit(self, url: yarl.URL, concurrency: int, pace: Pace) -> None:
         """Limit the requests to the host of a URL further: those in flight, and their pace.
 
-        Its `Retry-After` pauses all of them.
+        A 429 or 503 pauses all of them, for its `Retry-After` or for `BUSY` seconds.
         """
         self._limits[_name(url)] = concurrency, pace
 
@@ -171,7 +174,8 @@ class HttpClient:
         del visit.route[1:]
         left = self._config.fetch_timeout
         while True:
-            admission = await admit(visit.route[-1])
+            with visit.waits.waiting():
+                admission = await admit(visit.route[-1])
             async with self._turn(visit, admission.pace) as host:
                 began = time.monotonic()
                 visit.attempts += len(visit.route) == 1
@@ -269,7 +273,8 @@ class HttpClient:
             responses.check_status(response)
         except FetchError as error:
             if limit := self._limits.get(_name(url)):
-                limit[1].pause(error.retry_after)
+                is_busy = response.status in (429, 503)
+                limit[1].pause(error.retry_after or (BUSY if is_busy else 0.0))
             raise
 
     async def _get(self, url: yarl.URL) -> aiohttp.ClientResponse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import multiprocessing
 import threading
 import weakref
 
@@ -16,7 +17,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef
 from beam_pipeline.fetching import kept_images, stored_images
 from beam_pipeline.fetching.fallback import Fallback
-from beam_pipeline.fetching.web_client import Room, WebClient
+from beam_pipeline.fetching.web_client import Bundle, WebClient
 
 Fetched = concurrent.futures.Future[EncodedImage | Failure]
 
@@ -53,26 +54,27 @@ class Fetcher:
     async def _open(self) -> WebClient:
         return WebClient(self._config, self._slots, processes=self._processes)
 
-    def submit(self, ref: ImageRef, room: Room) -> Fetched:
+    def submit(self, ref: ImageRef, bundle: Bundle) -> Fetched:
         """Start to fetch an image.
 
         Args:
           ref: The image.
-          room: What the images of the bundle share. Its budget is acquired for an EncodedImage and
-            held until `release` is called.
+          bundle: What the images of its bundle share. The budget is acquired for an EncodedImage
+            and held until `release` is called.
 
         Returns:
           A Future of the image or its failure. It raises only errors that end the run: a bug, or a
           fault of the machine.
         """
-        coroutine = _fetch(self._config, self._web, self._slots, ref, room)
+        coroutine = _fetch(self._config, self._web, self._slots, ref, bundle)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def release(self, image: EncodedImage, room: Room) -> None:
-        self._loop.call_soon_threadsafe(room.release, image.data)
+    def release(self, image: EncodedImage, bundle: Bundle) -> None:
+        self._loop.call_soon_threadsafe(bundle.release, image.data)
 
 
 _fetchers: weakref.WeakValueDictionary[tuple[Config, int], Fetcher] = weakref.WeakValueDictionary()
+_kept: list[Fetcher] = []
 _opening = threading.Lock()
 
 
@@ -80,12 +82,15 @@ def shared_fetcher(config: Config, processes: int = 1) -> Fetcher:
     """Return the process's Fetcher for a config and a number of processes.
 
     All bundles, threads and graphs of a process share it. It exists as long as one of them holds a
-    reference to it.
+    reference to it; in a process that another one has started, until one with another config opens.
     """
     with _opening:
         fetcher = _fetchers.get((config, processes))
         if fetcher is None:
             fetcher = _fetchers[config, processes] = Fetcher(config, processes)
+        if multiprocessing.parent_process():
+            # Between two graphs nothing else keeps what a worker knows of hosts and sites.
+            _kept[:] = [fetcher]
         return fetcher
 
 
@@ -95,17 +100,17 @@ async def _fetch(
     web: WebClient,
     slots: asyncio.Semaphore,
     ref: ImageRef,
-    room: Room,
+    bundle: Bundle,
 ) -> EncodedImage | Failure:
     outcome = None
     if isinstance(ref.location, Extent) or config.original_dir or config.resized_dir:
         async with slots:
             outcome = await asyncio.to_thread(_read_from_disk, config, ref)
             if isinstance(outcome, EncodedImage):
-                await web.reserve(room, outcome.data)
-    outcome = outcome or await web.fetch(ref, room)
+                await web.reserve(bundle, outcome.data)
+    outcome = outcome or await web.fetch(ref, bundle)
     if config.has_fallback and ref.location is None:
-        return await Fallback(config, web, slots).rescue(outcome, room)
+        return await Fallback(config, web, slots).rescue(outcome, bundle)
     return outcome
 
 

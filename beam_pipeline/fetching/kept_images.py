@@ -65,9 +65,13 @@ def _may_read_resized(config: Config) -> bool:
 def keep(image: RgbImage, config: Config) -> RgbImage:
     """Write an image to the folders of the options; return it without its body.
 
+    An image of a fallback is not written: a later run would take it for that of the list.
+
     Raises:
       OSError: A file cannot be written. The error names it.
     """
+    if image.image_source == "fallback":
+        return dataclasses.replace(image, body=None)
     if config.original_dir and image.body:
         _write_file(config, FileSystems.join(config.original_dir, image.ref.name), image.body)
     if config.resized_dir:

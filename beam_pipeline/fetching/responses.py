@@ -16,6 +16,7 @@ from beam_pipeline.fetching import http_urls
 from beam_pipeline.fetching.errors import FetchError
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_SECONDS = 24 * 3600.0  # that a host may ask for
 _RETRYABLE_STATUSES = (429, *range(500, 600))
 
 
@@ -61,10 +62,11 @@ def _seconds(retry_after: str) -> float:
     """Return the seconds to wait by a Retry-After header (RFC 9110, 10.2.3).
 
     Args:
-      retry_after: Seconds or a date; anything else counts as 0.
+      retry_after: Seconds or a date; anything else counts as 0, and more than a day as a day.
     """
     with contextlib.suppress(ValueError):
-        return max(0.0, float(retry_after))
+        return min(max(0.0, float(retry_after)), _MAX_SECONDS)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+        seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+        return min(max(0.0, seconds), _MAX_SECONDS)
     return 0.0

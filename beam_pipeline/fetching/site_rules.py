@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import math
 import re
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,8 +28,9 @@ from beam_pipeline.fetching.tdm_reservation import Reservations
 
 # Longest Crawl-delay that is obeyed by waiting, in seconds.
 MAX_CRAWL_DELAY = 30.0
-# How long rules are valid (RFC 9309, 2.4), and how long it is that a site has none, in seconds.
-VALID, UNREACHABLE = 24 * 3600.0, 60.0
+# How long rules are valid (RFC 9309, 2.4), how long it is that a site has none, and how long until
+# a tdmrep.json that could not be reached is asked for again, in seconds.
+VALID, UNREACHABLE, RETRY_RESERVATIONS = 24 * 3600.0, 60.0, 600.0
 
 # Characters of the rules in memory, in which each takes 10 to 100 bytes, and number of sites.
 _MAX_SIZE, _MAX_SITES = 2 << 20, 20_000
@@ -52,6 +55,7 @@ class Site:
       pace: Spaces the requests by Crawl-delay; None without one.
       refusal: Reason and detail of the failure of all its images; None if they may be requested.
       valid_until: Time on the monotonic clock, in seconds.
+      retry_at: The same for another request for tdmrep.json.
     """
 
     robots: PathRules = dataclasses.field(default_factory=PathRules)
@@ -59,6 +63,7 @@ class Site:
     pace: Pace | None = None
     refusal: tuple[str, str] | None = None
     valid_until: float = dataclasses.field(default_factory=lambda: time.monotonic() + VALID)
+    retry_at: float = math.inf
 
     @property
     def size(self) -> int:
@@ -83,6 +88,8 @@ class SiteRules:
         self._sites = collections.OrderedDict()
         self._sizes: dict[yarl.URL, int] = {}
         self._total = 0
+        # Images that wait hold their pace longer than the rules are kept.
+        self._paces: weakref.WeakValueDictionary[yarl.URL, Pace] = weakref.WeakValueDictionary()
         self._thinking = asyncio.Lock()
 
     async def admit(self, url: yarl.URL) -> Admission:
@@ -106,7 +113,7 @@ class SiteRules:
         task = self._sites.get(origin)
         if task is None or (task.done() and _is_outdated(task)):
             self._remove(origin)
-            task = self._sites[origin] = asyncio.create_task(self._load(origin))
+            task = self._sites[origin] = asyncio.create_task(self._load(origin, task))
             task.add_done_callback(lambda task: self._count(origin, task))
         self._sites.move_to_end(origin)
         # An image that is cancelled leaves the task to the others.
@@ -114,10 +121,10 @@ class SiteRules:
 
     def _count(self, origin: yarl.URL, task: asyncio.Task[Site]) -> None:
         """Note the size of a site that is loaded, and remove others if they are too many."""
-        has_failed = task.cancelled() or task.exception()
+        succeeded = _succeeded(task)
         if self._sites.get(origin) is not task:
             return
-        if has_failed:  # by a fault of the machine, which ends the run
+        if not succeeded:  # by a fault of the machine, which ends the run
             self._remove(origin)
             return
         self._sizes[origin] = task.result().size
@@ -129,7 +136,9 @@ class SiteRules:
         self._sites.pop(origin, None)
         self._total -= self._sizes.pop(origin, 0)
 
-    async def _load(self, origin: yarl.URL) -> Site:
+    async def _load(self, origin: yarl.URL, earlier: asyncio.Task[Site] | None) -> Site:
+        if earlier and _succeeded(earlier) and earlier.result().valid_until > time.monotonic():
+            return await self._add_reservations(origin, earlier.result())
         try:
             body = await self._get(origin, robots_txt.PATH, robots_txt.MAX_BYTES)
         except FetchError as error:
@@ -141,22 +150,31 @@ class SiteRules:
             rule = f"robots.txt: Crawl-delay: {delay:g}"
             refusal = ("disallowed", f"{rule}; at most {MAX_CRAWL_DELAY:g} seconds are waited")
             return Site(refusal=refusal)
-        pace = None
-        if delay:
-            interval = delay * self._processes
-            pace = Pace(interval, next_turn=interval)
+        site = Site(robots, pace=self._find_pace(origin, delay * self._processes))
         is_small = robots.work(tdm_reservation.PATH) <= path_rules.SMALL_WORK
         if await self._compute(is_small, robots.find, tdm_reservation.PATH):
-            return Site(robots, pace=pace)
+            return site
+        return await self._add_reservations(origin, site)
+
+    def _find_pace(self, origin: yarl.URL, interval: float) -> Pace | None:
+        if not interval:
+            return None
+        pace = self._paces.get(origin)
+        if pace is None:
+            pace = self._paces[origin] = Pace(interval, next_turn=interval)
+        pace.interval = interval
+        return pace
+
+    async def _add_reservations(self, origin: yarl.URL, site: Site) -> Site:
+        """Return a site with its tdmrep.json. What cannot be read reserves nothing."""
         try:
             limit = tdm_reservation.MAX_BYTES + 1
-            body = await self._get(origin, tdm_reservation.PATH, limit, pace)
+            body = await self._get(origin, tdm_reservation.PATH, limit, site.pace)
         except FetchError:
-            # What cannot be read reserves nothing.
-            return Site(robots, pace=pace, valid_until=time.monotonic() + UNREACHABLE)
+            return dataclasses.replace(site, retry_at=time.monotonic() + RETRY_RESERVATIONS)
         is_small = len(body) <= _SMALL_FILE
         reservations = await self._compute(is_small, tdm_reservation.parse, body)
-        return Site(robots, reservations, pace)
+        return dataclasses.replace(site, reservations=reservations, retry_at=math.inf)
 
     async def _compute(self, is_small: bool, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function; in a thread if it may take long.
@@ -198,9 +216,15 @@ class SiteRules:
             raise FetchError("disallowed", f"{path}: {error.reason}: {error.detail}") from error
 
 
+def _succeeded(task: asyncio.Task[Site]) -> bool:
+    return not (task.cancelled() or task.exception())
+
+
 def _is_outdated(task: asyncio.Task[Site]) -> bool:
-    has_failed = task.cancelled() or task.exception()
-    return bool(has_failed) or task.result().valid_until < time.monotonic()
+    if not _succeeded(task):
+        return True
+    site = task.result()
+    return min(site.valid_until, site.retry_at) < time.monotonic()
 
 
 def _find_rules(site: Site, path: str) -> tuple[str | None, str | None]:

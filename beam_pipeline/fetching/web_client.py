@@ -28,7 +28,7 @@ from beam_pipeline.fetching.site_rules import SiteRules
 MAX_COST = 32
 
 
-class Room:
+class Bundle:
     """What the images of a bundle share.
 
     Attributes:
@@ -38,7 +38,7 @@ class Room:
     """
 
     def __init__(self, size: int, excluded: frozenset[str] = frozenset()):
-        """Initialize the room for images of the total cost `size`, at least `MAX_COST`."""
+        """Initialize the bundle; `size` is the limit, at least `MAX_COST`."""
         self.budget, self.waits, self.excluded = asyncio.Semaphore(size), WaitCounter(), excluded
 
     def release(self, data: bytes) -> None:
@@ -83,14 +83,14 @@ class WebClient:
     async def close(self) -> None:
         await self._http.close()
 
-    async def fetch(self, ref: ImageRef, room: Room) -> EncodedImage | Failure:
+    async def fetch(self, ref: ImageRef, bundle: Bundle) -> EncodedImage | Failure:
         """Fetch one image, with at most `--fetch_attempts` attempts.
 
         Errors that a server or the network can cause are returned as a Failure, never raised.
 
         Args:
           ref: The image.
-          room: Its budget is acquired `cost(body)` times for a fetched image, before the image's
+          bundle: Its budget is acquired `cost(body)` times for a fetched image, before the image's
             slot is released. The consumer of the image releases it.
 
         Returns:
@@ -100,15 +100,17 @@ class WebClient:
             url = http_urls.parse(ref.url)
         except http_urls.UrlError as error:
             return Failure(ref, "fetch", error.reason, str(error))
-        return await self.fetch_from(ref, url, room)
+        return await self.fetch_from(ref, url, bundle)
 
-    async def fetch_from(self, ref: ImageRef, url: yarl.URL, room: Room) -> EncodedImage | Failure:
+    async def fetch_from(
+        self, ref: ImageRef, url: yarl.URL, bundle: Bundle
+    ) -> EncodedImage | Failure:
         """Fetch one image as `fetch` does, from a URL that may not be its own."""
-        visit = Visit([url], waits=room.waits)
+        visit = Visit([url], waits=bundle.waits)
         admit = self._rules.admit if self._rules else admit_all
         try:
             body = await self._http.get(
-                visit, self._read, admit, lambda body: self.reserve(room, body)
+                visit, self._read, admit, lambda body: self.reserve(bundle, body)
             )
         except FetchError as error:
             return Failure(
@@ -119,15 +121,15 @@ class WebClient:
             raise
         return EncodedImage(ref, body, visit.attempts, str(visit.route[-1]))
 
-    async def reserve(self, room: Room, data: bytes) -> None:
-        """Acquire the budget of a room `cost(data)` times for a body.
+    async def reserve(self, bundle: Bundle, data: bytes) -> None:
+        """Acquire the budget of a bundle `cost(data)` times for a body.
 
         Only one caller acquires at a time. Otherwise several callers could deadlock, each waiting
         for what the others hold.
         """
         async with self._reserving:
             for _ in range(cost(data)):
-                await room.budget.acquire()
+                await bundle.budget.acquire()
 
     async def _read(self, response: aiohttp.ClientResponse, admission: Admission) -> bytes:
         self._check_allowed(response, admission)

@@ -37,12 +37,15 @@ class CountOutcomes(beam.DoFn):
         if isinstance(outcome, DroppedImage):
             self._count_measures(outcome.image, "filtered")
             return
+        is_rescued = False
         if isinstance(outcome, EmbeddedImage):
             self._count_measures(outcome.image, "example")
-            if outcome.image.image_source == "fallback":
-                self._counts["source", "fallback"] += 1
+            is_rescued = outcome.image.image_source == "fallback"
+        if is_rescued:
+            self._counts["source", "fallback"] += 1
         ref = outcome.ref
-        if ref.location is None and (host := host_of(ref.url)):
+        # The host of a rescued image has neither given it nor failed the run.
+        if ref.location is None and not is_rescued and (host := host_of(ref.url)):
             result = outcome.reason if isinstance(outcome, Failure) else "example"
             self._counts["host", host, result] += 1
         if ref.image_class and not isinstance(outcome, Failure):

@@ -54,8 +54,7 @@ def decode_image(image: EncodedImage, config: Config) -> RgbImage | TaggedOutput
         )
         original_size = png_notes.read_note(image.data) if image.is_resized else None
         # An image that an earlier run kept has no attempts.
-        # What replaces an image that is gone is no original.
-        is_downloaded = image.attempts and image.ref.location is None and not image.gone
+        is_downloaded = image.attempts and image.ref.location is None
         body = image.data if config.original_dir and is_downloaded else None
         rgb = RgbImage(
             image.ref,

@@ -18,7 +18,7 @@ from beam_pipeline import naming
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef, Row
 from beam_pipeline.fetching.image_fetcher import Fetched, shared_fetcher
-from beam_pipeline.fetching.web_client import MAX_COST, Room
+from beam_pipeline.fetching.web_client import MAX_COST, Bundle
 from beam_pipeline.process import stage_times
 from beam_pipeline.transforms.read_groups import GroupReader
 from beam_pipeline.transforms.thread_map import in_global_window
@@ -67,7 +67,7 @@ class FetchImages(beam.DoFn):
         self._under_way: set[Fetched] = set()
         self._groups: GroupReader | None = None
         # One per bundle, so that an aborted bundle leaves nothing acquired.
-        self._room = Room(max(2 * self._config.fetch_concurrency, MAX_COST), self._excluded)
+        self._bundle = Bundle(max(2 * self._config.fetch_concurrency, MAX_COST), self._excluded)
 
     def process(self, group: Iterable[ImageRef]) -> Iterator[EncodedImage | TaggedOutput]:
         refs = list(group)
@@ -77,7 +77,7 @@ class FetchImages(beam.DoFn):
             yield from self._count(self._groups.submit(refs))
             return
         for ref in refs:
-            future = self._fetcher.submit(ref, self._room)
+            future = self._fetcher.submit(ref, self._bundle)
             self._under_way.add(future)
             future.add_done_callback(self._done.put)
             while self._is_full() or not self._done.empty():
@@ -100,7 +100,7 @@ class FetchImages(beam.DoFn):
     def _is_full(self) -> bool:
         """Return whether an image has to end before another one begins."""
         number = len(self._under_way)
-        return number - self._room.waits.count >= self._window or number >= self._max_waiting
+        return number - self._bundle.waits.count >= self._window or number >= self._max_waiting
 
     def _next(self) -> Iterator[EncodedImage | TaggedOutput]:
         """Yield the next outcome, or nothing if none arrives soon."""
@@ -116,7 +116,7 @@ class FetchImages(beam.DoFn):
         self._under_way.discard(future)
         outcome = future.result()
         if isinstance(outcome, EncodedImage):
-            self._fetcher.release(outcome, self._room)
+            self._fetcher.release(outcome, self._bundle)
         yield from self._count([outcome])
 
     def _count(

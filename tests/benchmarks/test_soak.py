@@ -86,12 +86,12 @@ def test_rows_of_a_table_are_at_even_times():
 
 def make_result(problems: list[str], **rises: float) -> soak.Result:
     kind = soak.Kind("images", soak_inputs.write_images, "", 100)
-    life = soak_runs.Life(0, 300.0, make_samples(600, **rises), "", [])
+    life = soak_runs.Execution(0, 300.0, make_samples(600, **rises), "", [])
     kills = [soak_runs.Kill(2.5, 0), soak_runs.Kill(9.0, 200)]
     return soak.Result(kind, 1200, soak_runs.Round(kills, life, problems))
 
 
-def test_the_results_are_told(monkeypatch):
+def test_the_results_are_described(monkeypatch):
     monkeypatch.setattr(measure, "describe_machine", lambda: "A machine.")
     options = argparse.Namespace(seed=3, kills=2)
     good = make_result([])

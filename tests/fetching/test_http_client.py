@@ -29,7 +29,7 @@ from beam_pipeline.config import BREAKER_FAILURES, BREAKER_SPACING, MAX_REDIRECT
 from beam_pipeline.elements import EncodedImage, Failure, ImageRef
 from beam_pipeline.fetching import circuit_breaker, http_client, public_addresses
 from beam_pipeline.fetching.pace import Pace
-from beam_pipeline.fetching.web_client import Room, WebClient
+from beam_pipeline.fetching.web_client import Bundle, WebClient
 
 REASONS = re.compile(
     "blocked_address|dns|connect|tls|timeout|http_[0-9]{1,3}|too_many_redirects|too_large|empty|connection_lost"
@@ -564,7 +564,7 @@ class TestAddresses:
                 for port, address in ((origin.port, "127.0.0.1"), (1, rebound)):
                     names.addresses["name.test"] = [address]
                     ref = ImageRef("", f"http://name.test:{port}/x.jpg")
-                    outcomes.append(await client.fetch(ref, Room(1000)))
+                    outcomes.append(await client.fetch(ref, Bundle(1000)))
                 return outcomes
 
         reported = [summarize(outcome) for outcome in asyncio.run(run())]
@@ -596,7 +596,7 @@ class TestConnections:
     def test_that_end_as_they_are_used_again(self, origin, end, count):
         async def fetch(client: WebClient, path: str) -> list[EncodedImage | Failure]:
             refs = [ImageRef("", origin.url(f"{path}/{index}.jpg")) for index in range(count)]
-            return await asyncio.gather(*(client.fetch(ref, Room(1000)) for ref in refs))
+            return await asyncio.gather(*(client.fetch(ref, Bundle(1000)) for ref in refs))
 
         async def run() -> list[EncodedImage | Failure]:
             async with open_client(fetch_attempts=1) as client:
@@ -697,7 +697,7 @@ class TestConnections:
                 open_client() as client,
             ):
                 url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x.jpg"
-                return await client.fetch(ImageRef("", url), Room(1000))
+                return await client.fetch(ImageRef("", url), Bundle(1000))
 
         assert summarize(asyncio.run(fetch())) == ("tls", 1)
 
@@ -792,9 +792,9 @@ class TestGivingUpAHost:
                 pace = Pace(0)
                 client._http.limit(yarl.URL(url), 1, pace)
                 for _ in range(BREAKER_FAILURES):
-                    await client.fetch(ImageRef("", url), Room(1000))
+                    await client.fetch(ImageRef("", url), Bundle(1000))
                 pace.pause(100)
-                fetched = client.fetch(ImageRef("", url), Room(1000))
+                fetched = client.fetch(ImageRef("", url), Bundle(1000))
                 return await asyncio.wait_for(fetched, timeout=20)
 
         assert summarize(asyncio.run(run())) == ("dns", 0)
@@ -826,7 +826,7 @@ class TestGivingUpAHost:
         async def fetch(client: WebClient, count: int) -> list[tuple[str, int]]:
             url = f"http://127.0.0.1:{free_port}/x.jpg"
             return [
-                summarize(await client.fetch(ImageRef("", url), Room(1000))) for _ in range(count)
+                summarize(await client.fetch(ImageRef("", url), Bundle(1000))) for _ in range(count)
             ]
 
         async def run() -> None:
@@ -840,7 +840,7 @@ class TestGivingUpAHost:
                     ("connect", 1)
                 ] * BREAKER_FAILURES + [("connect", 0)]
                 assert summarize(
-                    await client.fetch(ImageRef("", origin.url("x.jpg")), Room(1000))
+                    await client.fetch(ImageRef("", origin.url("x.jpg")), Bundle(1000))
                 ) == ("image", 1)
 
         asyncio.run(run())
@@ -850,7 +850,7 @@ class TestGivingUpAHost:
             async with open_client(fetch_attempts=3) as client:
                 urls = [f"http://127.0.0.1:{free_port}/{index}.jpg" for index in range(1000)]
                 fetching = [
-                    asyncio.ensure_future(client.fetch(ImageRef("", url), Room(1000)))
+                    asyncio.ensure_future(client.fetch(ImageRef("", url), Bundle(1000)))
                     for url in urls
                 ]
                 await asyncio.sleep(0.1)
@@ -875,7 +875,7 @@ class TestGivingUpAHost:
             async with open_client(names) as client:
                 urls = [origin.url(f"{index}.jpg", f"host{index}.test") for index in range(20)]
                 outcomes = await asyncio.gather(
-                    *(client.fetch(ImageRef("", url), Room(1000)) for url in urls)
+                    *(client.fetch(ImageRef("", url), Bundle(1000)) for url in urls)
                 )
                 assert {summarize(outcome) for outcome in outcomes} == {("image", 1)}
                 return len(client._http._hosts)

@@ -27,7 +27,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef, StoredCopy
 from beam_pipeline.fetching import http_client, web_client
 from beam_pipeline.fetching.image_fetcher import Fetcher
-from beam_pipeline.fetching.web_client import MAX_COST, Room
+from beam_pipeline.fetching.web_client import MAX_COST, Bundle
 from beam_pipeline.images.png_notes import encode_png
 from beam_pipeline.transforms import fetch_images
 from beam_pipeline.transforms.fetch_images import FetchImages
@@ -306,7 +306,7 @@ class TestBundles:
         # The step emits results only when the next image is requested, as when a network is busy
         # with the first.
         for ref in others:
-            future = images._fetcher.submit(ref, images._room)
+            future = images._fetcher.submit(ref, images._bundle)
             images._under_way.add(future)
             future.add_done_callback(images._done.put)
         assert wait_until(lambda: len(origin.requests) >= MAX_COST)
@@ -419,8 +419,8 @@ def open_things() -> tuple[int, int, set[threading.Thread]]:
 class TestFetcher:
     def use(self, refs: list[ImageRef], wait: bool = True, **options) -> Fetcher:
         fetcher = Fetcher(make_config(fetch_concurrency=4, **options))
-        room = Room(100)
-        futures = [fetcher.submit(ref, room) for ref in refs]
+        bundle = Bundle(100)
+        futures = [fetcher.submit(ref, bundle) for ref in refs]
         if wait:
             for future in futures:
                 assert isinstance(future.result(PATIENCE), EncodedImage)
@@ -444,15 +444,15 @@ class TestFetcher:
     def test_reads_no_more_files_than_there_is_room_for(self, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
         fetcher = Fetcher(make_config(images=f"{tmp_path}/*", fetch_concurrency=2))
-        room = Room(3)
-        futures = [fetcher.submit(ref_of(tmp_path / "x.jpg"), room) for _ in range(10)]
+        bundle = Bundle(3)
+        futures = [fetcher.submit(ref_of(tmp_path / "x.jpg"), bundle) for _ in range(10)]
         assert wait_until(lambda: sum(future.done() for future in futures) == 3)
         time.sleep(0.1)
         assert sum(future.done() for future in futures) == 3
         first = futures[0].result()
         assert isinstance(first, EncodedImage)
         for _ in range(7):
-            fetcher.release(first, room)
+            fetcher.release(first, bundle)
         assert {type(future.result(PATIENCE)) for future in futures} == {EncodedImage}
 
     def test_breaks_off_what_is_under_way(self, origin):

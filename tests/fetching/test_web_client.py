@@ -7,7 +7,7 @@ import asyncio
 from web import open_client
 
 from beam_pipeline.fetching import web_client
-from beam_pipeline.fetching.web_client import Room
+from beam_pipeline.fetching.web_client import Bundle
 
 
 def test_large_bodies_count_for_more_and_never_wait_for_one_another():
@@ -21,13 +21,13 @@ def test_large_bodies_count_for_more_and_never_wait_for_one_another():
 
     async def run() -> None:
         async with open_client() as client:
-            room = Room(web_client.MAX_COST)
+            bundle = Bundle(web_client.MAX_COST)
             large = bytes(20 * 2**20)
-            first, second = (asyncio.ensure_future(client.reserve(room, large)) for _ in range(2))
+            first, second = (asyncio.ensure_future(client.reserve(bundle, large)) for _ in range(2))
             await asyncio.wait([first, second], timeout=0.1)
             assert first.done() and not second.done()
             for _ in range(web_client.cost(large)):
-                room.budget.release()
+                bundle.budget.release()
             await asyncio.wait_for(second, 5)
 
     asyncio.run(run())
