@@ -46,7 +46,7 @@ def test_counts_examples_and_failures():
         )
         expected = [
             (("class", "n00004475", "train"), 2),
-            (("host", "a.example", "example"), 2),
+            (("host", "a.example", "example"), 1),
             (("host", "a.example", "timeout"), 1),
             (("source", "fallback"), 1),
         ]
