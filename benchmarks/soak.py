@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import measure, soak_inputs
-from benchmarks.soak_figures import TOLERANCES, at_even_times, fit, rate, steady, table
+from benchmarks.soak_figures import STRETCHES, TOLERANCES, at_even_times, fit, rate, steady, table
 from benchmarks.soak_inputs import Inputs
 from benchmarks.soak_runs import Execution, Round, run_with_kills
 
@@ -239,8 +239,9 @@ process may outlive a killed command by more than two minutes, and no temporary 
 ## Long runs
 
 One command without an interruption for each input. Each figure is the sum over the command and its
-workers: the median, and the rise of a line that is fitted to the samples between the first third
-and the last part. It is flat if the rise of the memory is at most {share:.0%} of the median or
+workers: the median, and the rise of a line from the first third to the last part. The line is
+fitted to the lowest values of {STRETCHES} stretches of this time, because a part of the list closes
+what it opens. It is flat if the rise of the memory is at most {share:.0%} of the median or
 {amount:.0f} MB, and that of open files and of threads at most 3.
 
 {trends}

@@ -13,7 +13,7 @@ from pathlib import Path
 from scipy import stats
 
 WARM_UP = 1 / 3  # share of a run that is left out
-STRETCHES = 20  # of which the medians are fitted: a part of the list opens files, and closes them
+STRETCHES = 10  # whose lowest values are fitted: a part closes what it opens, and a leak stays
 MIN_STRETCHES = 5
 # Largest rise over the rest of a run that counts as none: a share of the median, or an amount.
 TOLERANCES = {"megabytes": (0.05, 10.0), "files": (0.0, 3.0), "threads": (0.0, 3.0)}
@@ -90,7 +90,7 @@ def steady(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def fit(samples: Sequence[Sample], figure: str) -> Trend:
-    """Fit a line to a figure of the samples of a steady run, by Theil and Sen.
+    """Fit a line to the lowest values of a figure in stretches of a steady run, by Theil and Sen.
 
     The line is the median of slopes, so that single outliers do not move it.
 
@@ -104,7 +104,7 @@ def fit(samples: Sequence[Sample], figure: str) -> Trend:
     bounds = [len(samples) * index // stretches for index in range(stretches + 1)]
     pieces = [slice(first, last) for first, last in itertools.pairwise(bounds)]
     times = [statistics.median(sample.seconds for sample in samples[piece]) for piece in pieces]
-    slope = stats.theilslopes([statistics.median(values[piece]) for piece in pieces], times)[0]
+    slope = stats.theilslopes([min(values[piece]) for piece in pieces], times)[0]
     median, rise = statistics.median(values), slope * (samples[-1].seconds - samples[0].seconds)
     share, amount = TOLERANCES[figure]
     return Trend(median, rise, rise <= max(share * median, amount))

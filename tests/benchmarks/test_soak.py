@@ -63,6 +63,17 @@ def test_single_outliers_are_no_trend():
     assert soak_figures.fit(soak_figures.steady(samples), "megabytes").is_flat
 
 
+@pytest.mark.parametrize(("rise", "is_flat"), [(0, True), (20, False)])
+def test_what_each_part_opens_and_closes_is_no_trend(rise, is_flat):
+    rng = random.Random(0)
+    samples = [
+        # Open within a part, more in later ones, and closed between two parts.
+        dataclasses.replace(one, files=one.files + bool(index % 10) * round(rng.uniform(0, index)))
+        for index, one in enumerate(make_samples(600, files=rise))
+    ]
+    assert soak_figures.fit(soak_figures.steady(samples), "files").is_flat == is_flat
+
+
 def test_start_warm_up_and_end_are_left_out():
     samples = make_samples(600)
     steady = soak_figures.steady(samples)
