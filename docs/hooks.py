@@ -8,7 +8,7 @@ from mkdocs.structure.files import File, Files
 # Pages, and what pages link to, outside of docs/.
 OTHERS = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
-    *("benchmarks/FETCHING.md", "benchmarks/RESULTS.md"),
+    *("benchmarks/FETCHING.md", "benchmarks/RESULTS.md", "benchmarks/SOAK.md"),
     *("Dockerfile", "LICENSE", "examples/flink.sh", "examples/train_colorizer.py"),
 )
 
