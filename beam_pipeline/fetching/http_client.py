@@ -23,7 +23,8 @@ from beam_pipeline.fetching.circuit_breaker import CircuitBreaker
 from beam_pipeline.fetching.errors import FetchError
 from beam_pipeline.fetching.pace import Pace, WaitCounter
 
-# Seconds without a request to a host with limits of its own that is busy and names no time.
+# Seconds without a request to a host with limits of its own after a 429 or 503 that has no
+# Retry-After.
 BUSY = 60.0
 
 T = TypeVar("T")

@@ -46,6 +46,10 @@ class Fetcher:
         self._web = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         self._end = weakref.finalize(self, _end, self._loop, self._web)
 
+    @property
+    def is_open(self) -> bool:
+        return self._end.alive
+
     def close(self) -> None:
         """Cancel the pending fetches and wait until everything is closed."""
         self._end()
@@ -86,7 +90,7 @@ def shared_fetcher(config: Config, processes: int = 1) -> Fetcher:
     """
     with _opening:
         fetcher = _fetchers.get((config, processes))
-        if fetcher is None:
+        if fetcher is None or not fetcher.is_open:
             fetcher = _fetchers[config, processes] = Fetcher(config, processes)
         if multiprocessing.parent_process():
             # Between two graphs nothing else keeps what a worker knows of hosts and sites.

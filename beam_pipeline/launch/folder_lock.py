@@ -27,7 +27,7 @@ from beam_pipeline.launch.leases import Owner
 from beam_pipeline.storage import filesystem
 
 _MAX_BYTES = 4096
-_ATTEMPTS = 100
+_ATTEMPTS = 100  # to open the lock while other processes remove its folder
 _PATIENCE = 2.0  # seconds for the owner of a lock to write its name
 
 _LOGGER = logging.getLogger(__name__)

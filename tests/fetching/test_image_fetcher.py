@@ -25,7 +25,7 @@ from patience import PATIENCE, in_time, wait_until
 
 from beam_pipeline.config import Config
 from beam_pipeline.elements import EncodedImage, Extent, Failure, ImageRef, StoredCopy
-from beam_pipeline.fetching import http_client, web_client
+from beam_pipeline.fetching import http_client, image_fetcher, web_client
 from beam_pipeline.fetching.image_fetcher import Fetcher
 from beam_pipeline.fetching.web_client import MAX_COST, Bundle
 from beam_pipeline.images.png_notes import encode_png
@@ -440,6 +440,19 @@ class TestFetcher:
         assert open_things()[0] <= files
         assert open_things()[1] <= tasks
         assert not open_things()[2] - threads
+
+    def test_that_is_closed_is_not_shared_again(self, origin, monkeypatch):
+        """A process that another one has started keeps the last one."""
+        monkeypatch.setattr(image_fetcher, "_kept", [])
+        monkeypatch.setattr(image_fetcher.multiprocessing, "parent_process", lambda: object())
+        config = make_config()
+        first = image_fetcher.shared_fetcher(config)
+        assert image_fetcher.shared_fetcher(config) is first
+        first.close()
+        second = image_fetcher.shared_fetcher(config)
+        [ref] = numbered(origin, 1)
+        assert isinstance(second.submit(ref, Bundle(100)).result(PATIENCE), EncodedImage)
+        second.close()
 
     def test_reads_no_more_files_than_there_is_room_for(self, tmp_path):
         (tmp_path / "x.jpg").write_bytes(image("x.jpg"))
