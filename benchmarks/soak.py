@@ -242,7 +242,8 @@ One command without an interruption for each input. Each figure is the sum over 
 workers: the median, and the rise of a line from the first third to the last part. The line is
 fitted to the lowest values of {STRETCHES} stretches of this time, because a part of the list closes
 what it opens. It is flat if the rise of the memory is at most {share:.0%} of the median or
-{amount:.0f} MB, and that of open files and of threads at most 3.
+{amount:.0f} MB, and that of open files and of threads at most 3. Each process keeps up to 68 files
+of the input open, so these count only if a process has one of them open twice.
 
 {trends}
 

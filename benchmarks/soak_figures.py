@@ -27,7 +27,8 @@ class Sample:
       seconds: Since the command was started.
       images: Number of images in the parts that are complete.
       megabytes: Sum of the resident memory.
-      files: Number of open files and sockets.
+      files: Number of open files and sockets, without the files of the input, which a process
+        keeps open: each of them counts only if it is open more than once.
       threads: Number of threads.
       processes: Number of processes.
     """
@@ -66,7 +67,14 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def take_sample(process: int, seconds: float, images: int) -> Sample:
+def take_sample(process: int, source: Path, seconds: float, images: int) -> Sample:
+    """Take a sample of a process and its descendants.
+
+    Args:
+      process: Its number.
+      source: The folder of its input.
+      seconds, images: See `Sample`.
+    """
     page = os.sysconf("SC_PAGE_SIZE")
     bytes_used = files = threads = processes = 0
     for one in descendants(process):
@@ -74,10 +82,23 @@ def take_sample(process: int, seconds: float, images: int) -> Sample:
         with contextlib.suppress(OSError):
             folder = Path(f"/proc/{one}")
             used = int((folder / "statm").read_text().split()[1]) * page
-            opened, running = (len(os.listdir(folder / name)) for name in ("fd", "task"))
+            opened, running = _count_files(folder / "fd", source), len(os.listdir(folder / "task"))
             bytes_used, files, threads = bytes_used + used, files + opened, threads + running
             processes += 1
     return Sample(seconds, images, bytes_used / 1e6, files, threads, processes)
+
+
+def _count_files(descriptors: Path, source: Path) -> int:
+    """Count the descriptors of a process, except the first one of each file in a folder."""
+    count, kept, prefix = 0, set(), f"{source.resolve()}{os.sep}"
+    for descriptor in descriptors.iterdir():
+        target = ""
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            target = os.readlink(descriptor)
+        count += bool(target)
+        if target.startswith(prefix):
+            kept.add(target)
+    return count - len(kept)
 
 
 def steady(samples: Sequence[Sample]) -> list[Sample]:

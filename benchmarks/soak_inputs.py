@@ -67,6 +67,7 @@ class Inputs:
     """The input of a command.
 
     Attributes:
+      folder: Holds its files.
       arguments: The options that name it.
       outcomes: The possible outcomes of each image, by its URL: reasons of a failure, or `OK`.
       lines: Number of lines, of which some are ignored, or name the same image.
@@ -74,6 +75,7 @@ class Inputs:
       damaged: Number of containers that are damaged, each of which is one failure more.
     """
 
+    folder: Path
     arguments: list[str]
     outcomes: dict[str, tuple[str, ...]]
     lines: int
@@ -108,6 +110,7 @@ def write_urls(folder: Path, images: int, origin: str, rng: random.Random) -> In
         _TABLES[name](folder / name, part)
     comments = sum(name.endswith((".txt", ".txt.gz")) for name in _TABLES)
     return Inputs(
+        folder,
         ["--input", ",".join(str(folder / name) for name in _TABLES), "--allow_private_addresses"],
         outcomes,
         images + len(repeated) + comments,
@@ -181,7 +184,9 @@ def write_images(folder: Path, images: int, rng: random.Random, kinds: str = "")
         outcomes.update(zip(keys, (file.outcomes for file in files), strict=True))
     damaged = "damaged.tar" in chosen
     paths = ",".join(str(folder / name) for name in chosen)
-    return Inputs(["--images", paths], outcomes, len(outcomes) + damaged, damaged=int(damaged))
+    return Inputs(
+        folder, ["--images", paths], outcomes, len(outcomes) + damaged, damaged=int(damaged)
+    )
 
 
 def make_image(seed: int) -> bytes:

@@ -45,12 +45,13 @@ class Execution(NamedTuple):
 
 
 def execute(
-    command: list[str], output: Path, part: int, kill_after: float | None = None
+    command: list[str], source: Path, output: Path, part: int, kill_after: float | None = None
 ) -> Execution:
     """Run a command.
 
     Args:
       command: The program and its arguments.
+      source: The folder of its input.
       output: The folder of its dataset.
       part: Number of images in a part of the list.
       kill_after: Seconds after which the command is ended by SIGKILL; None for never.
@@ -68,7 +69,7 @@ def execute(
                     family = descendants(process.pid)
                     break
                 parts = len(list(output.glob(f"{naming.COMMIT_PREFIX}*{naming.COMMIT_RECORD}")))
-                samples.append(take_sample(process.pid, seconds, parts * part))
+                samples.append(take_sample(process.pid, source, seconds, parts * part))
                 time.sleep(INTERVAL if kill_after is None else min(INTERVAL, kill_after - seconds))
         finally:
             process.kill()  # which does nothing to a process that has ended
@@ -216,7 +217,7 @@ def run_with_kills(
     images = 0
     for delay in [*delays, None]:
         was_complete = (output / naming.DATASET_INFO).exists()
-        execution = execute(command, output, part, delay)
+        execution = execute(command, inputs.folder, output, part, delay)
         problems += execution.problems
         if execution.status >= 0:
             if execution.status:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import doctest
+import os
 import random
 import re
 import subprocess
@@ -121,17 +123,35 @@ def test_the_results_are_described(monkeypatch):
     assert not is_good and "give more minutes" in text
 
 
-def test_a_process_and_its_children_are_sampled():
+def test_a_process_and_its_children_are_sampled(tmp_path):
     program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         while len(soak_figures.descendants(process.pid)) < 2:
             assert process.poll() is None
-        sample = soak_figures.take_sample(process.pid, 1.0, 5)
+        sample = soak_figures.take_sample(process.pid, tmp_path, 1.0, 5)
         assert process.stdin
         process.stdin.close()
     assert sample.processes == 2 and sample.threads >= 2 and sample.files >= 6
     assert (sample.seconds, sample.images) == (1.0, 5) and sample.megabytes > 5
-    assert soak_figures.take_sample(process.pid, 2.0, 5).processes == 0
+    assert soak_figures.take_sample(process.pid, tmp_path, 2.0, 5).processes == 0
+
+
+def test_a_file_of_the_input_counts_if_it_is_open_twice(tmp_path):
+    (tmp_path / "a.tar").touch()
+    (tmp_path / "b.tar").touch()
+
+    def count() -> int:
+        return soak_figures.take_sample(os.getpid(), tmp_path, 0.0, 0).files
+
+    with contextlib.ExitStack() as stack:
+        before = count()
+        for name in ("a.tar", "b.tar"):
+            stack.enter_context(open(tmp_path / name))
+            assert count() == before
+        stack.enter_context(open(tmp_path / "a.tar"))
+        assert count() == before + 1
+        stack.enter_context(open(os.devnull))
+        assert count() == before + 2
 
 
 def test_every_url_is_in_one_list_or_table(tmp_path):
@@ -166,7 +186,7 @@ def test_what_does_not_reconcile_is_found(made):
     first, second, *_ = (url for url, possible in inputs.outcomes.items() if possible == ("",))
     other = {**inputs.outcomes, first: ("timeout",), "lost": ("",)}
     del other[second]
-    _, problems = soak_runs.check(output, soak_inputs.Inputs([], other, inputs.lines))
+    _, problems = soak_runs.check(output, dataclasses.replace(inputs, outcomes=other, damaged=0))
     assert sorted(problems) == sorted(
         [
             f"{first} became an example",
