@@ -56,7 +56,7 @@ NETWORK_SIZE = 299
 # Default number of images in a part of a run on this machine, per worker process: the first part
 # has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
 PART_SECONDS = 120.0
-MIN_PART, FIRST_PART, MAX_PART = 100, 200, 3_000
+MIN_PART, FIRST_PART, MAX_PART = 100, 200, 10_000
 # The same of a job on an engine, whose start takes minutes.
 ENGINE_PART = 500_000
 

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from beam_pipeline.config import FIRST_PART, MAX_PART, PART_SECONDS
 from beam_pipeline.process.processors import count_processors
 from benchmarks import fetching, measure, photographs
 from benchmarks.measure import job, median, program
@@ -28,12 +29,27 @@ from benchmarks.network import BATCH
 
 DECODING = ("decode", "sha256", "resize", "lab", "measures")
 ENCODINGS = ("lab_float32", "lab_uint8", "rgb_png")
-# Number of images after which the batches have reached their full size.
-GROWN = 64
 STEADY_BATCHES = 6
+# The images between which the rate is taken: in the second part, once batches have grown.
+FIRST_STEADY = FIRST_PART + 64
+LAST_STEADY = FIRST_STEADY + STEADY_BATCHES * BATCH
 RESULTS = measure.ROOT / "benchmarks" / "RESULTS.md"
 
 Row = tuple[str, str, str, str, str]
+
+
+class Times(NamedTuple):
+    """What is timed in a run with the network.
+
+    Attributes:
+      first: Seconds from the start of the command to the first image written.
+      rate: Images per second inside a part, with full batches.
+      gap: Seconds from the last image of a part to the first one of the next.
+    """
+
+    first: float
+    rate: float
+    gap: float
 
 
 def row(
@@ -72,17 +88,27 @@ class Bench:
         self._bare_rates: dict[str, float] = {}
 
     def end_to_end(self) -> Iterator[Row]:
+        """Compare the rate inside a part with that of the network, and time the change of parts."""
+        gaps: list[float] = []
+
+        def run(precision: str) -> float:
+            taken = self._run_with_network(precision)
+            gaps.append(taken.gap)
+            return taken.rate
+
         for precision, goal in (("float32", "0.98"), ("bfloat16", "0.96")):
             figures = measure.in_turns(
                 self._rounds,
                 {
-                    "run": partial(self._steady_rate, precision),
+                    "run": partial(run, precision),
                     "bare": partial(self._bare_rate, precision),
                 },
             )
             self._bare_rates[precision] = median(figures["bare"])
             name = f"a. end to end / bare network, {precision}"
             yield row(name, median(figures["run"]), self._bare_rates[precision], "images/s", goal)
+        name = "a. from the last image of a part to the first of the next / a part"
+        yield row(name, median(gaps), PART_SECONDS, "s")
 
     def bfloat16_error(self) -> Iterator[Row]:
         reported = json.loads(measure.ask(program("network.compare_precisions")))
@@ -227,7 +253,7 @@ class Bench:
         figures = measure.in_turns(
             self._rounds,
             {
-                "first image": lambda: self._run_with_network("float32", images=100)[0],
+                "first image": lambda: self._run_with_network("float32", images=100).first,
                 "parts": take_parts,
                 "no network": self._start_without_network,
             },
@@ -338,20 +364,20 @@ class Bench:
             "2 worker threads": "--direct_num_workers 2 --direct_running_mode multi_threading",
             "2 worker processes": "--direct_num_workers 2 --direct_running_mode multi_processing",
         }
+        # All images in one part, however many workers there are.
+        one_part = f"--urls_per_commit {MAX_PART}"
+        alone = f"--checkpoint none {one_part}"
         rows: dict[str, Callable[[], float]] = {
-            "1 worker on 1 processor": partial(self._rate, "--checkpoint none", {0}),
-            "1 worker": partial(self._rate, "--checkpoint none"),
-            **{
-                name: partial(self._rate, f"--checkpoint none {mode}")
-                for name, mode in modes.items()
-            },
+            "1 worker on 1 processor": partial(self._rate, alone, {0}),
+            "1 worker": partial(self._rate, alone),
+            **{name: partial(self._rate, f"{alone} {mode}") for name, mode in modes.items()},
             "1 plain loop": partial(self._loop, 1),
             "2 plain loops": partial(self._loop, 2),
         }
         rates = {
             name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()
         }
-        alone, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
+        slowest, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
         name = "h. two processors / one: decoding, resizing and Lab in plain loops"
         yield row(name, rates["2 plain loops"], loop, "images/s")
         for name in modes:
@@ -365,11 +391,11 @@ class Bench:
             yield row(
                 f"h. {name} / 1 worker on 1 processor, without the network",
                 rates[name],
-                alone,
+                slowest,
                 "images/s",
                 "1.8",
             )
-        network = "--checkpoint untrained --precision bfloat16"
+        network = f"--checkpoint untrained --precision bfloat16 {one_part}"
         rows = {
             "1 worker": partial(self._rate, network, short=64, long=256),
             **{
@@ -401,14 +427,8 @@ class Bench:
             process.wait()
         return written - began
 
-    def _run_with_network(
-        self, precision: str, images: int = GROWN + (STEADY_BATCHES + 3) * BATCH
-    ) -> tuple[float, float]:
-        """Return the seconds until the first record, and the rate in images per second.
-
-        The seconds count from the start of the command to the first image written. The rate is
-        taken over full batches in the middle of the run.
-        """
+    def _run_with_network(self, precision: str, images: int = LAST_STEADY + 3 * BATCH) -> Times:
+        """Run the command, and time its images; with few of them, the first one only."""
         urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
         options = f"--checkpoint {self._checkpoint} --precision {precision} --verbose"
         began = time.monotonic()
@@ -422,11 +442,11 @@ class Bench:
                 times = [time.monotonic() for line in process.stderr if self._origin in line]
             process.wait()
         assert len(times) == images
-        last = min(GROWN + STEADY_BATCHES * BATCH, images - 1)
-        return written.result() - began, (last - GROWN) / (times[last] - times[GROWN])
-
-    def _steady_rate(self, precision: str) -> float:
-        return self._run_with_network(precision)[1]
+        first = written.result() - began
+        if images <= LAST_STEADY:
+            return Times(first, 0.0, 0.0)
+        rate = (LAST_STEADY - FIRST_STEADY) / (times[LAST_STEADY] - times[FIRST_STEADY])
+        return Times(first, rate, times[FIRST_PART] - times[FIRST_PART - 1])
 
     def _bare_rate(self, precision: str) -> float:
         return float(measure.ask(program("network.bare", precision, STEADY_BATCHES)))
