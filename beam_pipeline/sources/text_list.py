@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import itertools
 import re
@@ -61,10 +62,12 @@ def parse_line(line: bytes) -> ImageRef | None:
     Args:
       line: The line in UTF-8; if it is not valid UTF-8, it is decoded as Latin-1.
     """
-    text = _entry(line)
-    if not text:
+    # Of bytes, only ASCII whitespace separates fields. Latin-1 has other spaces, also in URLs.
+    fields = line.removeprefix(codecs.BOM_UTF8).split()
+    text = text_lines.to_text(b" ".join(fields))
+    if not text or text.startswith("#"):
         return None
-    first, *others = _fields(text)
+    first, *others = text.split(" ")
     return ImageRef(first, others[-1]) if others else ImageRef("", first)
 
 
@@ -75,7 +78,6 @@ def _entry(line: bytes) -> str:
 
 
 def _fields(text: str) -> list[str]:
-    # Only ASCII whitespace separates fields. Latin-1 has other spaces, which occur in URLs.
     return _SPACES.split(text)
 
 
