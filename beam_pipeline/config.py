@@ -55,8 +55,9 @@ NETWORK_SIZE = 299
 
 # Default number of images in a part of a run on this machine, per worker process: the first part
 # has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
+# All processes together have at most LARGEST_PART: the command holds 5 kB of memory for each image.
 PART_SECONDS = 120.0
-MIN_PART, FIRST_PART, MAX_PART = 100, 200, 10_000
+MIN_PART, FIRST_PART, MAX_PART, LARGEST_PART = 100, 200, 10_000, 100_000
 # The same of a job on an engine, whose start takes minutes.
 ENGINE_PART = 500_000
 

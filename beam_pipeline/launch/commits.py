@@ -14,6 +14,7 @@ import numpy as np
 
 from beam_pipeline.config import (
     FIRST_PART,
+    LARGEST_PART,
     MAX_PART,
     MIN_PART,
     PART_SECONDS,
@@ -70,7 +71,7 @@ class PartSize:
         """Adapt the size to the rate at which a part was processed."""
         if images and seconds > 0 and not self._is_fixed:
             size = round(images / seconds * PART_SECONDS)
-            self._size = min(max(size, MIN_PART), MAX_PART * self._workers)
+            self._size = min(max(size, MIN_PART), MAX_PART * self._workers, LARGEST_PART)
 
 
 def plan(

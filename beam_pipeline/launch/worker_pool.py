@@ -25,7 +25,7 @@ from apache_beam.transforms import environments
 from apache_beam.utils import thread_pool_executor
 from google.protobuf import json_format, text_format
 
-from beam_pipeline.process import processors, signals
+from beam_pipeline.process import processors, signals, worker_processes
 
 _URN = "beam_pipeline:env:kept_process:v1"
 _pools: dict[bytes, WorkerPool] = {}
@@ -169,7 +169,7 @@ class _KeptWorkerHandler(worker_handlers.GrpcWorkerHandler):
 def _work(pipe: Connection, processes: int) -> None:
     """Serve graphs until the parent process ends this one, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker_processes.end_with_parent()
     processors.share(processes)
     from apache_beam.runners.worker import sdk_worker_main
 
@@ -181,10 +181,3 @@ def _work(pipe: Connection, processes: int) -> None:
             logging.getLogger().removeHandler(log_handler)
             log_handler.close()
         pipe.send("done")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent
-    parent.join()
-    os._exit(1)

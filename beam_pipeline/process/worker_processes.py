@@ -1,20 +1,18 @@
-"""A parallel map over processes."""
+"""A parallel map over processes, and processes that end with the one that started them."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from beam_pipeline.process.processors import count_processors
 
 _T = TypeVar("_T")
-
-
 _R = TypeVar("_R")
-
-
 _MANY = 200  # minimum number of examples for which processes are started
 
 
@@ -39,5 +37,20 @@ def map_in_processes(
         return
     # A fork of a process with threads may deadlock.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, context) as executor:
+    with concurrent.futures.ProcessPoolExecutor(processes, context, end_with_parent) as executor:
         yield from executor.map(function, items)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the process that started it has died.
+
+    It could wait forever otherwise, to hand over a result that nobody takes.
+    """
+    threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)

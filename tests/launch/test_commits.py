@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipeline.config import FIRST_PART, MAX_PART, Config, UsageError
+from beam_pipeline.config import FIRST_PART, LARGEST_PART, MAX_PART, Config, UsageError
 from beam_pipeline.elements import Commit, ListFile
 from beam_pipeline.launch import commits
 from beam_pipeline.launch.commits import PartSize
@@ -167,6 +167,9 @@ def test_more_workers_process_more_images_in_the_same_time():
     assert size() == 4 * FIRST_PART
     size.adapt(4000, 1.0)
     assert size() == 4 * MAX_PART
+    size = PartSize(workers=64)
+    size.adapt(100_000, 1.0)
+    assert size() == LARGEST_PART
 
 
 def test_a_size_that_was_given_is_kept():
