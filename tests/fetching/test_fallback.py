@@ -146,7 +146,10 @@ class TestArchive:
             ("redirect/1/hang", "timeout"),
         ],
     )
-    def test_that_fails_too_leaves_the_reason_of_the_origin(self, origin, archive, path, reason):
+    def test_that_fails_too_leaves_the_reason_of_the_origin(
+        self, origin, archive, path, reason, monkeypatch
+    ):
+        monkeypatch.setattr(http_client, "BUSY", 0.1)
         url = origin.url("status/410")
         capture(archive, url, path)
         outcome = rescue(url, archive, fetch_timeout=0.3, max_image_bytes=20_000)
