@@ -53,11 +53,11 @@ MAX_HOSTS = 100
 # Side of the network's square input image, pixels.
 NETWORK_SIZE = 299
 
-# Default number of images in a part of a run on this machine, per worker process: the first part
-# has FIRST_PART, later ones as many as take PART_SECONDS at the measured rate, within the bounds.
-# All processes together have at most LARGEST_PART: the command holds 5 kB of memory for each image.
+# Default number of images in a part of a run on this machine: the first part has FIRST_PART for
+# each worker process, later ones as many as take PART_SECONDS at the measured rate, within the
+# bounds. The command holds up to 6 kB of memory for each image of a part.
 PART_SECONDS = 120.0
-MIN_PART, FIRST_PART, MAX_PART, LARGEST_PART = 100, 200, 10_000, 100_000
+MIN_PART, FIRST_PART, MAX_PART_PER_PROCESS, MAX_PART = 100, 200, 10_000, 100_000
 # The same of a job on an engine, whose start takes minutes.
 ENGINE_PART = 500_000
 
@@ -422,8 +422,9 @@ class Config:
     )
     urls_per_commit: int | None = _option(
         "images in one part of the list; an interrupted run repeats at most one part (default: "
-        "about two minutes' worth on the DirectRunner, 100 to 3,000 images a worker process; on an "
-        "engine, where each part is a job, 500,000)",
+        f"about two minutes' worth on the DirectRunner, at least {MIN_PART}, at most "
+        f"{MAX_PART_PER_PROCESS:,} for each worker process and {MAX_PART:,} in all; on an engine, "
+        f"where each part is a job, {ENGINE_PART:,})",
         None,
         group="reliability",
         at_least=1,

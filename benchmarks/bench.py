@@ -366,18 +366,21 @@ class Bench:
         }
         # All images in one part, however many workers there are.
         one_part = f"--urls_per_commit {MAX_PART}"
-        alone = f"--checkpoint none {one_part}"
+        without_network = f"--checkpoint none {one_part}"
         rows: dict[str, Callable[[], float]] = {
-            "1 worker on 1 processor": partial(self._rate, alone, {0}),
-            "1 worker": partial(self._rate, alone),
-            **{name: partial(self._rate, f"{alone} {mode}") for name, mode in modes.items()},
+            "1 worker on 1 processor": partial(self._rate, without_network, {0}),
+            "1 worker": partial(self._rate, without_network),
+            **{
+                name: partial(self._rate, f"{without_network} {mode}")
+                for name, mode in modes.items()
+            },
             "1 plain loop": partial(self._loop, 1),
             "2 plain loops": partial(self._loop, 2),
         }
         rates = {
             name: median(values) for name, values in measure.in_turns(self._rounds, rows).items()
         }
-        slowest, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
+        one_processor, loop = rates["1 worker on 1 processor"], rates["1 plain loop"]
         name = "h. two processors / one: decoding, resizing and Lab in plain loops"
         yield row(name, rates["2 plain loops"], loop, "images/s")
         for name in modes:
@@ -391,7 +394,7 @@ class Bench:
             yield row(
                 f"h. {name} / 1 worker on 1 processor, without the network",
                 rates[name],
-                slowest,
+                one_processor,
                 "images/s",
                 "1.8",
             )

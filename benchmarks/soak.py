@@ -27,7 +27,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import measure, soak_inputs
-from benchmarks.soak_figures import STRETCHES, TOLERANCES, at_even_times, fit, rate, steady, table
+from benchmarks.soak_figures import (
+    KEPT_OPEN,
+    STRETCHES,
+    TOLERANCES,
+    at_even_times,
+    fit,
+    rate,
+    steady,
+    table,
+)
 from benchmarks.soak_inputs import Inputs
 from benchmarks.soak_runs import Execution, Round, run_with_kills
 
@@ -242,8 +251,8 @@ One command without an interruption for each input. Each figure is the sum over 
 workers: the median, and the rise of a line from the first third to the last part. The line is
 fitted to the lowest values of {STRETCHES} stretches of this time, because a part of the list closes
 what it opens. It is flat if the rise of the memory is at most {share:.0%} of the median or
-{amount:.0f} MB, and that of open files and of threads at most 3. Each process keeps up to 68 files
-of the input open, so these count only if a process has one of them open twice.
+{amount:.0f} MB, and that of open files and of threads at most 3. A process keeps the containers
+open that it has read, so up to {KEPT_OPEN} different files of the input are not counted.
 
 {trends}
 

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from scipy import stats
 
+from beam_pipeline.sources import tar_archives
+from beam_pipeline.storage import ranges
+
 WARM_UP = 1 / 3  # share of a run that is left out
+KEPT_OPEN = ranges.MAX_OPEN + tar_archives.MAX_OPEN  # files of the input, by each process
 STRETCHES = 10  # whose lowest values are fitted: a part closes what it opens, and a leak stays
 MIN_STRETCHES = 5
 # Largest rise over the rest of a run that counts as none: a share of the median, or an amount.
@@ -27,8 +31,8 @@ class Sample:
       seconds: Since the command was started.
       images: Number of images in the parts that are complete.
       megabytes: Sum of the resident memory.
-      files: Number of open files and sockets, without the files of the input, which a process
-        keeps open: each of them counts only if it is open more than once.
+      files: Number of open files and sockets, without the files of the input that a process keeps
+        open: up to `KEPT_OPEN` different ones.
       threads: Number of threads.
       processes: Number of processes.
     """
@@ -89,7 +93,7 @@ def take_sample(process: int, source: Path, seconds: float, images: int) -> Samp
 
 
 def _count_files(descriptors: Path, source: Path) -> int:
-    """Count the descriptors of a process, except the first one of each file in a folder."""
+    """Count the descriptors of a process, except those of the input that it keeps open."""
     count, kept, prefix = 0, set(), f"{source.resolve()}{os.sep}"
     for descriptor in descriptors.iterdir():
         target = ""
@@ -98,7 +102,7 @@ def _count_files(descriptors: Path, source: Path) -> int:
         count += bool(target)
         if target.startswith(prefix):
             kept.add(target)
-    return count - len(kept)
+    return count - min(len(kept), KEPT_OPEN)
 
 
 def steady(samples: Sequence[Sample]) -> list[Sample]:

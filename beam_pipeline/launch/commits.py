@@ -14,8 +14,8 @@ import numpy as np
 
 from beam_pipeline.config import (
     FIRST_PART,
-    LARGEST_PART,
     MAX_PART,
+    MAX_PART_PER_PROCESS,
     MIN_PART,
     PART_SECONDS,
     Config,
@@ -62,7 +62,7 @@ class PartSize:
           fixed: A size that is not adapted; None for one by the measured rate.
         """
         self._workers, self._is_fixed = workers, fixed is not None
-        self._size = fixed or FIRST_PART * workers
+        self._size = fixed or min(FIRST_PART * workers, MAX_PART)
 
     def __call__(self) -> int:
         return self._size
@@ -71,7 +71,7 @@ class PartSize:
         """Adapt the size to the rate at which a part was processed."""
         if images and seconds > 0 and not self._is_fixed:
             size = round(images / seconds * PART_SECONDS)
-            self._size = min(max(size, MIN_PART), MAX_PART * self._workers, LARGEST_PART)
+            self._size = min(max(size, MIN_PART), MAX_PART_PER_PROCESS * self._workers, MAX_PART)
 
 
 def plan(

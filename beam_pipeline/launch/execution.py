@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -97,8 +97,8 @@ def _run_jobs(job: Job, done: Sequence[CommitManifest]) -> None:
     with Progress(
         source, sys.stderr, images, failures, terminal_interval=WRITE_INTERVAL
     ) as progress:
-        threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
-        for commit in commits.plan(config, lambda: size, done):
+        parts = commits.plan(config, lambda: size, done)
+        for commit in _counting_beside(parts, config, progress):
             if commit.file_prefix:
                 write_line(
                     f"part {commit.index + 1}: {count(commit.images, 'image')} after {images:,} "
@@ -141,13 +141,12 @@ def _run_here(job: Job, done: Sequence[CommitManifest]) -> None:
         signals.describing_interruption(progress.describe_interruption),
         make_pool(beam_options) as pool,
     ):
-        threading.Thread(target=_count_images, args=(config, progress), daemon=True).start()
 
         def complete(commit: Commit, seconds: float) -> None:
             part_size.adapt(len(commit.refs or ()), seconds)
             progress.complete_part(commit.images)
 
-        parts = commits.plan(config, part_size, done)
+        parts = _counting_beside(commits.plan(config, part_size, done), config, progress)
         _run_commits(job, parts, TickFile(file.name), complete, pool)
     if fetcher:
         fetcher.close()
@@ -206,6 +205,21 @@ def _keep_metrics(folder: str, result: Any, seconds: float) -> None:
         complain(f"the workers' metrics could not be saved: {error}", 0)
 
 
-def _count_images(config: Config, progress: Progress) -> None:
-    with contextlib.suppress(UsageError):
-        progress.total = listing.count_images(config)
+def _counting_beside(
+    parts: Iterable[Commit], config: Config, progress: Progress
+) -> Iterator[Commit]:
+    """Yield the parts of the list; count its images in a thread once the first part is known.
+
+    Two threads that read a long list at once, up to the first image that is left, would slow each
+    other down.
+    """
+
+    def count_all() -> None:
+        with contextlib.suppress(UsageError):
+            progress.total = listing.count_images(config)
+
+    counting = threading.Thread(target=count_all, daemon=True)
+    for commit in parts:
+        if not counting.ident:
+            counting.start()
+        yield commit

@@ -165,10 +165,10 @@ def _find_difference(
             if found.digests.get(name) != digests[name]:
                 return f"made with another --{name}, or with one whose content has changed since"
         elif found.options.get(name) != config.dataset_options()[name]:
-            return (
-                f"made with --{name} {found.options.get(name)}, "
-                f"not {config.dataset_options()[name]}"
-            )
+            was, wanted = found.options.get(name), config.dataset_options()[name]
+            if was is None:
+                return f"made without --{name}, not with {wanted}"
+            return f"made with --{name} {was}, not {'without it' if wanted is None else wanted}"
     if found.commits and not found.info:
         sizes = {
             filesystem.base_name(path): size

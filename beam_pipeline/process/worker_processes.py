@@ -42,15 +42,15 @@ def map_in_processes(
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the process that started it has died.
+    """End this process, which `multiprocessing` has started, as soon as its parent has died.
 
-    It could wait forever otherwise, to hand over a result that nobody takes.
+    It could wait forever otherwise, to write a result that nobody reads.
     """
-    threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()
-
-
-def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent
-    parent.join()
-    os._exit(1)
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -26,7 +26,7 @@ from beam_pipeline.storage import any_path, ranges
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 _STREAM_BUFFER = 8 << 20  # bytes of one request to an object store
-_MAX_IDLE = 4  # open archives
+MAX_OPEN = 4  # archives kept open
 # Damage of an archive. An OSError is damage if it is bzip2's or gzip's own, without an errno.
 _DAMAGE = (tarfile.TarError, ValueError, LookupError, RecursionError, EOFError, zlib.error, OSError)
 
@@ -240,7 +240,7 @@ def _put_back(reader: _Reader) -> None:
     with _idling:
         if not reader.is_finished:
             _idle.append(reader)
-            if len(_idle) <= _MAX_IDLE:
+            if len(_idle) <= MAX_OPEN:
                 return
             reader = _idle.pop(0)
     reader.close()

@@ -62,7 +62,7 @@ def parse_line(line: bytes) -> ImageRef | None:
     Args:
       line: The line in UTF-8; if it is not valid UTF-8, it is decoded as Latin-1.
     """
-    # Of bytes, only ASCII whitespace separates fields. Latin-1 has other spaces, also in URLs.
+    # `bytes.split` splits at ASCII whitespace only. URLs in Latin-1 contain other spaces.
     fields = line.removeprefix(codecs.BOM_UTF8).split()
     text = text_lines.to_text(b" ".join(fields))
     if not text or text.startswith("#"):

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline.storage import any_path, filesystem
 
-_OPEN_FILES = 64  # maximum number of local files kept open
+MAX_OPEN = 64  # local files kept open
 # Bytes of one request while a file of an object store is searched: enough for a header.
 SEARCH_BUFFER = 64 * 1024
 
@@ -106,7 +106,7 @@ class _LocalFile:
         return b"".join(blocks)
 
 
-@functools.lru_cache(_OPEN_FILES)
+@functools.lru_cache(MAX_OPEN)
 def _open_local(path: str, unused_device: int, unused_inode: int) -> _LocalFile:
     return _LocalFile(path)
 

@@ -83,8 +83,8 @@ class _ExampleWriter(_Writer):
 class FileSink(filebasedsink.FileBasedSink):
     """Writes bytes, and yields the `Shard` of each file and the temporary name it had.
 
-    They are JSON because Beam's results are str. Unlike Beam's sink, it also yields files that an
-    earlier attempt to finalize already renamed.
+    They are JSON because Beam's results are str. Unlike Beam's sink, it keeps and yields files that
+    an earlier attempt to finalize already renamed.
     """
 
     def __init__(self, prefix: str, suffix: str, records_per_file: int):
@@ -113,7 +113,23 @@ class FileSink(filebasedsink.FileBasedSink):
         return _Writer(super().open_writer(init_result, uid))
 
     def pre_finalize(self, init_result: str, writer_results: Iterable[tuple[str, int]]) -> None:
-        super().pre_finalize(init_result, [path for path, _ in writer_results])
+        """Delete the files of another attempt whose places are taken by new ones.
+
+        Beam's sink deletes all that are there. An engine may repeat this step after the files were
+        renamed, and they would be lost.
+        """
+        results = sorted(writer_results)
+        if not results:
+            return
+        new = filesystem.list_folder(FileSystems.split(results[0][0])[0])
+        paths = [
+            self._final_path(index, len(results))
+            for index, (temporary, _) in enumerate(results)
+            if temporary in new
+        ]
+        folder, name = FileSystems.split(self._prefix)
+        existing = filesystem.list_folder(folder, f"{name}*{self._suffix}")
+        FileSystems.delete([path for path in paths if path in existing])
 
     def finalize_write(
         self,
@@ -127,10 +143,13 @@ class FileSink(filebasedsink.FileBasedSink):
         ):
             pass
         for index, (temporary, records) in enumerate(results):
-            path = f"{self._prefix}{naming.shard_numbers(index, len(results))}{self._suffix}"
+            path = self._final_path(index, len(results))
             size = FileSystems.match([path])[0].metadata_list[0].size_in_bytes
             shard = Shard(filesystem.base_name(path), records, size)
             yield json.dumps([dataclasses.asdict(shard), filesystem.base_name(temporary)])
+
+    def _final_path(self, index: int, files: int) -> str:
+        return f"{self._prefix}{naming.shard_numbers(index, files)}{self._suffix}"
 
 
 class ExampleSink(FileSink):

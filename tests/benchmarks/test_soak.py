@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import dataclasses
 import doctest
-import os
 import random
 import re
 import subprocess
@@ -136,22 +134,32 @@ def test_a_process_and_its_children_are_sampled(tmp_path):
     assert soak_figures.take_sample(process.pid, tmp_path, 2.0, 5).processes == 0
 
 
-def test_a_file_of_the_input_counts_if_it_is_open_twice(tmp_path):
-    (tmp_path / "a.tar").touch()
-    (tmp_path / "b.tar").touch()
+@pytest.mark.parametrize(
+    ("different", "times", "counted"),
+    [
+        (soak_figures.KEPT_OPEN, 1, 0),
+        (soak_figures.KEPT_OPEN, 2, soak_figures.KEPT_OPEN),
+        (soak_figures.KEPT_OPEN + 20, 1, 20),
+    ],
+)
+def test_files_of_the_input_count_beyond_those_that_are_kept(tmp_path, different, times, counted):
+    program = (
+        "import sys; files = [open(f'{sys.argv[1]}/{number}', 'a') "
+        f"for number in range({different}) for _ in range({times})]; print(flush=True); input()"
+    )
 
-    def count() -> int:
-        return soak_figures.take_sample(os.getpid(), tmp_path, 0.0, 0).files
+    def count(folder: Path, source: Path) -> int:
+        with subprocess.Popen(
+            [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdin and process.stdout
+            process.stdout.readline()
+            files = soak_figures.take_sample(process.pid, source, 0.0, 0).files
+            process.stdin.close()
+        return files
 
-    with contextlib.ExitStack() as stack:
-        before = count()
-        for name in ("a.tar", "b.tar"):
-            stack.enter_context(open(tmp_path / name))
-            assert count() == before
-        stack.enter_context(open(tmp_path / "a.tar"))
-        assert count() == before + 1
-        stack.enter_context(open(os.devnull))
-        assert count() == before + 2
+    elsewhere = count(tmp_path, tmp_path / "elsewhere")
+    assert count(tmp_path, tmp_path) == elsewhere - different * times + counted
 
 
 def test_every_url_is_in_one_list_or_table(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipeline.config import FIRST_PART, LARGEST_PART, MAX_PART, Config, UsageError
+from beam_pipeline.config import FIRST_PART, MAX_PART, MAX_PART_PER_PROCESS, Config, UsageError
 from beam_pipeline.elements import Commit, ListFile
 from beam_pipeline.launch import commits
 from beam_pipeline.launch.commits import PartSize
@@ -157,19 +157,19 @@ def test_a_part_takes_about_two_minutes_at_the_measured_rate():
     size.adapt(1200, 12_000.0)
     assert size() == 100, "a restart costs less than a part of so few images"
     size.adapt(100, 0.5)
-    assert size() == MAX_PART, "the memory of a part is bounded"
+    assert size() == MAX_PART_PER_PROCESS, "the memory of a part is bounded"
     size.adapt(0, 3.0)
-    assert size() == MAX_PART, "a part of duplicates has no rate"
+    assert size() == MAX_PART_PER_PROCESS, "a part of duplicates has no rate"
 
 
 def test_more_workers_process_more_images_in_the_same_time():
     size = PartSize(workers=4)
     assert size() == 4 * FIRST_PART
     size.adapt(4000, 1.0)
-    assert size() == 4 * MAX_PART
+    assert size() == 4 * MAX_PART_PER_PROCESS
     size = PartSize(workers=64)
     size.adapt(100_000, 1.0)
-    assert size() == LARGEST_PART
+    assert size() == MAX_PART
 
 
 def test_a_size_that_was_given_is_kept():

@@ -190,8 +190,14 @@ def test_a_fallback_is_not_that_of_images_which_need_none(tmp_path):
     finalize_commit(make_config(tmp_path, fallback="wayback"), is_last=True)
     adopted = adopt(tmp_path, "images", input=None, images="photographs")
     assert adopted.fallback == "none"
-    with pytest.raises(UsageError, match="holds a dataset made with --input"):
+    with pytest.raises(UsageError, match=r"made with --input .*, not without it"):
         find(adopted)
+
+
+def test_a_dataset_of_images_is_none_of_a_list(tmp_path):
+    finalize_commit(make_config(tmp_path, input=None, images="photographs"), is_last=True)
+    with pytest.raises(UsageError, match=r"made without --input, not with list\.txt"):
+        find(make_config(tmp_path, input="list.txt"))
 
 
 @pytest.mark.parametrize("is_last", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patience import wait_until
 
-from beam_pipeline.process.worker_processes import map_in_processes
+from beam_pipeline.process import worker_processes
 
 PROGRAM = """
 import os, pathlib, sys, time
@@ -28,9 +28,11 @@ if __name__ == "__main__":
 """
 
 
-def test_results_are_in_the_order_of_the_items():
+def test_results_are_in_the_order_of_the_items(monkeypatch):
+    monkeypatch.setattr(worker_processes, "count_processors", lambda: 2)
     items = list(range(-20, 20))
-    assert list(map_in_processes(abs, items, 1000)) == list(map(abs, items))
+    found = list(worker_processes.map_in_processes(abs, items, 1000))
+    assert found == list(map(abs, items))
 
 
 def test_processes_end_when_a_killed_command_takes_no_result(tmp_path):
@@ -38,17 +40,25 @@ def test_processes_end_when_a_killed_command_takes_no_result(tmp_path):
     script.write_text(PROGRAM)
     started.mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers: list[int] = []
     with subprocess.Popen([sys.executable, script, started], env=environment) as process:
-        assert wait_until(lambda: len(os.listdir(started)) == 2)
-        process.send_signal(signal.SIGSTOP)  # a result is larger than what a pipe holds
-        workers = [int(name) for name in os.listdir(started)]
-        assert wait_until(lambda: all(map(is_waiting, workers)))
-        process.kill()
-    assert wait_until(lambda: not any(map(is_waiting, workers)))
-
-
-def is_waiting(process: int) -> bool:
+        try:
+            assert wait_until(lambda: len(os.listdir(started)) == 2)
+            workers = [int(name) for name in os.listdir(started)]
+            process.send_signal(signal.SIGSTOP)  # a result is larger than what a pipe holds
+            assert all(map(runs, workers))
+        finally:
+            process.kill()
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        assert wait_until(lambda: not any(map(runs, workers)))
+    finally:
+        for worker in filter(runs, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
+def runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+    return state not in "ZX"

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from beam_pipeline.config import Config, UsageError
 from beam_pipeline.elements import Extent, Failure, ImageRef, Problem
 from beam_pipeline.fetching.http_urls import check_url
-from beam_pipeline.sources import json_lines, text_lines
+from beam_pipeline.sources import json_lines, parquet_table, text_lines
 from beam_pipeline.sources.id_files import read_digests
 from beam_pipeline.sources.listing import check_readable, read_refs, refuse_pipe, wordnet_id
 from beam_pipeline.sources.source import stem
@@ -151,6 +151,10 @@ def long_list() -> bytes:
         (b"n1_2,http://a.example/1.jpg\n", ImageRef("", "n1_2,http://a.example/1.jpg")),
         (b'http://a.example/"1".jpg\n', ImageRef("", 'http://a.example/"1".jpg')),
         (b"http://a.example/#2\n", ImageRef("", "http://a.example/#2")),
+        (BOM + b"n1_2\thttp://a.example/1.jpg\n", ImageRef("n1_2", "http://a.example/1.jpg")),
+        (BOM + b" http://a.example/1.jpg\n", ImageRef("", "http://a.example/1.jpg")),
+        (b"n1_2\v\fhttp://a.example/1.jpg\n", ImageRef("n1_2", "http://a.example/1.jpg")),
+        (b"n1\x1c2\thttp://a.example/1.jpg\n", ImageRef("n1\x1c2", "http://a.example/1.jpg")),
         ("http://a.example/é.jpg\n".encode(), ImageRef("", "http://a.example/é.jpg")),
         ("ñ\thttp://a.example/é.jpg\n".encode("latin-1"), ImageRef("ñ", "http://a.example/é.jpg")),
         ("http://a.example/犬.jpg\n".encode(), ImageRef("", "http://a.example/犬.jpg")),
@@ -400,11 +404,13 @@ LINE = st.one_of(
 @example([b"\x1f\x8b\x08"], 0, None)
 @example([b"BZh9"], 0, None)
 @example([b"PK\x03\x04"], 0, None)
+@example([b"PAR1"], 0, None)
 def test_counts_add_up_for_any_list(lines, skip, count):
     data = b"\n".join(lines)
     with tempfile.TemporaryDirectory() as folder:
         assume(not json_lines.recognizes("list", data))
-        if data.startswith((b"\x1f\x8b", b"BZh", *text_lines.NOT_LISTS)) or b"\0" in data:
+        damaged = (b"\x1f\x8b", b"BZh", parquet_table.MAGIC, *text_lines.NOT_LISTS)
+        if data.startswith(damaged) or b"\0" in data:
             with pytest.raises(UsageError, match="list"):
                 read_bytes(Path(folder), data)
             return

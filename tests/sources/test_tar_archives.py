@@ -446,7 +446,7 @@ def test_many_archives_do_not_stay_open(tmp_path):
     for number in range(20):
         path = write(tmp_path / f"{number}.tgz", make_tar(files("a.jpg"), "w:gz"))
         assert len(read_bodies(read(path))) == 1
-    assert len(os.listdir("/proc/self/fd")) <= before + 2 * tar_archives._MAX_IDLE
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * tar_archives.MAX_OPEN
 
 
 def test_an_archive_that_takes_the_place_of_another_is_read(tmp_path):

@@ -50,7 +50,7 @@ def test_what_would_block_is_refused(tmp_path):
 
 
 def test_threads_read_more_files_than_are_kept_open(tmp_path):
-    paths = [tmp_path / str(number) for number in range(2 * ranges._OPEN_FILES)]
+    paths = [tmp_path / str(number) for number in range(2 * ranges.MAX_OPEN)]
     for path in paths:
         path.write_bytes(path.name.encode().rjust(1000))
     before = len(os.listdir("/proc/self/fd"))
@@ -65,7 +65,7 @@ def test_threads_read_more_files_than_are_kept_open(tmp_path):
 
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         assert all(threads.map(read_all, range(8)))
-    assert len(os.listdir("/proc/self/fd")) <= before + ranges._OPEN_FILES
+    assert len(os.listdir("/proc/self/fd")) <= before + ranges.MAX_OPEN
 
 
 def test_a_seekable_file_is_searched(tmp_path):

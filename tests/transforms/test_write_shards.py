@@ -110,21 +110,44 @@ def test_failures_are_lines_of_json(tmp_path):
     )
 
 
-def test_a_second_attempt_at_finishing_returns_the_same(tmp_path):
-    sink = write_shards.ExampleSink(
-        str(tmp_path / "lab_images_"), "none", 2, str(tmp_path / "rows")
-    )
+def make_sink(folder: Path) -> write_shards.ExampleSink:
+    return write_shards.ExampleSink(str(folder / "lab_images_"), "none", 2, str(folder / "rows"))
+
+
+def write_two(sink: write_shards.ExampleSink, record: bytes) -> tuple[str, list[tuple[str, int]]]:
+    """Write two files under temporary names, as an attempt at the step before the last does."""
     folder = sink.initialize_write()
     results = []
     for uid in ("a", "b"):
         writer = sink.open_writer(folder, uid)
-        writer.write(encode(b"record", b"{}\n"))
+        writer.write(encode(record, b"{}\n"))
         results.append(writer.close())
+    return folder, results
+
+
+@pytest.mark.parametrize("steps", ["finalize_write", "both"])
+def test_a_second_attempt_at_finishing_returns_the_same(tmp_path, steps):
+    sink = make_sink(tmp_path)
+    folder, results = write_two(sink, b"record")
     sink.pre_finalize(folder, results)
     first = list(sink.finalize_write(folder, results, None))
+    if steps == "both":
+        sink.pre_finalize(folder, results)
     again = list(sink.finalize_write(folder, results, None))
     assert len(first) == 2
     assert first == again
     for result in first:
         rows = write_shards.read_shard_rows(result, "train", str(tmp_path / "rows"))
         assert Path(rows.path).read_bytes() == b"22 {}\n"
+        assert (tmp_path / rows.shard.name).stat().st_size == rows.shard.bytes
+
+
+def test_an_attempt_replaces_the_files_of_another_one(tmp_path):
+    for record in (b"older", b"newer"):
+        sink = make_sink(tmp_path)
+        folder, results = write_two(sink, record)
+        sink.pre_finalize(folder, results)
+        made = list(sink.finalize_write(folder, results, None))
+    names = [json.loads(result)[0]["name"] for result in made]
+    assert sorted(path.name for path in tmp_path.glob("lab_images_*")) == names
+    assert all(b"newer" in (tmp_path / name).read_bytes() for name in names)
