@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from beam_pipeline.config import FIRST_PART, MAX_PART, PART_SECONDS
 from beam_pipeline.process.processors import count_processors
@@ -36,20 +36,6 @@ LAST_STEADY = FIRST_STEADY + STEADY_BATCHES * BATCH
 RESULTS = measure.ROOT / "benchmarks" / "RESULTS.md"
 
 Row = tuple[str, str, str, str, str]
-
-
-class Times(NamedTuple):
-    """What is timed in a run with the network.
-
-    Attributes:
-      first: Seconds from the start of the command to the first image written.
-      rate: Images per second inside a part, with full batches.
-      gap: Seconds from the last image of a part to the first one of the next.
-    """
-
-    first: float
-    rate: float
-    gap: float
 
 
 def row(
@@ -92,9 +78,9 @@ class Bench:
         gaps: list[float] = []
 
         def run(precision: str) -> float:
-            taken = self._run_with_network(precision)
-            gaps.append(taken.gap)
-            return taken.rate
+            _, times = self._time_images(precision, LAST_STEADY + 3 * BATCH)
+            gaps.append(times[FIRST_PART] - times[FIRST_PART - 1])
+            return (LAST_STEADY - FIRST_STEADY) / (times[LAST_STEADY] - times[FIRST_STEADY])
 
         for precision, goal in (("float32", "0.98"), ("bfloat16", "0.96")):
             figures = measure.in_turns(
@@ -253,7 +239,7 @@ class Bench:
         figures = measure.in_turns(
             self._rounds,
             {
-                "first image": lambda: self._run_with_network("float32", images=100).first,
+                "first image": lambda: self._time_images("float32", 100)[0],
                 "parts": take_parts,
                 "no network": self._start_without_network,
             },
@@ -430,8 +416,13 @@ class Bench:
             process.wait()
         return written - began
 
-    def _run_with_network(self, precision: str, images: int = LAST_STEADY + 3 * BATCH) -> Times:
-        """Run the command, and time its images; with few of them, the first one only."""
+    def _time_images(self, precision: str, images: int) -> tuple[float, list[float]]:
+        """Run the command with the network.
+
+        Returns:
+          The seconds from the start of the command to the first image written, and the time at
+          which it reported each image.
+        """
         urls = photographs.write_list(self._folder / "list.txt", images, self._origin)
         options = f"--checkpoint {self._checkpoint} --precision {precision} --verbose"
         began = time.monotonic()
@@ -445,11 +436,7 @@ class Bench:
                 times = [time.monotonic() for line in process.stderr if self._origin in line]
             process.wait()
         assert len(times) == images
-        first = written.result() - began
-        if images <= LAST_STEADY:
-            return Times(first, 0.0, 0.0)
-        rate = (LAST_STEADY - FIRST_STEADY) / (times[LAST_STEADY] - times[FIRST_STEADY])
-        return Times(first, rate, times[FIRST_PART] - times[FIRST_PART - 1])
+        return written.result() - began, times
 
     def _bare_rate(self, precision: str) -> float:
         return float(measure.ask(program("network.bare", precision, STEADY_BATCHES)))
