@@ -423,8 +423,8 @@ class Config:
     urls_per_commit: int | None = _option(
         "images in one part of the list; an interrupted run repeats at most one part (default: "
         f"about two minutes' worth on the DirectRunner, at least {MIN_PART}, at most "
-        f"{MAX_PART_PER_PROCESS:,} for each worker process and {MAX_PART:,} in all; on an engine, "
-        f"where each part is a job, {ENGINE_PART:,})",
+        f"{MAX_PART_PER_PROCESS:,} for each worker process and {MAX_PART:,} in total; on an "
+        f"engine, where each part is a job, {ENGINE_PART:,})",
         None,
         group="reliability",
         at_least=1,
