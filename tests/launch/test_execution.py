@@ -4,10 +4,14 @@ import functools
 import json
 import os
 import re
+import time
+import types
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
+from patience import wait_until
 
 from beam_pipeline import dataset, run
 from beam_pipeline.launch import execution
@@ -125,3 +129,25 @@ def _noting(seen: list[bytes]):
         write(path, data, *arguments, **keywords)
 
     return note
+
+
+def test_the_list_is_counted_once_its_first_part_is_known(monkeypatch):
+    events: list[str] = []
+    config: Any = None
+    progress: Any = types.SimpleNamespace(total=None)
+
+    def count(unused_config):
+        events.append("counted")
+        return 7
+
+    def plan():
+        time.sleep(0.2)
+        events.append("planned")
+        yield from ("first", "second")
+
+    monkeypatch.setattr(execution.listing, "count_images", count)
+    parts = execution._counting_beside(plan(), config, progress)
+    assert next(parts) == "first"
+    assert wait_until(lambda: progress.total == 7)
+    assert list(parts) == ["second"]
+    assert events == ["planned", "counted"]
